@@ -1,0 +1,1 @@
+"""Configs of the experiments: each file has a `get_config()`."""

@@ -1,0 +1,246 @@
+"""Configurations: what a run consists of, its defaults, and how it is built.
+
+Every choice has its default in the signature of the function that it is handed to; a config
+lists them all, so that each can be set from the command line and a misspelt one is refused.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict, config_dict
+
+from flatjax.data import DATASETS, Acquisition, DataSet
+from flatjax.data.batches import check_acquisition
+from flatjax.errors import InputError
+from flatjax.methods import METHODS, Method
+
+
+def defaults(function: Callable[..., Any], **overrides: Any) -> ConfigDict:
+    """The keyword arguments of a function with their defaults, as a config.
+
+    Args:
+        function: keyword arguments with defaults only. One whose default is None is taken for a
+            number that may be left open.
+        **overrides: values other than the defaults.
+    """
+    parameters = inspect.signature(function).parameters
+    unknown = sorted(set(overrides) - set(parameters))
+    if unknown:
+        raise InputError(f"{function.__module__}.{function.__name__} has no option "
+                         f"{', '.join(unknown)}; expected some of {', '.join(parameters)}")
+    config = ConfigDict()
+    for name, parameter in parameters.items():
+        none = parameter.default is None
+        config[name] = config_dict.placeholder(float) if none else parameter.default
+    config.update(overrides)
+    return config
+
+
+def method(name: str, **overrides: Any) -> ConfigDict:
+    """Config of a method of `METHODS`."""
+    return _with_name(name, _named(METHODS, "method", name), overrides)
+
+
+def data(name: str, **overrides: Any) -> ConfigDict:
+    """Config of a data set of `DATASETS`."""
+    return _with_name(name, _named(DATASETS, "data set", name), overrides)
+
+
+def acquisition(**overrides: Any) -> ConfigDict:
+    """Config of an `Acquisition`."""
+    return defaults(Acquisition, **overrides)
+
+
+class Training(NamedTuple):
+    """How a model is trained.
+
+    Attributes:
+        steps: number of updates.
+        batch_size: slices per update, over all devices and accumulated parts together.
+        learning_rate: peak of Adam's; warm-up from 0, then cosine decay to 0. It belongs to the
+            batch size and is never scaled by the number of devices.
+        warmup_steps: length of the warm-up.
+        clip_norm: largest global norm of a gradient.
+        ema_decay: of the averaged weights that are validated and evaluated; 0 for none.
+        accumulate: parts in which a batch is computed, one after the other, to save memory.
+        validate_every: steps between validations, each with a checkpoint.
+        best_metric: "psnr" or "ssim", by which the best checkpoint is chosen.
+        keep_best: number of best checkpoints kept, beside the latest.
+        log_every: steps between lines of metrics.
+        tensorboard: also write TensorBoard events (extra "tensorboard").
+        workers: threads that make batches.
+    """
+
+    steps: int = 1000
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+    accumulate: int = 1
+    validate_every: int = 250
+    best_metric: str = "psnr"
+    keep_best: int = 1
+    log_every: int = 10
+    tensorboard: bool = False
+    workers: int = 2
+
+
+class Evaluation(NamedTuple):
+    """How a model is evaluated.
+
+    Attributes:
+        batch_size: slices reconstructed at once.
+        checkpoint: "best", "latest" or the number of a step.
+        figures: volumes of each test set that are drawn.
+    """
+
+    batch_size: int = 4
+    checkpoint: str = "best"
+    figures: int = 2
+
+
+def training(**overrides: Any) -> ConfigDict:
+    """Config of a `Training`."""
+    return defaults(Training, **overrides)
+
+
+def evaluation(**overrides: Any) -> ConfigDict:
+    """Config of an `Evaluation`."""
+    return defaults(Evaluation, **overrides)
+
+
+def experiment(**parts: Any) -> ConfigDict:
+    """A whole config: FLAT on the embedded data unless parts say otherwise.
+
+    Args:
+        **parts: `seed`, `init_from` (a workdir whose weights to start from), `method`, `data`,
+            `acquisition`, `train`, `evaluation`.
+    """
+    config = ConfigDict({
+        "seed": 0,
+        "init_from": "",
+        "method": method("flat"),
+        "data": data("icbm"),
+        "acquisition": acquisition(),
+        "train": training(),
+        "evaluation": evaluation(),
+    })
+    unknown = sorted(set(parts) - set(config))
+    if unknown:
+        raise InputError(f"a config has no part {', '.join(unknown)}; "
+                         f"expected some of {', '.join(config)}")
+    for name, part in parts.items():
+        config[name] = part
+    return config
+
+
+def _with_name(name: str, make: Callable[..., Any], overrides: dict[str, Any]) -> ConfigDict:
+    config = defaults(make, **overrides)
+    config.name = name
+    return config
+
+
+def _named(table: dict[str, Callable], kind: str, name: str) -> Callable:
+    if name not in table:
+        raise InputError(f"{kind} is {name!r}, expected one of {', '.join(sorted(table))}")
+    return table[name]
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value
+            for key, value in options.items()}
+
+
+def _build(table: dict[str, Callable], kind: str, config: ConfigDict) -> Any:
+    options = _tuples(config)
+    return _named(table, kind, options.pop("name"))(**options)
+
+
+def make_method(config: ConfigDict) -> Method:
+    """The `Method` that `config.method` names."""
+    return _build(METHODS, "method", config.method)
+
+
+def make_dataset(config: ConfigDict) -> DataSet:
+    """The `DataSet` that `config.data` names."""
+    return _build(DATASETS, "data set", config.data)
+
+
+def make_acquisition(config: ConfigDict) -> Acquisition:
+    """The `Acquisition` of `config.acquisition`, checked."""
+    acquisition_ = Acquisition(**config.acquisition)
+    check_acquisition(acquisition_)
+    return acquisition_
+
+
+def make_training(config: ConfigDict, devices: int) -> Training:
+    """The `Training` of `config.train`, checked against the number of devices.
+
+    Raises:
+        InputError: naming the value and what to do.
+    """
+    train = Training(**config.train)
+    for key in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "keep_best"):
+        if getattr(train, key) < 1:
+            raise InputError(f"train.{key} is {getattr(train, key)}, expected at least 1")
+    for key in ("learning_rate", "clip_norm"):
+        if not getattr(train, key) > 0:
+            raise InputError(f"train.{key} is {getattr(train, key)}, expected above 0")
+    if not 0 <= train.ema_decay < 1:
+        raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
+    if not 0 <= train.warmup_steps < train.steps:
+        raise InputError(f"train.warmup_steps is {train.warmup_steps}, expected at least 0 and "
+                         f"below train.steps = {train.steps}")
+    if train.best_metric not in ("psnr", "ssim"):
+        raise InputError(f"train.best_metric is {train.best_metric!r}, expected psnr or ssim")
+    parts = devices * train.accumulate
+    if train.batch_size % parts:
+        raise InputError(
+            f"train.batch_size = {train.batch_size} is not divisible by {devices} devices x "
+            f"train.accumulate = {train.accumulate}; take a multiple of {parts}")
+    return train
+
+
+def make_evaluation(config: ConfigDict) -> Evaluation:
+    """The `Evaluation` of `config.evaluation`, checked."""
+    evaluation_ = Evaluation(**config.evaluation)
+    if evaluation_.batch_size < 1:
+        raise InputError(f"evaluation.batch_size is {evaluation_.batch_size}, expected at least 1")
+    if evaluation_.figures < 0:
+        raise InputError(f"evaluation.figures is {evaluation_.figures}, expected 0 or more")
+    return evaluation_
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON with sorted keys."""
+    return json.dumps(json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that `to_json` wrote, of this version's shape.
+
+    Raises:
+        InputError: if it is no such thing.
+    """
+    try:
+        saved = json.loads(text)
+        named = {"method": method, "data": data}
+        plain = {"acquisition": acquisition, "train": training, "evaluation": evaluation}
+        parts = {key: _tuples(saved[key]) for key in (*named, *plain)}
+        return experiment(
+            seed=saved["seed"], init_from=saved["init_from"],
+            **{key: build(parts[key].pop("name"), **parts[key]) for key, build in named.items()},
+            **{key: build(**parts[key]) for key, build in plain.items()})
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not a config that flatjax wrote: {error}") from error
+
+
+def config_hash(config: ConfigDict) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the config's JSON."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]

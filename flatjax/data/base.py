@@ -1,0 +1,49 @@
+"""The contract between data sets and the machinery that trains and evaluates on them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+
+class Sample(NamedTuple):
+    """One fully sampled slice, on the host.
+
+    Attributes:
+        kspace: `[coil, ky, kx]` complex64, without added noise; `coil == 1` for a single coil.
+        maps: coil sensitivities `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object.
+        target: magnitude image `[h, w]` float32 to be reconstructed.
+    """
+
+    kspace: np.ndarray
+    maps: np.ndarray
+    target: np.ndarray
+
+
+class Volume(NamedTuple):
+    """The slices that are scored as one: metrics are taken per volume.
+
+    Attributes:
+        name: unique within its set and usable as a file name.
+        load: reads its slices, all of one shape; called when needed, so that a set of many
+            volumes never sits in memory.
+    """
+
+    name: str
+    load: Callable[[], list[Sample]]
+
+
+class DataSet(NamedTuple):
+    """What every data set offers.
+
+    Attributes:
+        draw: `(rng, n) -> n` random training samples of one shape; a pure function of `rng`,
+            safe to call from several threads at once.
+        validation: volumes on which checkpoints are chosen.
+        test: volumes by name of the test set, the main one first.
+    """
+
+    draw: Callable[[Generator, int], list[Sample]]
+    validation: list[Volume]
+    test: dict[str, list[Volume]]

@@ -1,0 +1,75 @@
+"""Timesteps of the flow, and the two readings of one cascade.
+
+A cascade is an Euler step of `dk/dt = M (k - y) / sigma^2 + v(k, t)` of length `delta < 0`, and
+also one first-order unrolled update `k - eta M (k - y) + lam G(k)`. They are the same map with
+
+    eta = -delta / sigma^2,    lam = -delta,    G = -v
+
+which is Theorem 1 of Qi et al. (arXiv 2512.03020) and holds step by step.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from flatjax.errors import InputError
+
+
+def time_grid(steps: int, alpha: float = 0.0) -> np.ndarray:
+    """Times `1 = t_0 > t_1 > ... > t_K = 0`, with `t_j = (1 - j/K)^(1 + alpha)`.
+
+    `alpha = 0` is uniform; `alpha > 0` takes large steps first and small ones near t = 0;
+    `-1 < alpha < 0` the reverse.
+
+    Args:
+        steps: K, number of steps, at least 1.
+        alpha: exponent of the family, above -1.
+
+    Returns:
+        `[K + 1]` float64.
+
+    Raises:
+        InputError: if `steps < 1` or `alpha <= -1`.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, expected at least 1: a flow needs a step")
+    if not alpha > -1:
+        raise InputError(f"alpha is {alpha}, expected above -1: at -1 and below the times "
+                         "do not fall from 1 to 0; use 0 for uniform steps")
+    return (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
+
+
+def to_unrolled(delta: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
+    """`(eta, lam)` of the unrolled network whose cascades are the Euler steps `(delta, sigma)`."""
+    delta = jnp.asarray(delta)
+    return -delta / jnp.asarray(sigma) ** 2, -delta
+
+
+def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
+    """`(delta, sigma)` of the flow whose Euler steps are the cascades `(eta, lam)`.
+
+    `sigma` has one entry per step; it is one number only where `lam / eta` is constant. It is
+    NaN where `lam / eta` is negative: such a cascade is no step of any likelihood.
+    """
+    eta, lam = jnp.asarray(eta), jnp.asarray(lam)
+    return -lam, jnp.sqrt(lam / eta)
+
+
+def check_stable(delta: ArrayLike, sigma: float) -> None:
+    """Refuse timesteps at which explicit Euler amplifies the measurement residual.
+
+    Each step multiplies it by `1 + delta / sigma^2`, so `max |delta| / sigma^2 < 2` is needed.
+
+    Raises:
+        InputError: if `sigma <= 0` or the bound is broken, with the numbers.
+    """
+    if not sigma > 0:
+        raise InputError(f"sigma is {sigma}, expected above 0: it is the scale of the "
+                         "measurement noise in the likelihood")
+    largest = float(np.max(np.abs(np.asarray(delta))))
+    if not largest / sigma**2 < 2:
+        raise InputError(
+            f"the largest timestep {largest:.4g} at sigma = {sigma:.4g} gives "
+            f"|delta| / sigma^2 = {largest / sigma**2:.4g}, expected below 2: explicit Euler "
+            f"would diverge; take more steps or sigma > {np.sqrt(largest / 2):.4g}")

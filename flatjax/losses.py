@@ -1,0 +1,113 @@
+"""Loss terms: pure functions of arrays, reduced to one value per sample.
+
+All are finite, in value and in gradient, on all-zero images.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from flatjax.mri.coils import safe_abs
+
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+_MIN_RANGE = 1e-4  # of a target normalised to a maximum near 1; an empty one has range 0
+
+
+def _same_shape(prediction: Array, target: Array) -> None:
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction has shape {prediction.shape}, target {target.shape}; "
+                         "expected equal shapes: crop one to the other")
+
+
+def _window_mean(x: Array, window: int) -> Array:
+    """Mean over every full `window x window` neighbourhood of `[..., y, x]`."""
+    height, width = (n - window + 1 for n in x.shape[-2:])
+    rows = sum(x[..., i:i + height, :] for i in range(window))
+    return sum(rows[..., j:j + width] for j in range(window)) / window**2
+
+
+def ssim(prediction: Array, target: Array, data_range: ArrayLike | None = None, *,
+         window: int = 7) -> Array:
+    """Structural similarity of magnitude images, as fastMRI defines and trains on it.
+
+    Uniform window, sample covariance, k1 = 0.01, k2 = 0.03, mean over full windows (Wang et al.,
+    IEEE TIP 13(4), 2004, with the options of fastMRI's evaluation).
+
+    Args:
+        prediction: `[batch, y, x]` float32.
+        target: same shape.
+        data_range: `[batch]`, by default each target's maximum.
+        window: side of the window.
+
+    Returns:
+        `[batch]` float32, 1 for equal images.
+    """
+    _same_shape(prediction, target)
+    if min(target.shape[-2:]) < window:
+        raise ValueError(f"images of shape {target.shape[-2:]} are smaller than the SSIM window "
+                         f"of {window} x {window}")
+    if data_range is None:
+        data_range = jnp.max(target, axis=(-2, -1))
+    data_range = jnp.maximum(data_range, _MIN_RANGE)[..., None, None]
+    c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
+    mean_p, mean_t = _window_mean(prediction, window), _window_mean(target, window)
+    unbiased = window**2 / (window**2 - 1)
+    var_p = unbiased * (_window_mean(prediction**2, window) - mean_p**2)
+    var_t = unbiased * (_window_mean(target**2, window) - mean_t**2)
+    covariance = unbiased * (_window_mean(prediction * target, window) - mean_p * mean_t)
+    # Two quotients, since the product of the denominators underflows on an empty image.
+    luminance = (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1)
+    structure = (2 * covariance + c2) / (var_p + var_t + c2)
+    return jnp.mean(luminance * structure, axis=(-2, -1))
+
+
+def l1(prediction: Array, target: Array) -> Array:
+    """Mean modulus of the difference: real or complex `[batch, ...]` to `[batch]` float32."""
+    _same_shape(prediction, target)
+    return jnp.mean(safe_abs(prediction - target), axis=tuple(range(1, target.ndim)))
+
+
+ALIGNMENT_MEANS = ("mean", "integral")
+
+
+def alignment(states: Array, ideal: Array, delta: ArrayLike, *, average: str = "mean") -> Array:
+    """Distance of the velocities taken to those that lead to the ideal path.
+
+    From the state reached, the predicted velocity is `(k_{j+1} - k_j) / delta_j` and the ideal
+    one `(k*_{j+1} - k_j) / delta_j`, so step j contributes `|k_{j+1} - k*_{j+1}| / |delta_j|`.
+    Gradients flow through the states, which are rolled out: FLAT's third change to an unrolled
+    network (Qi et al., arXiv 2512.03020).
+
+    Args:
+        states: reached after each step, `[steps, batch, ...]` complex64.
+        ideal: points of the ideal path at the same times, same shape.
+        delta: timesteps `[steps]`.
+        average: "mean" over the steps, or the time "integral", which weighs each by `|delta_j|`.
+
+    Returns:
+        `[batch]` float32.
+    """
+    _same_shape(states, ideal)
+    distance = jnp.mean(safe_abs(states - ideal), axis=tuple(range(2, states.ndim)))
+    if average == "mean":
+        return jnp.mean(distance / jnp.abs(jnp.asarray(delta))[:, None], axis=0)
+    if average == "integral":
+        return jnp.sum(distance, axis=0)
+    raise ValueError(f"average is {average!r}, expected one of {', '.join(ALIGNMENT_MEANS)}")
+
+
+def weighted_sum(weights: dict[str, float],
+                 terms: dict[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
+    """Total loss and its unweighted terms, leaving out, uncomputed, those of weight 0.
+
+    Args:
+        weights: weight of each term.
+        terms: a function for each, returning `[batch]`.
+
+    Returns:
+        `(total, {name: mean over the batch})`, scalars float32.
+    """
+    means = {name: jnp.mean(term()) for name, term in terms.items() if weights[name]}
+    return sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(())), means

@@ -1,0 +1,203 @@
+"""FLAT: an unrolled network trained as the Euler discretisation of a conditional flow.
+
+Qi et al., "Unrolled Networks are Conditional Probability Flows in MRI Reconstruction"
+(arXiv 2512.03020). One cascade is one step of
+
+    dk/dt = M (k - y) / sigma^2 + v(k, t)
+
+from t = 1 (measured, zero-filled) to t = 0 (fully sampled). The same code is the vanilla unrolled
+network when its step sizes are learned freely and its path is not aligned.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flatjax import losses
+from flatjax.errors import InputError
+from flatjax.flow import path
+from flatjax.flow.schedule import check_stable, time_grid
+from flatjax.flow.solvers import integrate, solver as solver_named
+from flatjax.methods.base import Method, Params, Reconstruction
+from flatjax.mri import (
+    COMBINES,
+    Batch,
+    Measurement,
+    center_crop,
+    combine as combine_coils,
+    expand,
+    intensity_scale,
+    reduce,
+)
+from flatjax.nets.norm_unet import NormUNet
+
+PARAMETERISATIONS = ("velocity", "endpoint")
+TIMESTEPS = ("schedule", "learned")
+STEP_SIZES = ("derived", "free")
+WEIGHTS = ("per_cascade", "shared")
+DOMAINS = ("image", "kspace")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        InputError: naming both.
+    """
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
+
+
+def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
+         solver: str = "euler", parameterisation: str = "velocity", weights: str = "per_cascade",
+         timesteps: str = "schedule", step_sizes: str = "derived", projection: bool = False,
+         combine: str = "sense", channels: int = 18, pools: int = 4, time_channels: int = 32,
+         dtype: str = "float32", remat: bool = False, w_ssim: float = 1.0, w_l1: float = 1.0,
+         w_kspace: float = 1.0, w_velocity: float = 0.1, alignment_domain: str = "image",
+         alignment_average: str = "mean") -> Method:
+    """FLAT as a `Method`.
+
+    Args:
+        steps: K, number of cascades.
+        alpha: of the schedule `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
+        sigma: measurement-noise scale of the likelihood, on the scale of an image with maximum 1;
+            by default `K^-0.5`, at which the mean data-consistency step eta is 1.
+        solver: name in `flow.solvers.SOLVERS`.
+        parameterisation: what the network predicts: the "velocity" `v = E net`, or the
+            "endpoint" `E (E^H k + net)` of the path, with `v = (k - endpoint) / t`.
+        weights: "per_cascade" networks, or one "shared" by all and told the time.
+        timesteps: from the "schedule", or "learned" without constraint.
+        step_sizes: eta and lambda "derived" from the timesteps, or both learned, "free".
+        projection: put the measured samples back into the result.
+        combine: how coils are combined for the image, "sense" or "rss".
+        channels, pools, time_channels: of the U-Net.
+        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
+        remat: recompute each cascade in the backward pass: memory hardly grows with K.
+        w_ssim, w_l1, w_kspace, w_velocity: weights of `1 - SSIM` and L1 on the final magnitude
+            image, L1 on the final k-space, and the velocity alignment; 0 leaves a term out.
+        alignment_domain: align in "image" or in "kspace".
+        alignment_average: "mean" over the steps or time "integral"; see `losses.alignment`.
+
+    Raises:
+        InputError: for a value out of range, or timesteps beyond Euler's stability.
+    """
+    check_choice("parameterisation", parameterisation, PARAMETERISATIONS)
+    check_choice("weights", weights, WEIGHTS)
+    check_choice("timesteps", timesteps, TIMESTEPS)
+    check_choice("step_sizes", step_sizes, STEP_SIZES)
+    check_choice("alignment_domain", alignment_domain, DOMAINS)
+    check_choice("alignment_average", alignment_average, losses.ALIGNMENT_MEANS)
+    check_choice("combine", combine, COMBINES)
+    check_choice("dtype", dtype, DTYPES)
+    for name, value, least in (("channels", channels, 1), ("pools", pools, 0),
+                               ("time_channels", time_channels, 0), ("w_ssim", w_ssim, 0),
+                               ("w_l1", w_l1, 0), ("w_kspace", w_kspace, 0),
+                               ("w_velocity", w_velocity, 0)):
+        if not value >= least:
+            raise InputError(f"{name} is {value}, expected at least {least}")
+    if weights == "shared" and not time_channels:
+        raise InputError("time_channels is 0, expected above 0 with shared weights: only the "
+                         "time tells one step from another")
+    if step_sizes == "free" and solver != "euler":
+        raise InputError(f"solver is {solver!r}, expected euler with free step sizes: eta and "
+                         "lambda belong to a first-order update")
+    tableau = solver_named(solver)
+    times = time_grid(steps, alpha if timesteps == "schedule" else 0.0).astype(np.float32)
+    delta = np.diff(times)
+    sigma = steps**-0.5 if sigma is None else sigma
+    check_stable(delta, sigma)
+    if parameterisation == "endpoint" and tableau.c[-1] == 1:
+        raise InputError(f"solver {solver!r} evaluates the velocity at t = 0, where the endpoint "
+                         "parameterisation divides by t; use euler, midpoint or the velocity form")
+    net = NormUNet(channels=channels, pools=pools, time_channels=time_channels,
+                   dtype=DTYPES[dtype])
+    loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace, "velocity": w_velocity}
+
+    def init(rng: Array, batch: Batch) -> Params:
+        image = jnp.zeros(batch.kspace.shape[:1] + batch.kspace.shape[2:], jnp.complex64)[:1]
+
+        def init_net(key: Array) -> Params:
+            return net.init(key, image, t=jnp.ones(1))["params"]
+
+        if weights == "shared":
+            params = {"net": init_net(rng)}
+        else:
+            params = {"net": jax.vmap(init_net)(jax.random.split(rng, steps))}
+        if step_sizes == "free":  # started as E2E-VarNet starts its own
+            params |= {"eta": jnp.ones(steps), "lam": jnp.ones(steps)}
+        elif timesteps == "learned":
+            params |= {"delta": jnp.asarray(delta)}
+        return params
+
+    def coefficients(params: Params) -> tuple[Array, Array]:
+        """Per-step factors of the data term and the velocity in the field, `[steps]` each."""
+        if step_sizes == "free":
+            return params["eta"] / -delta, params["lam"] / -delta
+        pace = params["delta"] / delta if timesteps == "learned" else jnp.ones(steps)
+        return pace / sigma**2, pace
+
+    def velocity(weights_: Params, kspace: Array, t: Array, maps: Array) -> Array:
+        image = reduce(kspace, maps)
+        predicted = net.apply({"params": weights_}, image,
+                              t=jnp.broadcast_to(t, kspace.shape[:1]))
+        if parameterisation == "velocity":
+            return expand(predicted, maps)
+        return (kspace - expand(image + predicted, maps)) / t
+
+    def rollout(params: Params, measured: Measurement,
+                trajectory: bool) -> tuple[Array, Array | None]:
+        def field(kspace: Array, t: Array, step_args: tuple[Array, Array, Params]) -> Array:
+            data_factor, velocity_factor, own = step_args
+            net_params = params["net"] if weights == "shared" else own
+            residual = measured.mask * (kspace - measured.kspace)
+            return (data_factor * residual
+                    + velocity_factor * velocity(net_params, kspace, t, measured.maps))
+
+        own = None if weights == "shared" else params["net"]
+        final, states = integrate(field, measured.kspace, times, tableau=tableau,
+                                  args=(*coefficients(params), own), trajectory=trajectory,
+                                  remat=remat)
+        if projection:
+            final = jnp.where(measured.mask > 0, measured.kspace, final)
+            states = states if states is None else states.at[-1].set(final)
+        return final, states
+
+    def aligned(states: Array, ideal: Array, maps: Array) -> Array:
+        if alignment_domain == "image":
+            states, ideal = reduce(states, maps), reduce(ideal, maps)
+        return losses.alignment(states, ideal, delta, average=alignment_average)
+
+    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        scale = intensity_scale(batch.measurement)
+        measured = batch.measurement._replace(kspace=batch.measurement.kspace / scale)
+        kspace, target = batch.kspace / scale, batch.target / scale[:, 0]
+        final, states = rollout(params, measured, trajectory=w_velocity > 0)
+        image = center_crop(combine_coils(final, measured.maps, combine), target.shape[-2:])
+
+        def velocity_term() -> Array:
+            ideal = path.interpolate(measured.kspace, kspace, times[1:, None, None, None, None])
+            return aligned(states[1:], ideal, measured.maps)
+
+        return losses.weighted_sum(loss_weights, {
+            "ssim": lambda: 1 - losses.ssim(image, target),
+            "l1": lambda: losses.l1(image, target),
+            "kspace": lambda: losses.l1(final, kspace),
+            "velocity": velocity_term,
+        })
+
+    def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
+                    trajectory: bool = False) -> Reconstruction:
+        scale = intensity_scale(measurement)
+        measured = measurement._replace(kspace=measurement.kspace / scale)
+        final, states = rollout(params, measured, trajectory)
+        final = scale * final
+        return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,
+                              trajectory=states if states is None else scale * states,
+                              times=jnp.asarray(times) if trajectory else None,
+                              nfe=steps * tableau.stages)
+
+    return Method(init, loss, reconstruct)

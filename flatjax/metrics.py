@@ -1,0 +1,251 @@
+"""Image quality by fastMRI's definitions, and how stable a method's path is. Host side, numpy.
+
+Quality is scored per volume, never per slice: one NMSE, one PSNR and one SSIM for
+`[slices, height, width]` magnitudes, as fastMRI's `evaluate.py` computes them after cropping both
+volumes to the target's (width, width) with `center_crop`. The path measures take all states that a
+method went through, the start included.
+
+All sums run in float64. Where a definition has no finite value its limit is returned, so that zero
+targets and perfect predictions give neither NaN nor a warning; NaN comes out only if it went in.
+"""
+
+import math
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from flatjax.errors import InputError
+from flatjax.mri.crop import center_crop
+
+__all__ = [
+    "center_crop",
+    "nmse",
+    "path_distance",
+    "psnr",
+    "psnr_drops",
+    "psnr_per_step",
+    "ssim",
+    "straightness",
+]
+
+SSIM_WINDOW = 7
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+
+
+def nmse(target: np.ndarray, pred: np.ndarray) -> float:
+    """Normalised mean squared error, ||target - pred||^2 / ||target||^2 over the volume.
+
+    Args:
+      target, pred: `[slices, height, width]` real magnitudes of one unit.
+
+    Returns:
+      A float. For an all-zero target: 0 if pred is zero too, else inf.
+
+    Raises:
+      InputError: shapes differ, are not three-dimensional, or an input is complex.
+    """
+    target, pred = _volumes(target, pred)
+    with np.errstate(all="ignore"):
+        return float(_ratio(np.sum((target - pred) ** 2), np.sum(target**2), empty=0.0))
+
+
+def psnr(target: np.ndarray, pred: np.ndarray, data_range: float | None = None) -> float:
+    """Peak signal-to-noise ratio in dB, with the mean squared error taken over the volume.
+
+    Args:
+      target, pred: `[slices, height, width]` real magnitudes of one unit.
+      data_range: the peak, >= 0; None means target.max(), as in fastMRI.
+
+    Returns:
+      A float. inf for a perfect prediction, even of zeros; -inf for an all-zero target and a
+      prediction that is not zero.
+
+    Raises:
+      InputError: as `nmse`, or a data_range that is negative or not finite.
+    """
+    target, pred = _volumes(target, pred)
+    return _psnr(target, pred, _peak(target, data_range))
+
+
+def ssim(target: np.ndarray, pred: np.ndarray, data_range: float | None = None) -> float:
+    """Structural similarity, the mean over slices, with one data range for the volume.
+
+    Wang et al. (2004) with scikit-image's defaults: 7 x 7 uniform window, k1 = .01, k2 = .03,
+    sample covariance, windows that lie wholly inside the slice.
+
+    Args:
+      target, pred: `[slices, height, width]` real magnitudes, height and width >= 7.
+      data_range: the peak, >= 0; None means target.max(), as in fastMRI.
+
+    Returns:
+      A float. With a data range of 0 (an all-zero target) a slice counts 1 if it is equal in
+      both volumes, else 0.
+
+    Raises:
+      InputError: as `psnr`, or slices smaller than the window.
+    """
+    target, pred = _volumes(target, pred)
+    if min(target.shape[1:]) < SSIM_WINDOW:
+        raise InputError(
+            f"ssim got volumes of shape {target.shape}, expected slices of at least "
+            f"{SSIM_WINDOW} x {SSIM_WINDOW}; the axes are [slices, height, width]"
+        )
+    peak = _peak(target, data_range)
+    with np.errstate(all="ignore"):
+        scores = [_ssim_slice(x, y, peak) for x, y in zip(target, pred, strict=True)]
+        return float(np.mean(scores))
+
+
+def psnr_per_step(target: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
+    """Volume PSNR of every state, in dB; the peak is target.max().
+
+    Args:
+      target: `[slices, height, width]` real magnitudes.
+      trajectory: `[steps + 1, slices, height, width]` real magnitudes, the start first.
+
+    Returns:
+      `[steps + 1]` float64; special cases as in `psnr`.
+    """
+    if np.ndim(trajectory) != 4 or np.shape(trajectory)[1:] != np.shape(target):
+        raise InputError(
+            f"psnr_per_step got a target of shape {np.shape(target)} and a trajectory of shape "
+            f"{np.shape(trajectory)}, expected [slices, height, width] and [steps + 1, slices, "
+            "height, width]"
+        )
+    return np.array([psnr(target, state) for state in trajectory])
+
+
+def psnr_drops(curve: np.ndarray) -> tuple[int, float, float]:
+    """Steps at which PSNR fell, however little: (count, total in dB, largest in dB).
+
+    Args:
+      curve: `[steps + 1]` PSNR in dB, as from `psnr_per_step`. NaN, the mark of a state that
+        diverged, counts as -inf: falling to it is an infinite drop.
+
+    Returns:
+      (int, float, float), sizes as positive numbers; (0, 0.0, 0.0) for a curve that never falls.
+    """
+    curve = np.asarray(curve, np.float64)
+    if curve.ndim != 1 or curve.size == 0:
+        raise InputError(
+            f"psnr_drops got shape {curve.shape}, expected one curve [steps + 1]; "
+            "pass the curves of several volumes one by one"
+        )
+    curve = np.where(np.isnan(curve), -np.inf, curve)
+    falls = curve[1:] < curve[:-1]
+    sizes = curve[:-1][falls] - curve[1:][falls]
+    return int(falls.sum()), float(sizes.sum()), float(sizes.max(initial=0.0))
+
+
+def straightness(states: np.ndarray) -> np.ndarray:
+    """||x_K - x_0|| / sum_j ||x_{j+1} - x_j||, in [0, 1]; 1 is a straight line without return.
+
+    Args:
+      states: `[steps + 1, batch, ...]` complex or real.
+
+    Returns:
+      `[batch]` float64; 1 where nothing moved at all.
+    """
+    states = np.asarray(states)
+    _check_states("straightness", states)
+    length = sum((_distances(a, b) for a, b in zip(states[1:], states, strict=False)), 0.0)
+    chord = _distances(states[-1], states[0])
+    return np.minimum(_ratio(chord, length, empty=1.0), 1.0)
+
+
+def path_distance(states: np.ndarray, ideal: np.ndarray) -> np.ndarray:
+    """||x_j - x*_j|| / ||x*_j|| for every step and image: how far off the ideal path it is.
+
+    Args:
+      states, ideal: `[steps + 1, batch, ...]` complex or real, of one unit, at the same times.
+
+    Returns:
+      `[steps + 1, batch]` float64; where x*_j is zero, 0 if x_j is zero too, else inf.
+    """
+    states, ideal = np.asarray(states), np.asarray(ideal)
+    if states.shape != ideal.shape:
+        raise InputError(
+            f"path_distance got states of shape {states.shape} and an ideal path of shape "
+            f"{ideal.shape}, expected two equal shapes [steps + 1, batch, ...]"
+        )
+    _check_states("path_distance", states)
+    return np.stack(
+        [
+            _ratio(_distances(x, best), _distances(best, 0), empty=0.0)
+            for x, best in zip(states, ideal, strict=True)
+        ]
+    )
+
+
+def _psnr(target, pred, peak):
+    if np.array_equal(target, pred):
+        return math.inf
+    if peak == 0:
+        return -math.inf
+    with np.errstate(all="ignore"):
+        return float(-10 * np.log10(np.mean(((target - pred) / peak) ** 2)))
+
+
+def _ssim_slice(x, y, peak):
+    if peak == 0:
+        return float(np.array_equal(x, y))
+    # SSIM does not depend on the unit; at a peak of 1 its constants cannot underflow.
+    x, y = x / peak, y / peak
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
+        uniform_filter(values, SSIM_WINDOW) for values in (x, y, x * x, y * y, x * y)
+    )
+    points = SSIM_WINDOW**2
+    unbiased = points / (points - 1)
+    covariance = unbiased * (mean_xy - mean_x * mean_y)
+    variances = unbiased * (mean_xx - mean_x**2 + mean_yy - mean_y**2)
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    edge = SSIM_WINDOW // 2
+    return (luminance * structure)[edge:-edge, edge:-edge].mean()
+
+
+def _volumes(target, pred):
+    target, pred = np.asarray(target), np.asarray(pred)
+    if target.shape != pred.shape or target.ndim != 3 or target.size == 0:
+        raise InputError(
+            f"target has shape {target.shape} and pred {pred.shape}, expected two equal shapes "
+            "[slices, height, width] without a zero; crop both with center_crop, give a single "
+            "slice as x[None]"
+        )
+    if np.iscomplexobj(target) or np.iscomplexobj(pred):
+        raise InputError(
+            f"target is {target.dtype} and pred {pred.dtype}, expected real magnitudes; "
+            "take the absolute value first"
+        )
+    return target.astype(np.float64), pred.astype(np.float64)
+
+
+def _peak(target, data_range):
+    peak = float(target.max() if data_range is None else data_range)
+    if not 0 <= peak < math.inf:
+        raise InputError(
+            f"the data range is {peak}, expected a finite number >= 0; "
+            "pass data_range, or a target of finite magnitudes"
+        )
+    return peak
+
+
+def _check_states(name, states):
+    if states.ndim < 2 or len(states) == 0:
+        raise InputError(
+            f"{name} got states of shape {states.shape}, expected [steps + 1, batch, ...] with "
+            "the start included; for one image pass x[:, None]"
+        )
+
+
+def _distances(a, b):
+    """||a - b|| per image, `[batch]` float64."""
+    with np.errstate(all="ignore"):
+        difference = (a.astype(np.complex128) - b).reshape(len(a), -1)
+        return np.sqrt(np.sum(difference.real**2 + difference.imag**2, axis=1))
+
+
+def _ratio(part, whole, empty):
+    with np.errstate(all="ignore"):
+        return np.where(whole == 0, np.where(part == 0, empty, np.inf), part / whole)

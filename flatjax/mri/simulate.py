@@ -1,0 +1,149 @@
+"""Simulated acquisition: what turns an image into the data of a scan.
+
+Everything here is numpy on the host, one slice at a time, and a pure function of its generator,
+so that data sets can run it in their loader threads.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+from numpy.random import Generator
+
+_AXES = (-2, -1)
+
+
+def fft2c(image: np.ndarray) -> np.ndarray:
+    """Host twin of `mri.fourier.fft2c`: the centred orthonormal DFT over the last two axes.
+
+    Args:
+        image: `[..., y, x]`, real or complex.
+
+    Returns:
+        k-space `[..., ky, kx]` complex64.
+    """
+    shifted = scipy.fft.ifftshift(np.asarray(image, np.complex64), axes=_AXES)
+    return scipy.fft.fftshift(scipy.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def ifft2c(kspace: np.ndarray) -> np.ndarray:
+    """Inverse, and adjoint, of `fft2c`: k-space to image `[..., y, x]` complex64."""
+    shifted = scipy.fft.ifftshift(np.asarray(kspace, np.complex64), axes=_AXES)
+    return scipy.fft.fftshift(scipy.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def birdcage_maps(num_coils: int, shape: tuple[int, int], *, radius: float = 1.5,
+                  rotation: float = 0.0) -> np.ndarray:
+    """Sensitivities of a birdcage: coils on a circle around the field of view.
+
+    Each coil's magnitude falls with the distance to its element and its phase turns around it
+    (the Biot-Savart field of a long wire). One coil is an ideal one: all ones.
+
+    Args:
+        num_coils: number of elements, at least 1.
+        shape: `(y, x)`.
+        radius: of the circle, in units of half the field of view.
+        rotation: of the whole array, in radians.
+
+    Returns:
+        `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel.
+    """
+    if num_coils < 1:
+        raise ValueError(f"num_coils is {num_coils}, expected at least 1")
+    if num_coils == 1:
+        return np.ones((1, *shape), np.complex64)
+    y = np.linspace(-1, 1, shape[0])[:, None]
+    x = np.linspace(-1, 1, shape[1])
+    angles = rotation + 2 * np.pi * np.arange(num_coils)[:, None, None] / num_coils
+    dy = y - radius * np.sin(angles)
+    dx = x - radius * np.cos(angles)
+    # exp(i arctan2(dx, -dy)) / distance, without the transcendental functions
+    maps = (-dy + 1j * dx) / (dy**2 + dx**2) * np.exp(-1j * angles)
+    maps /= np.sqrt(np.sum(maps.real**2 + maps.imag**2, axis=0))
+    return maps.astype(np.complex64)
+
+
+def weighted_sum(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
+                 axis: int) -> np.ndarray:
+    """Replace an axis by weighted sums of a few of its entries: a sparse matrix product.
+
+    No BLAS: its threads contend with those that load data, and its sums differ from one
+    processor to another, where a draw is to give the same bits.
+
+    Args:
+        array: `[..., n, ...]` floating point.
+        index: `[m, taps]` integers in `range(n)`.
+        weights: `[m, taps]`.
+        axis: which axis of `array` is n long, negative.
+
+    Returns:
+        `[..., m, ...]`, dtype of `array`.
+    """
+    columns = weights.astype(array.dtype).reshape(*weights.shape, *(1,) * (-axis - 1))
+    total = array.take(index[:, 0], axis) * columns[:, 0]
+    for tap in range(1, index.shape[1]):
+        total += array.take(index[:, tap], axis) * columns[:, tap]
+    return total
+
+
+@lru_cache(maxsize=64)
+def _spline_taps(size: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cubic B-splines at every pixel, a knot each `spacing` pixels: index, weights `[size, 4]`."""
+    at = np.arange(size) / spacing
+    index = np.floor(at).astype(int)[:, None] + np.arange(4)
+    u = np.abs(at[:, None] + 1 - index)
+    weights = np.where(u < 1, 2 / 3 - u**2 + u**3 / 2, np.clip(2 - u, 0, None) ** 3 / 6)
+    return index, weights
+
+
+def smooth_field(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """A smooth random field of unit standard deviation.
+
+    Args:
+        rng: numpy generator.
+        shape: `(y, x)`.
+        scale: correlation length as a fraction of the longer side, above 0.
+
+    Returns:
+        `[y, x]` float32 of mean 0.
+    """
+    spacing = max(1.0, scale * max(shape))
+    rows, columns = (_spline_taps(n, spacing) for n in shape)
+    knots = rng.standard_normal((rows[0].max() + 1, columns[0].max() + 1), dtype=np.float32)
+    field = weighted_sum(weighted_sum(knots, *rows, -2), *columns, -1)
+    field -= field.mean()
+    return field / max(field.std(), 1e-6)
+
+
+def image_phase(rng: Generator, shape: tuple[int, int], amplitude: float = 0.5) -> np.ndarray:
+    """Unit phasors `[y, x]` complex64 of a smooth random phase, `amplitude` rad in rms."""
+    return np.exp(1j * amplitude * smooth_field(rng, shape, 0.4)).astype(np.complex64)
+
+
+def spin_echo(tissues: np.ndarray, tr: float, te: float) -> np.ndarray:
+    """Signal `PD (1 - exp(-TR / T1)) exp(-TE / T2)` of each tissue, a column of `tissues`.
+
+    Args:
+        tissues: `[3, tissue]`: T1 and T2 in ms, PD.
+        tr: repetition time in ms.
+        te: echo time in ms.
+    """
+    t1, t2, density = tissues
+    return density * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
+
+
+def complex_noise(rng: Generator, shape: tuple[int, ...], sigma: float) -> np.ndarray:
+    """Circular complex Gaussian noise with `E |n|^2 == sigma^2`, complex64."""
+    parts = rng.standard_normal((2, *shape), dtype=np.float32)
+    return (sigma * np.sqrt(0.5) * (parts[0] + 1j * parts[1])).astype(np.complex64)
+
+
+def acquire(kspace: np.ndarray, mask: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
+    """Measured k-space `M (k + n)`, `[coil, ky, kx]` complex64: zero where not sampled.
+
+    Args:
+        kspace: fully sampled `[coil, ky, kx]` complex64.
+        mask: `[ky or 1, kx]` float32.
+        noise: `[coil, ky, kx]` complex64, or 0.
+    """
+    return (mask * (kspace + noise)).astype(np.complex64)

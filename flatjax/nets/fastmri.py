@@ -1,0 +1,35 @@
+"""Weights of the PyPI package fastmri, for networks that are the same to the letter."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Arrays = dict[str, dict]
+
+
+def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
+    """Parameters of `NormUNet(parity=True)` from a `fastmri.models.varnet.NormUnet` state dict.
+
+    Args:
+        state: names to arrays; torch tensors need `.numpy()` first.
+
+    Returns:
+        the `params` of `NormUNet(parity=True)` with the same `channels` (chans) and `pools`.
+    """
+    def block(prefix: str) -> Arrays:
+        return {f"Conv_{i}": {"kernel": np.transpose(state[f"{prefix}.layers.{layer}.weight"],
+                                                     (2, 3, 1, 0))}
+                for i, layer in enumerate((0, 4))}
+
+    pools = sum(name.endswith("layers.0.weight") for name in state
+                if name.startswith("unet.down_sample_layers."))
+    unet = {"bottom": block("unet.conv")}
+    for level in range(pools):
+        up = pools - 1 - level
+        unet[f"down_{level}"] = block(f"unet.down_sample_layers.{level}")
+        unet[f"merge_{level}"] = block(f"unet.up_conv.{up}" + (".0" if level == 0 else ""))
+        kernel = np.transpose(state[f"unet.up_transpose_conv.{up}.layers.0.weight"], (2, 3, 0, 1))
+        unet[f"up_{level}"] = {"kernel": kernel}
+    last = f"unet.up_conv.{pools - 1}.1"
+    unet["last"] = {"kernel": state[f"{last}.weight"][:, :, 0, 0].T, "bias": state[f"{last}.bias"]}
+    return {"unet": unet}

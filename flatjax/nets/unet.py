@@ -1,0 +1,102 @@
+"""The U-Net of every learned method, in the manner of E2E-VarNet.
+
+Sriram et al., "End-to-End Variational Networks for Accelerated MRI Reconstruction", MICCAI 2020
+(arXiv 2004.06688), on the U-Net of Ronneberger et al., MICCAI 2015 (arXiv 1505.04597).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from flatjax.nets.conv import Conv, UpConv, average_pool
+
+_NORM_EPS = 1e-5  # torch's InstanceNorm2d default, which E2E-VarNet uses
+
+
+def time_features(t: Array, features: int) -> Array:
+    """Sinusoids of the flow time: `[batch]` in [0, 1] to `[batch, features]`, float32.
+
+    Half are sines and half cosines, with periods from 4 down to 1/16 in geometric progression.
+    """
+    frequencies = 2 * np.pi * np.geomspace(0.25, 16.0, features // 2, dtype=np.float32)
+    angles = t[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def instance_norm(x: Array) -> Array:
+    """Zero mean and unit variance of each channel of each sample over `[batch, y, x, c]`."""
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axis=(1, 2), keepdims=True)
+    variance = jnp.square(wide - mean).mean(axis=(1, 2), keepdims=True)
+    return ((wide - mean) * (variance + _NORM_EPS) ** -0.5).astype(x.dtype)
+
+
+class Activate(nn.Module):
+    """Instance norm, scale and shift by the time embedding if there is one, leaky ReLU."""
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array | None) -> Array:
+        """Map `[batch, y, x, in]` and the embedding `[batch, time_channels]` or None."""
+        x = instance_norm(x)
+        if embedding is not None:
+            film = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros)(embedding)
+            scale, shift = jnp.split(film[:, None, None, :].astype(x.dtype), 2, axis=-1)
+            x = x * (1 + scale) + shift
+        return nn.leaky_relu(x, 0.2)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each followed by norm and activation."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array | None) -> Array:
+        """Map `[batch, y, x, in]` and the embedding `[batch, time_channels]` or None."""
+        for _ in range(2):
+            x = Activate()(Conv(self.features)(x), embedding)
+        return x
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections, optionally conditioned on time.
+
+    Attributes:
+        out_channels: of the result.
+        channels: of the first level; each pooling doubles them.
+        pools: number of poolings; the input's sides must be multiples of `2 ** pools`.
+        time_channels: width of the time embedding, or 0 for a network without time.
+        zero_init: start with a last layer of zeros, so that the untrained result is zero.
+        dtype: of the computation. Weights and normalisation stay float32.
+    """
+
+    out_channels: int = 2
+    channels: int = 18
+    pools: int = 4
+    time_channels: int = 32
+    zero_init: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array | None = None) -> Array:
+        """Map `[batch, y, x, in]` and times `[batch]` to `[batch, y, x, out_channels]` float32."""
+        embedding = None
+        if self.time_channels:
+            embedding = nn.silu(nn.Dense(self.time_channels, name="time")(
+                time_features(t, self.time_channels)))
+        x = x.astype(self.dtype)
+        skips = []
+        for level in range(self.pools):
+            x = Block(self.channels << level, name=f"down_{level}")(x, embedding)
+            skips.append(x)
+            x = average_pool(x)
+        x = Block(self.channels << self.pools, name="bottom")(x, embedding)
+        for level in reversed(range(self.pools)):
+            x = UpConv(self.channels << level, name=f"up_{level}")(x)
+            x = Activate(name=f"up_{level}_activate")(x, embedding)
+            x = jnp.concatenate([x, skips[level]], axis=-1)
+            x = Block(self.channels << level, name=f"merge_{level}")(x, embedding)
+        init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+        return nn.Dense(self.out_channels, kernel_init=init, name="last")(x.astype(jnp.float32))

@@ -1,0 +1,148 @@
+"""What a reader sees of an evaluation: a table and figures.
+
+Images of one figure share one grey window, from 0 to the target's maximum, and their error maps
+share one colour scale: nothing is stretched to look better.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flatjax import metrics as measures
+from flatjax.files import write_atomically
+from flatjax.scoring import Scored, quality
+
+_ERRORS = "magma"
+_PANEL = 2.2  # inches
+_PER_ROW = 7
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The scores of every test set beside zero filling's, as Markdown."""
+    rows = ["| test set | images | PSNR (dB) | SSIM | NMSE |", "|---|---|---|---|---|"]
+    for name, metrics in results.items():
+        for images in ("zero_filled", "method"):
+            scores = metrics[images]
+            cells = [f"{scores[key]['mean']:.{digits}f} ± {scores[key]['std']:.{digits}f}"
+                     for key, digits in (("psnr", 2), ("ssim", 4), ("nmse", 4))]
+            label = scores.get("name", "zero-filled")
+            rows.append(f"| {name} | {label} | {' | '.join(cells)} |")
+        gain, similarity = (metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
+                            for key in ("psnr", "ssim"))
+        rows.append(f"| {name} | gain | {gain:+.2f} | {similarity:+.4f} | |")
+    first = next(iter(results.values()))
+    acceleration = first["acceleration"]
+    rows.append(f"\nmean ± std over volumes; R = {acceleration['nominal']:g} (achieved "
+                f"{acceleration['achieved']:.2f}), {first['nfe']} network evaluations, "
+                f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}")
+    return "\n".join(rows)
+
+
+def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: int) -> None:
+    """Draw the figures of a test set into its folder, replacing those of an earlier evaluation.
+
+    Args:
+        folder: where to.
+        volumes: scored volumes.
+        metrics: of the set, as in `metrics.json`.
+        count: volumes drawn, the first ones, each by its middle slice.
+    """
+    method = metrics["method"]["name"]
+    for volume in volumes[:count]:
+        index = len(volume.target) // 2
+        _save(comparison(volume, index, method), folder / f"comparison_{volume.name}.png")
+        if len(volume.states) > 1:
+            _save(strip(volume, index), folder / f"cascades_{volume.name}.png")
+    if len(metrics["psnr_per_step"]) > 1:
+        _save(curve(volumes, metrics["psnr_per_step"], method), folder / "psnr_per_step.png")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+    plt.close(figure)
+
+
+def _image(axes: Axes, image: np.ndarray, title: str, **window: Any) -> Any:
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+    return axes.imshow(image, interpolation="nearest", **window)
+
+
+def comparison(volume: Scored, index: int, method: str) -> Figure:
+    """Target, zero filling and reconstruction of one slice, with absolute and squared errors."""
+    target = volume.target[index]
+    images = {"zero-filled": volume.zero_filled[index], method: volume.reconstruction[index]}
+    peak = max(float(target.max()), np.finfo(np.float32).tiny)
+    errors = {name: np.abs(image - target) / peak for name, image in images.items()}
+    largest = max(float(error.max()) for error in errors.values()) or 1.0
+    height = _PANEL * target.shape[0] / target.shape[1]
+    figure, axes = plt.subplots(3, 3, figsize=(3 * _PANEL + 1.2, 3 * (height + 0.35)),
+                                layout="constrained")
+    grey = {"cmap": "gray", "vmin": 0, "vmax": peak}
+    shown = [_image(axes[0, 0], target, "target", **grey)]
+    for column, (name, image) in enumerate(images.items(), start=1):
+        scores = quality(target[None], image[None])
+        _image(axes[0, column], image,
+               f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", **grey)
+        error = errors[name]
+        absolute = _image(axes[1, column], error, f"|error|, {name}", cmap=_ERRORS,
+                          vmin=0, vmax=largest)
+        squared = _image(axes[2, column], error**2, f"error², {name}", cmap=_ERRORS,
+                         vmin=0, vmax=largest**2)
+    shown += [absolute, squared]
+    labels = ("intensity", "|error| / target maximum", "(error / target maximum)²")
+    for row, label in enumerate(labels):
+        figure.colorbar(shown[row], ax=axes[row, :], label=label, shrink=0.9)
+    for row in (1, 2):
+        axes[row, 0].set_axis_off()
+    axes[1, 0].text(0.5, 0.5, f"{volume.name}\nslice {index + 1} of {len(volume.target)}\n"
+                    f"R = {volume.acceleration:.2f}", ha="center", va="center", fontsize=9)
+    return figure
+
+
+def strip(volume: Scored, index: int) -> Figure:
+    """One slice after every step, and below each image its absolute error, in shared windows."""
+    target, states = volume.target[index], volume.states[:, index]
+    peak = max(float(target.max()), np.finfo(np.float32).tiny)
+    errors = np.abs(states - target) / peak
+    largest = float(errors.max()) or 1.0
+    steps = len(states)
+    per_row = min(_PER_ROW, steps)
+    blocks = -(-steps // per_row)
+    height = _PANEL * target.shape[0] / target.shape[1]
+    figure, axes = plt.subplots(2 * blocks, per_row, squeeze=False, layout="constrained",
+                                figsize=(per_row * _PANEL * 0.8 + 1,
+                                         2 * blocks * (height * 0.8 + 0.2)))
+    for one in axes.flat:
+        one.set_axis_off()
+    for step in range(steps):
+        row, column = 2 * (step // per_row), step % per_row
+        value = measures.psnr(target[None], states[step][None])
+        name = "zero-filled" if step == 0 else f"step {step}"
+        grey = _image(axes[row, column], states[step], f"{name}\n{value:.2f} dB", cmap="gray",
+                      vmin=0, vmax=peak)
+        error = _image(axes[row + 1, column], errors[step], "", cmap=_ERRORS, vmin=0,
+                       vmax=largest)
+    for block in range(blocks):
+        figure.colorbar(grey, ax=axes[2 * block, :], label="intensity")
+        figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")
+    return figure
+
+
+def curve(volumes: list[Scored], mean: list[float], method: str) -> Figure:
+    """PSNR after every step: each volume thin, their mean thick."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    steps = np.arange(len(mean))
+    for volume in volumes:
+        axes.plot(steps, measures.psnr_per_step(volume.target, volume.states), color="0.75",
+                  linewidth=0.8)
+    axes.plot(steps, mean, marker="o", label=f"{method}, mean of {len(volumes)} volumes")
+    axes.axhline(mean[0], color="0.4", linestyle=":", label="zero-filled")
+    axes.set(xlabel="step", ylabel="PSNR (dB)", title="Image quality along the flow")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    return figure

@@ -1,0 +1,47 @@
+"""Shared by all tests: four simulated devices, and small batches."""
+
+import tempfile
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 4)
+_CACHE = tempfile.TemporaryDirectory()  # many tests compile the same tiny programs
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
+from flatjax.mri.masks import make_mask  # noqa: E402
+from flatjax.mri.simulate import birdcage_maps  # noqa: E402
+
+
+def complex_normal(rng, shape, dtype=np.complex64):
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+
+
+def smooth_image(rng, shape):
+    """A few Gaussian blobs with a phase: something that a network can learn."""
+    y, x = (np.linspace(-1, 1, n) for n in shape)
+    image = np.zeros(shape, np.complex64)
+    for _ in range(5):
+        cy, cx, width = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.05, 0.4)
+        blob = np.exp(-((y[:, None] - cy) ** 2 + (x - cx) ** 2) / width**2)
+        image += blob * np.exp(1j * rng.uniform(-1, 1))
+    return (image / np.abs(image).max()).astype(np.complex64)
+
+
+@pytest.fixture
+def make_batch():
+    """`(seed, batch, coils, shape) -> Batch` of smooth images, R = 3, noise-free."""
+    def make(seed=0, batch=2, coils=1, shape=(24, 26), acceleration=3):
+        rng = np.random.default_rng(seed)
+        image = jnp.stack([smooth_image(rng, shape) for _ in range(batch)])
+        maps = jnp.broadcast_to(birdcage_maps(coils, shape), (batch, coils, *shape))
+        mask = jnp.asarray(np.stack([make_mask("random", shape, acceleration, 0.1, seed + i)
+                                     for i in range(batch)]))[:, None]
+        kspace = expand(image, maps)
+        return Batch(Measurement(mask * kspace, mask, maps), kspace, combine(kspace, maps))
+    return make

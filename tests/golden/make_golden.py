@@ -1,0 +1,149 @@
+"""Writes the golden arrays that the tests compare against, from other people's packages.
+
+Run by hand, in an environment that has what the chosen file needs; the tests only read the
+results, so that neither torch nor fastmri is a test dependency:
+
+    pip install torch h5py runstats scikit-image pyyaml && pip install --no-deps fastmri==0.3.0
+    python tests/golden/make_golden.py [name ...]        # no name: every file
+
+One function per file, listed in FILES. The inputs are made by functions of this module that need
+numpy alone, so the tests call them for the same numbers.
+"""
+
+import importlib
+import pathlib
+import sys
+import types
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+
+MASK_CLASSES = {
+    "random": "RandomMaskFunc",
+    "equispaced": "EquiSpacedMaskFunc",
+    "equispaced_fraction": "EquispacedMaskFractionFunc",
+    "magic": "MagicMaskFunc",
+}
+MASK_WIDTHS = (33, 128, 185, 320, 368, 372, 401)
+MASK_SETTINGS = ((4, 0.08), (8, 0.04), (12, 0.03))  # (acceleration, center_fraction)
+MASK_SEEDS = (0, 1, 7, 2026, (3, 0, 5), tuple(map(ord, "file1000000.h5")))
+
+# name: (slices, height, width), the width to which both volumes are cropped
+VOLUMES = {
+    "even": ((4, 40, 40), 40),
+    "tall": ((3, 57, 32), 32),
+    "odd": ((2, 45, 31), 31),
+    "one_slice": ((1, 24, 24), 24),
+}
+
+
+def volumes(name):
+    """A blob on a rough background and a noisy copy, two `VOLUMES[name]` float64 arrays >= 0."""
+    shape, _ = VOLUMES[name]
+    rng = np.random.RandomState(sorted(VOLUMES).index(name))
+    z, y, x = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape)
+    blob = 1 / (1 + 4 * (z[:, None, None] ** 2 + y[:, None] ** 2 + x**2))
+    target = 350 * (blob + 0.2 * rng.random_sample(shape))
+    pred = np.abs(1.05 * target + 60 * (rng.random_sample(shape) - 0.5))
+    return target, pred
+
+
+def load(name):
+    """Imports a module of fastmri without the package's data readers.
+
+    fastmri.data's __init__ pulls in pandas, and others torchvision, for readers not used here.
+    """
+    import fastmri
+
+    if "fastmri.data" not in sys.modules:
+        package = types.ModuleType("fastmri.data")
+        package.__path__ = [str(pathlib.Path(fastmri.__file__).parent / "data")]
+        sys.modules["fastmri.data"] = package
+    return importlib.import_module(name)
+
+
+def fastmri_mask(kind, width, acceleration, center_fraction, seed):
+    """The mask of fastmri's own class for a kind, `[width]` uint8."""
+    draw = getattr(load("fastmri.data.subsample"), MASK_CLASSES[kind])
+    mask, _ = draw([center_fraction], [acceleration])((1, width, 2), seed=seed)
+    return mask.numpy().reshape(width).astype(np.uint8)
+
+
+def fastmri_scores(name, peak=None):
+    """nmse, psnr and ssim by fastmri's evaluate.py after its crop, `[3]` float64."""
+    scores = load("fastmri.evaluate")
+    crop = load("fastmri.data.transforms").center_crop
+    _, width = VOLUMES[name]
+    target, pred = (crop(volume, (width, width)) for volume in volumes(name))
+    return np.array(
+        [
+            float(scores.nmse(target, pred)),
+            float(scores.psnr(target, pred, peak)),
+            float(np.squeeze(scores.ssim(target, pred, peak))),
+        ]
+    )
+
+
+def fastmri_masks():
+    """`kind_width` -> `[settings, seeds, width]` uint8, over MASK_SETTINGS and MASK_SEEDS."""
+    return {
+        f"{kind}_{width}": np.array(
+            [
+                [fastmri_mask(kind, width, *setting, seed) for seed in MASK_SEEDS]
+                for setting in MASK_SETTINGS
+            ]
+        )
+        for kind in MASK_CLASSES
+        for width in MASK_WIDTHS
+    }
+
+
+def fastmri_metrics():
+    """`name` and `name_peak` (data range 500) -> [nmse, psnr, ssim]; `name_sum`: of the inputs."""
+    arrays = {}
+    for name in VOLUMES:
+        arrays[name] = fastmri_scores(name)
+        arrays[f"{name}_peak"] = fastmri_scores(name, 500.0)
+        arrays[f"{name}_sum"] = np.array([volume.sum() for volume in volumes(name)])
+    return arrays
+
+
+def complex_image(shape):
+    """A random complex image of a size that no power of two divides, `shape` complex64."""
+    rng = np.random.RandomState(3)
+    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+
+
+def fastmri_norm_unet():
+    """A small NormUnet: its weights by name, and its output for `complex_image((2, 37, 50))`."""
+    import torch
+
+    torch.manual_seed(0)
+    net = load("fastmri.models.varnet").NormUnet(chans=3, num_pools=2).eval()
+    image = complex_image((2, 37, 50))
+    channels = torch.view_as_real(torch.from_numpy(image))[:, None]
+    with torch.no_grad():
+        output = torch.view_as_complex(net(channels)[:, 0].contiguous()).numpy()
+    return {name: tensor.numpy() for name, tensor in net.state_dict().items()} | {"output": output}
+
+
+FILES = {
+    "fastmri_masks": fastmri_masks,
+    "fastmri_metrics": fastmri_metrics,
+    "fastmri_norm_unet": fastmri_norm_unet,
+}
+
+
+def main(names):
+    unknown = sorted(set(names) - set(FILES))
+    if unknown:
+        sys.exit(f"unknown golden file {', '.join(unknown)}; choose from {', '.join(FILES)}")
+    for name in names or FILES:
+        path = FOLDER / f"{name}.npz"
+        np.savez_compressed(path, **FILES[name]())
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

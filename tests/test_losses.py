@@ -1,0 +1,87 @@
+"""Loss terms: values against independent implementations, gradients, degenerate images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import complex_normal
+
+from flatjax import losses, metrics
+
+
+def images(shape=(3, 17, 20), seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.random(shape).astype(np.float32)
+    return target, (target + 0.2 * rng.normal(size=shape)).astype(np.float32)
+
+
+def test_ssim_is_the_metric():
+    target, prediction = images()
+    expected = [metrics.ssim(t[None], p[None]) for t, p in zip(target, prediction, strict=True)]
+    np.testing.assert_allclose(losses.ssim(prediction, target), expected, atol=1e-5)
+    np.testing.assert_allclose(losses.ssim(target, target), 1, atol=1e-6)
+
+
+def test_ssim_gradient_by_finite_differences():
+    target, prediction = images((1, 9, 10))
+    with jax.enable_x64(True):
+        target, prediction = (jnp.asarray(x, jnp.float64) for x in (target, prediction))
+        gradient = jax.grad(lambda p: losses.ssim(p, target).sum())(prediction)
+        rng = np.random.default_rng(1)
+        for _ in range(5):
+            direction = rng.normal(size=prediction.shape)
+            step = 1e-6
+            ahead, behind = (losses.ssim(prediction + s * direction, target).sum()
+                             for s in (step, -step))
+            expected = float(ahead - behind) / (2 * step)
+            assert float(jnp.vdot(gradient, direction)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_all_terms_are_finite_on_empty_images():
+    zero = jnp.zeros((2, 8, 8))
+    states = jnp.zeros((3, 2, 8, 8), jnp.complex64)
+    for term in (lambda x: losses.ssim(x, zero), lambda x: losses.l1(x, zero)):
+        value, pullback = jax.vjp(term, zero)
+        np.testing.assert_allclose(value, value[0])
+        assert np.isfinite(value).all() and np.isfinite(pullback(jnp.ones(2))[0]).all()
+    value, pullback = jax.vjp(lambda s: losses.alignment(s, states, jnp.full(3, -1 / 3)), states)
+    np.testing.assert_array_equal(value, 0)
+    assert np.isfinite(pullback(jnp.ones(2))[0]).all()
+
+
+def test_l1_of_complex_values_is_the_modulus():
+    rng = np.random.default_rng(0)
+    a, b = complex_normal(rng, (2, 4, 5)), complex_normal(rng, (2, 4, 5))
+    np.testing.assert_allclose(losses.l1(a, b), np.abs(a - b).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_alignment_is_the_difference_of_velocities():
+    rng = np.random.default_rng(0)
+    states, ideal = complex_normal(rng, (5, 2, 3, 3)), complex_normal(rng, (5, 2, 3, 3))
+    delta = np.array([-0.4, -0.3, -0.2, -0.1])
+    predicted = (states[1:] - states[:-1]) / delta[:, None, None, None]
+    wanted = (ideal[1:] - states[:-1]) / delta[:, None, None, None]
+    each = np.abs(predicted - wanted).mean(axis=(2, 3))
+    np.testing.assert_allclose(losses.alignment(states[1:], ideal[1:], delta),
+                               each.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.alignment(states[1:], ideal[1:], delta, average="integral"),
+        (np.abs(delta)[:, None] * each).sum(axis=0), rtol=1e-5)
+    with pytest.raises(ValueError, match="average is 'sum', expected one of mean, integral"):
+        losses.alignment(states, ideal, delta, average="sum")
+
+
+def test_weighted_sum_leaves_terms_of_weight_zero_uncomputed():
+    def never():
+        raise AssertionError
+
+    total, terms = losses.weighted_sum({"a": 2.0, "b": 0.0},
+                                       {"a": lambda: jnp.asarray([1.0, 3.0]), "b": never})
+    assert float(total) == 4.0 and terms.keys() == {"a"} and float(terms["a"]) == 2.0
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(2, 8, 8\), target \(8, 8\)"):
+        losses.l1(jnp.zeros((2, 8, 8)), jnp.zeros((8, 8)))
+    with pytest.raises(ValueError, match="smaller than the SSIM window of 7"):
+        losses.ssim(jnp.zeros((1, 6, 9)), jnp.zeros((1, 6, 9)))
