@@ -36,13 +36,13 @@ def nmse(target: np.ndarray, pred: np.ndarray) -> float:
     """Normalised mean squared error, ||target - pred||^2 / ||target||^2 over the volume.
 
     Args:
-      target, pred: `[slices, height, width]` real magnitudes of one unit.
+        target, pred: `[slices, height, width]` real magnitudes of one unit.
 
     Returns:
-      A float. For an all-zero target: 0 if pred is zero too, else inf.
+        A float. For an all-zero target: 0 if pred is zero too, else inf.
 
     Raises:
-      InputError: shapes differ, are not three-dimensional, or an input is complex.
+        InputError: shapes differ, are not three-dimensional, or an input is complex.
     """
     target, pred = _volumes(target, pred)
     with np.errstate(all="ignore"):
@@ -53,15 +53,15 @@ def psnr(target: np.ndarray, pred: np.ndarray, data_range: float | None = None) 
     """Peak signal-to-noise ratio in dB, with the mean squared error taken over the volume.
 
     Args:
-      target, pred: `[slices, height, width]` real magnitudes of one unit.
-      data_range: the peak, >= 0; None means target.max(), as in fastMRI.
+        target, pred: `[slices, height, width]` real magnitudes of one unit.
+        data_range: the peak, >= 0; None means target.max(), as in fastMRI.
 
     Returns:
-      A float. inf for a perfect prediction, even of zeros; -inf for an all-zero target and a
-      prediction that is not zero.
+        A float. inf for a perfect prediction, even of zeros; -inf for an all-zero target and a
+        prediction that is not zero.
 
     Raises:
-      InputError: as `nmse`, or a data_range that is negative or not finite.
+        InputError: as `nmse`, or a data_range that is negative or not finite.
     """
     target, pred = _volumes(target, pred)
     return _psnr(target, pred, _peak(target, data_range))
@@ -74,15 +74,15 @@ def ssim(target: np.ndarray, pred: np.ndarray, data_range: float | None = None) 
     sample covariance, windows that lie wholly inside the slice.
 
     Args:
-      target, pred: `[slices, height, width]` real magnitudes, height and width >= 7.
-      data_range: the peak, >= 0; None means target.max(), as in fastMRI.
+        target, pred: `[slices, height, width]` real magnitudes, height and width >= 7.
+        data_range: the peak, >= 0; None means target.max(), as in fastMRI.
 
     Returns:
-      A float. With a data range of 0 (an all-zero target) a slice counts 1 if it is equal in
-      both volumes, else 0.
+        A float. With a data range of 0 (an all-zero target) a slice counts 1 if it is equal in
+        both volumes, else 0.
 
     Raises:
-      InputError: as `psnr`, or slices smaller than the window.
+        InputError: as `psnr`, or slices smaller than the window.
     """
     target, pred = _volumes(target, pred)
     if min(target.shape[1:]) < SSIM_WINDOW:
@@ -100,11 +100,11 @@ def psnr_per_step(target: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
     """Volume PSNR of every state, in dB; the peak is target.max().
 
     Args:
-      target: `[slices, height, width]` real magnitudes.
-      trajectory: `[steps + 1, slices, height, width]` real magnitudes, the start first.
+        target: `[slices, height, width]` real magnitudes.
+        trajectory: `[steps + 1, slices, height, width]` real magnitudes, the start first.
 
     Returns:
-      `[steps + 1]` float64; special cases as in `psnr`.
+        `[steps + 1]` float64; special cases as in `psnr`.
     """
     if np.ndim(trajectory) != 4 or np.shape(trajectory)[1:] != np.shape(target):
         raise InputError(
@@ -119,11 +119,11 @@ def psnr_drops(curve: np.ndarray) -> tuple[int, float, float]:
     """Steps at which PSNR fell, however little: (count, total in dB, largest in dB).
 
     Args:
-      curve: `[steps + 1]` PSNR in dB, as from `psnr_per_step`. NaN, the mark of a state that
-        diverged, counts as -inf: falling to it is an infinite drop.
+        curve: `[steps + 1]` PSNR in dB, as from `psnr_per_step`. NaN, the mark of a state that
+            diverged, counts as -inf: falling to it is an infinite drop.
 
     Returns:
-      (int, float, float), sizes as positive numbers; (0, 0.0, 0.0) for a curve that never falls.
+        (int, float, float), sizes as positive numbers; (0, 0.0, 0.0) for a curve that never falls.
     """
     curve = np.asarray(curve, np.float64)
     if curve.ndim != 1 or curve.size == 0:
@@ -141,10 +141,10 @@ def straightness(states: np.ndarray) -> np.ndarray:
     """||x_K - x_0|| / sum_j ||x_{j+1} - x_j||, in [0, 1]; 1 is a straight line without return.
 
     Args:
-      states: `[steps + 1, batch, ...]` complex or real.
+        states: `[steps + 1, batch, ...]` complex or real.
 
     Returns:
-      `[batch]` float64; 1 where nothing moved at all.
+        `[batch]` float64; 1 where nothing moved at all.
     """
     states = np.asarray(states)
     _check_states("straightness", states)
@@ -157,10 +157,10 @@ def path_distance(states: np.ndarray, ideal: np.ndarray) -> np.ndarray:
     """||x_j - x*_j|| / ||x*_j|| for every step and image: how far off the ideal path it is.
 
     Args:
-      states, ideal: `[steps + 1, batch, ...]` complex or real, of one unit, at the same times.
+        states, ideal: `[steps + 1, batch, ...]` complex or real, of one unit, at the same times.
 
     Returns:
-      `[steps + 1, batch]` float64; where x*_j is zero, 0 if x_j is zero too, else inf.
+        `[steps + 1, batch]` float64; where x*_j is zero, 0 if x_j is zero too, else inf.
     """
     states, ideal = np.asarray(states), np.asarray(ideal)
     if states.shape != ideal.shape:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flatjax.errors import InputError
-from flatjax.mri import masks
+from flatjax.mri import masks, poisson
 from flatjax.mri.masks import achieved_acceleration, make_mask, seed_from_name
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -213,7 +213,7 @@ def test_achieved_acceleration():
 def test_poisson_minimum_distance(shape, share):
     allowed = ~masks.center_mask("poisson", shape, 0.02)
     count = round(share * allowed.size)
-    mask, radius = masks.poisson_disc(allowed, count, np.random.RandomState(1))
+    mask, radius = poisson.poisson_disc(allowed, count, np.random.RandomState(1))
     assert mask.sum() == count and not (mask & ~allowed).any()
     points, radii = np.argwhere(mask), radius[mask]
     distance = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
@@ -226,10 +226,10 @@ def test_poisson_minimum_distance(shape, share):
 
 
 def test_poisson_radius_grows_from_the_centre():
-    _, radius = masks.poisson_disc(np.ones((80, 80), bool), 800, np.random.RandomState(0))
+    _, radius = poisson.poisson_disc(np.ones((80, 80), bool), 800, np.random.RandomState(0))
     row = radius[40, 40:]
     assert (np.diff(row) > 0).all()
-    assert radius[40, 0] / radius[40, 40] == pytest.approx(1 + masks.POISSON_GROWTH)
+    assert radius[40, 0] / radius[40, 40] == pytest.approx(1 + poisson.POISSON_GROWTH)
 
 
 def test_poisson_is_fast_enough():

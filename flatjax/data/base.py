@@ -14,11 +14,14 @@ class Sample(NamedTuple):
         kspace: `[coil, ky, kx]` complex64, without added noise; `coil == 1` for a single coil.
         maps: coil sensitivities `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object.
         target: magnitude image `[h, w]` float32 to be reconstructed.
+        padding: `(left, right)`: only columns `left <= kx < right` were acquired by the scanner;
+            None means all.
     """
 
     kspace: np.ndarray
     maps: np.ndarray
     target: np.ndarray
+    padding: tuple[int, int] | None = None
 
 
 class Volume(NamedTuple):

@@ -59,7 +59,7 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
         a `Batch` of numpy arrays without their batch axis.
     """
     mask = make_mask(acquisition.mask, sample.kspace.shape[-2:], acquisition.acceleration,
-                     acquisition.center_fraction, mask_seed)
+                     acquisition.center_fraction, mask_seed, sample.padding)
     noise = complex_noise(rng, sample.kspace.shape, acquisition.noise) if acquisition.noise else 0
     measured = acquire(sample.kspace, mask, noise)
     return Batch(Measurement(measured, mask[None], sample.maps), sample.kspace, sample.target)

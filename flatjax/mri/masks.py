@@ -17,11 +17,10 @@ from numbers import Real
 import numpy as np
 
 from flatjax.errors import InputError
+from flatjax.mri.poisson import distance_from_centre, poisson_disc
 
 # Standard deviation of the Gaussian kinds, where 1 is the distance from the centre to an edge.
 GAUSSIAN_WIDTH = 0.4
-# The Poisson disc's radius grows with the distance from the centre: 1 + 2 = threefold at an edge.
-POISSON_GROWTH = 2.0
 GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
 
 
@@ -36,28 +35,28 @@ def make_mask(
     """Draws one sampling mask.
 
     Args:
-      kind: a key of `KINDS`.
-      shape: (ky, kx), the size of k-space. Line kinds use kx only.
-      acceleration: nominal R >= 1, total points per sampled point, the centre included. A whole
-        number for `equispaced` and `magic`. R = 1 gives ones for every kind.
-      center_fraction: the part of all points, in [0, 1), that the fully sampled centre covers; see
-        `center_mask`. 0 means no centre.
-      seed: an int, or a sequence of ints such as `seed_from_name(file_name)` or
-        (seed, epoch, index); everything that `numpy.random.RandomState` takes, except None.
-      padding: (left, right); only columns left <= i < right are acquired. The four fastMRI kinds
-        are drawn on the full width and then cut, as fastMRI does; the others meet R on the
-        acquired columns. None means all columns.
+        kind: a key of `KINDS`.
+        shape: (ky, kx), the size of k-space. Line kinds use kx only.
+        acceleration: nominal R >= 1, total points per sampled point, the centre included. A whole
+            number for `equispaced` and `magic`. R = 1 gives ones for every kind.
+        center_fraction: the part of all points, in [0, 1), that the fully sampled centre
+            covers; see `center_mask`. 0 means no centre.
+        seed: an int, or a sequence of ints such as `seed_from_name(file_name)` or
+            (seed, epoch, index); everything that `numpy.random.RandomState` takes, except None.
+        padding: (left, right); only columns left <= i < right are acquired. The four fastMRI kinds
+            are drawn on the full width and then cut, as fastMRI does; the others meet R on the
+            acquired columns. None means all columns.
 
     Returns:
-      `[1, kx]` or `[ky, kx]` float32 of 0 and 1. How close it comes to R:
-      `gaussian1d`, `gaussian2d` and `poisson` sample round(points / R) points exactly; the
-      radial kinds take whole spokes, so they are off by up to half a spoke; `random` meets R on
-      average; `equispaced_fraction` nearly; `equispaced` and `magic` add their centre to every
-      R-th line and stay below R. `achieved_acceleration` tells.
+        `[1, kx]` or `[ky, kx]` float32 of 0 and 1. How close it comes to R:
+        `gaussian1d`, `gaussian2d` and `poisson` sample round(points / R) points exactly; the
+        radial kinds take whole spokes, so they are off by up to half a spoke; `random` meets R on
+        average; `equispaced_fraction` nearly; `equispaced` and `magic` add their centre to every
+        R-th line and stay below R. `achieved_acceleration` tells.
 
     Raises:
-      InputError: an argument is outside what is described here, or the centre alone holds more
-        points than R allows.
+        InputError: an argument is outside what is described here, or the centre alone holds more
+            points than R allows.
     """
     shape, acceleration = _checked(kind, shape, acceleration, center_fraction)
     rng = _rng(seed)
@@ -125,12 +124,12 @@ def achieved_acceleration(mask: np.ndarray, valid: np.ndarray | None = None) -> 
     """Total points per sampled point, a float; infinite for a mask that samples nothing.
 
     Args:
-      mask: any shape, non-zero where sampled.
-      valid: non-zero where a point could have been sampled, for example
-        `valid_columns(kx, padding)`; it broadcasts against the mask. None means everywhere.
+        mask: any shape, non-zero where sampled.
+        valid: non-zero where a point could have been sampled, for example
+            `valid_columns(kx, padding)`; it broadcasts against the mask. None means everywhere.
 
     Raises:
-      InputError: valid does not broadcast to the mask's shape, or leaves no point.
+        InputError: valid does not broadcast to the mask's shape, or leaves no point.
     """
     sampled = np.asarray(mask) != 0
     try:
@@ -186,7 +185,8 @@ def _magic(acceleration, centre, valid, rng):
 
 def _gaussian(acceleration, centre, valid, rng):
     """Draws without replacement, weighted by a Gaussian around the centre (Gumbel top-k)."""
-    keys = rng.gumbel(size=centre.shape) - _distance(centre.shape) ** 2 / (2 * GAUSSIAN_WIDTH**2)
+    log_density = -(distance_from_centre(centre.shape) ** 2) / (2 * GAUSSIAN_WIDTH**2)
+    keys = rng.gumbel(size=centre.shape) + log_density
     keys[centre | ~valid] = -np.inf
     mask = np.zeros(centre.shape, bool)
     best_first = np.argsort(-keys, axis=None, kind="stable")
@@ -197,69 +197,6 @@ def _gaussian(acceleration, centre, valid, rng):
 def _poisson(acceleration, centre, valid, rng):
     count = _points_outside(acceleration, centre, valid)
     return poisson_disc(valid & ~centre, count, rng)[0]
-
-
-def poisson_disc(
-    allowed: np.ndarray, count: int, rng: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
-    """Variable-density Poisson disc on the grid, by dart throwing.
-
-    Any two chosen points p and q are at least min(radius[p], radius[q]) apart, in grid steps. The
-    radius is a scale times 1 + POISSON_GROWTH * d, with d the distance from the centre, 1 at
-    the edges. The scale is searched until the darts leave at most 1 % too many points, and
-    the surplus is dropped at random, which keeps every distance.
-
-    Args:
-      allowed: `[ky, kx]` bool, where points may lie.
-      count: how many points, 0 <= count <= allowed.sum().
-      rng: a numpy.random.RandomState.
-
-    Returns:
-      (mask, radius): `[ky, kx]` bool with exactly `count` points, and `[ky, kx]` float64.
-    """
-    relative = 1 + POISSON_GROWTH * _distance(allowed.shape)
-    order = rng.permutation(np.flatnonzero(allowed))
-    mask = np.zeros(allowed.shape, bool)
-    enough, too_few = 1 / relative.max(), math.inf
-    chosen, radius = order, enough * relative
-    # 0.7 / r^2 is the density at which darts of spacing r jam in the plane.
-    scale = math.sqrt(0.7 * np.sum(relative[allowed] ** -2) / max(count, 1))
-    for _ in range(24):
-        if len(chosen) <= 1.01 * count or count == 0:
-            break
-        if not enough < scale < too_few:
-            scale = math.sqrt(enough * too_few) if too_few < math.inf else 2 * enough
-        darts = _throw(order, scale * relative)
-        if len(darts) >= count:
-            enough, chosen, radius = scale, darts, scale * relative
-        else:
-            too_few = scale
-        scale *= math.sqrt(max(len(darts), 1) / (1.005 * count))
-    mask.flat[rng.permutation(chosen)[:count]] = True
-    return mask, radius
-
-
-def _throw(order, radius):
-    """Takes the points of `order`, flat indices, one by one unless a taken one blocks them."""
-    rows, columns = radius.shape
-    squared = np.ceil(np.minimum(radius, max(rows, columns) * 2.0) ** 2).astype(int)
-    reach = math.isqrt(int(squared.max())) + 1
-    stride = columns + 2 * reach
-    blocked = np.zeros((rows + 2 * reach) * stride, bool)
-    steps = np.arange(-reach, reach + 1)
-    distances = (steps[:, None] ** 2 + steps**2).ravel()
-    nearest = np.argsort(distances, kind="stable")
-    offsets = (steps[:, None] * stride + steps).ravel()[nearest]
-    # Disc number s holds the offsets whose squared length, an integer, is below s.
-    ends = np.searchsorted(distances[nearest], np.arange(squared.max() + 1))
-    places = (order // columns + reach) * stride + order % columns + reach
-    darts = np.stack([order, places, ends[squared.flat[order]]], axis=1).tolist()
-    is_blocked, taken = memoryview(blocked), []
-    for point, place, end in darts:
-        if not is_blocked[place]:
-            taken.append(point)
-            blocked[offsets[:end] + place] = True
-    return np.array(taken, int)
 
 
 def _radial_golden(acceleration, centre, valid, rng):
@@ -301,12 +238,6 @@ def _spokes(shape, angles):
     mask = np.zeros(shape, bool)
     mask[row[inside], column[inside]] = True
     return mask
-
-
-def _distance(shape):
-    """Distance from the zero frequency, `[ky, kx]` float64; 1 is an edge, sqrt(2) a corner."""
-    ky, kx = ((np.arange(n) - n // 2) / (n / 2) for n in shape)
-    return np.hypot(ky[:, None], kx[None, :])
 
 
 def _span(size, length):
