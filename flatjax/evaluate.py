@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             "seconds_per_slice": seconds_per_slice(method, params, rng, batch),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
-            "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
+            "device": _device(),
         } | _named_summary(scored, config)
         _write(folder, metrics, scored)
         report.draw(folder, scored, metrics, options.figures)
@@ -109,6 +110,11 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     print(report.table(results))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    return f"CPU, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
 
 
 def _named_summary(scored: list[Scored], config: ConfigDict) -> dict[str, Any]:

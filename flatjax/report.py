@@ -18,7 +18,7 @@ from flatjax.scoring import Scored, quality
 
 _ERRORS = "magma"
 _PANEL = 2.2  # inches
-_PER_ROW = 7
+_PER_ROW = 8
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -105,14 +105,14 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
 
 
 def strip(volume: Scored, index: int) -> Figure:
-    """One slice after every step, and below each image its absolute error, in shared windows."""
+    """One slice after every step, then its target; below each its absolute error. One window."""
     target, states = volume.target[index], volume.states[:, index]
     peak = max(float(target.max()), np.finfo(np.float32).tiny)
     errors = np.abs(states - target) / peak
     largest = float(errors.max()) or 1.0
     steps = len(states)
-    per_row = min(_PER_ROW, steps)
-    blocks = -(-steps // per_row)
+    per_row = min(_PER_ROW, steps + 1)
+    blocks = -(-(steps + 1) // per_row)
     height = _PANEL * target.shape[0] / target.shape[1]
     figure, axes = plt.subplots(2 * blocks, per_row, squeeze=False, layout="constrained",
                                 figsize=(per_row * _PANEL * 0.8 + 1,
@@ -127,6 +127,8 @@ def strip(volume: Scored, index: int) -> Figure:
                       vmin=0, vmax=peak)
         error = _image(axes[row + 1, column], errors[step], "", cmap=_ERRORS, vmin=0,
                        vmax=largest)
+    _image(axes[2 * (steps // per_row), steps % per_row], target, "target\n", cmap="gray", vmin=0,
+           vmax=peak)
     for block in range(blocks):
         figure.colorbar(grey, ax=axes[2 * block, :], label="intensity")
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")

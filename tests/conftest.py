@@ -1,8 +1,12 @@
 """Shared by all tests: four simulated devices, and small batches."""
 
+import os
 import tempfile
 
-import jax
+# Tests compile many tiny programs and run each once: compile fast, not well.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
 _CACHE = tempfile.TemporaryDirectory()  # many tests compile the same tiny programs

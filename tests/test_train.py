@@ -1,7 +1,6 @@
 """The training loop: parallelism, resumption, guards."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -160,10 +159,8 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
                "--config.train.warmup_steps=1", "--config.train.validate_every=2",
                "--config.data.matrix=32", "--config.method.channels=2", "--config.method.pools=1",
                "--config.method.steps=2", "--config.train.log_every=1"]
-    env = os.environ | {"XLA_FLAGS": ""}
-
     def start(name):
-        return subprocess.Popen([*command, f"--workdir={tmp_path / name}"], cwd=ROOT, env=env,
+        return subprocess.Popen([*command, f"--workdir={tmp_path / name}"], cwd=ROOT,
                                 stderr=subprocess.PIPE)
 
     victim = start("killed")
