@@ -17,7 +17,7 @@ Train a reconstruction model; the same command resumes it.
 
   train.py --config=configs/demo.py --workdir=DIR [--config.key=value ...]
 
-  --config   a config file, or the name of one that flatjax ships: demo, brain_flat
+  --config   a config file, or the name of one that flatjax ships, such as demo
   --workdir  folder of the run: config, metrics, checkpoints
 """
 EVALUATE_USAGE = """\

@@ -1,10 +1,12 @@
 """Weights of the PyPI package fastmri, for networks that are the same to the letter."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import numpy as np
 
-Arrays = dict[str, dict]
+Arrays = dict[str, Any]
 
 
 def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
@@ -33,3 +35,24 @@ def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
     last = f"unet.up_conv.{pools - 1}.1"
     unet["last"] = {"kernel": state[f"{last}.weight"][:, :, 0, 0].T, "bias": state[f"{last}.bias"]}
     return {"unet": unet}
+
+
+def varnet_params(state: Mapping[str, np.ndarray]) -> Arrays:
+    """Parameters of `methods.varnet` from a `fastmri.models.VarNet` state dict.
+
+    Those of its network for the coil sensitivities, `sens_net`, are left out.
+
+    Args:
+        state: names to arrays; torch tensors need `.numpy()` first.
+
+    Returns:
+        the params of a `varnet.make(parity=True)` with the same `steps` (num_cascades),
+        `channels` (chans) and `pools`, and `weights="per_cascade"`.
+    """
+    steps = sum(name.endswith(".dc_weight") for name in state)
+    prefixes = [f"cascades.{j}." for j in range(steps)]
+    nets = [norm_unet_params({name.removeprefix(f"{prefix}model."): array
+                              for name, array in state.items() if name.startswith(prefix)})
+            for prefix in prefixes]
+    return {"net": jax.tree.map(lambda *arrays: np.stack(arrays), *nets),
+            "eta": np.concatenate([state[f"{prefix}dc_weight"] for prefix in prefixes])}

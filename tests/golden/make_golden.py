@@ -128,10 +128,61 @@ def fastmri_norm_unet():
     return {name: tensor.numpy() for name, tensor in net.state_dict().items()} | {"output": output}
 
 
+VARNET_COILS = {"single": 1, "multi": 3}
+
+
+def varnet_problem(name):
+    """k-space, mask and sensitivities for `VARNET_COILS[name]` coils, in a scanner's tiny unit.
+
+    `[2, coil, 17, 18]` complex64, `[2, 1, 1, 18]` bool and `[2, coil, 17, 18]` complex64; the
+    k-space is zero where the mask is.
+    """
+    shape = (2, VARNET_COILS[name], 17, 18)
+    rng = np.random.RandomState(4)
+    kspace, maps = (
+        rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for _ in range(2)
+    )
+    if name == "single":
+        maps = np.ones(shape)
+    maps = maps / np.sqrt((np.abs(maps) ** 2).sum(axis=1, keepdims=True))
+    mask = rng.random_sample((2, 1, 1, 18)) < 0.5
+    return (1e-5 * mask * kspace).astype(np.complex64), mask, maps.astype(np.complex64)
+
+
+def fastmri_varnet():
+    """A small VarNet's cascades: weights by name, and `VARNET_COILS` -> k-space after each.
+
+    The states are `[3, 2, coil, 17, 18]` complex64. The network for the sensitivities is left
+    out, since they are given.
+    """
+    import torch
+
+    def real(array):
+        return torch.view_as_real(torch.from_numpy(array))
+
+    torch.manual_seed(0)
+    net = load("fastmri.models.varnet").VarNet(num_cascades=3, chans=2, pools=2).eval()
+    arrays = {}
+    with torch.no_grad():
+        for cascade, weight in zip(net.cascades, (0.9, 0.4, 1.3), strict=True):
+            cascade.dc_weight.fill_(weight)
+        for name in VARNET_COILS:
+            kspace, mask, maps = varnet_problem(name)
+            measured = state = real(kspace)
+            states = []
+            for cascade in net.cascades:
+                state = cascade(state, measured, torch.from_numpy(mask)[..., None], real(maps))
+                states.append(torch.view_as_complex(state.contiguous()).numpy())
+            arrays[name] = np.stack(states)
+    weights = net.cascades.state_dict(prefix="cascades.")
+    return {name: tensor.numpy() for name, tensor in weights.items()} | arrays
+
+
 FILES = {
     "fastmri_masks": fastmri_masks,
     "fastmri_metrics": fastmri_metrics,
     "fastmri_norm_unet": fastmri_norm_unet,
+    "fastmri_varnet": fastmri_varnet,
 }
 
 

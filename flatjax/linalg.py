@@ -1,0 +1,97 @@
+"""Linear systems known only by their action, batched over the leading axis."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from flatjax.errors import InputError
+
+Operator = Callable[[Array], Array]
+_State = tuple[Array, Array, Array, Array, Array]
+
+
+def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
+                       tolerance: float = 1e-6) -> Array:
+    """Solve `H x = b` for every element of a batch by conjugate gradients.
+
+    Hestenes and Stiefel, J. Res. NBS 49(6), 1952. Each element has its own step sizes and rests
+    once it has converged, so that its result does not depend on its neighbours. It cannot be
+    differentiated in reverse mode: see `solve_hermitian`.
+
+    Args:
+        operator: H, `[batch, ...]` to `[batch, ...]`: linear, Hermitian and positive definite,
+            and without exchange between elements of the batch.
+        b: right-hand side `[batch, ...]`, real or complex.
+        x0: first guess, same shape.
+        iterations: at most so many, each with one application of `operator`.
+        tolerance: an element has converged when `||b - H x|| <= tolerance ||b||`, by the residual
+            that the iteration carries along. float32 resolves hardly more than the default.
+
+    Returns:
+        x, shaped like `b`.
+
+    Raises:
+        InputError: if `iterations < 1` or `tolerance < 0`.
+    """
+    if not iterations >= 1:
+        raise InputError(f"conjugate gradients were given {iterations} iterations, expected at "
+                         "least 1")
+    if not tolerance >= 0:
+        raise InputError(f"tolerance is {tolerance}, expected at least 0")
+    axes = tuple(range(1, b.ndim))
+
+    def inner(u: Array, v: Array) -> Array:
+        """<u, v> of each element, `[batch, 1, ...]`; real, as all that CG needs are."""
+        return jnp.sum(jnp.real(jnp.conj(u) * v), axis=axes, keepdims=True)
+
+    goal = tolerance**2 * inner(b, b)
+
+    def unfinished(state: _State) -> Array:
+        count, _, _, _, power = state
+        return (count < iterations) & jnp.any(power > goal)
+
+    def advance(state: _State) -> _State:
+        count, x, residual, direction, power = state
+        image = operator(direction)
+        curvature = inner(direction, image)
+        # An element at rest, or with an empty right-hand side, would divide 0 by 0.
+        running = (power > goal) & (curvature > 0)
+        alpha = jnp.where(running, power / jnp.where(running, curvature, 1), 0)
+        x, residual = x + alpha * direction, residual - alpha * image
+        reached = inner(residual, residual)
+        beta = jnp.where(running, reached / jnp.where(running, power, 1), 0)
+        return count + 1, x, residual, residual + beta * direction, reached
+
+    residual = b - operator(x0)
+    start = jnp.zeros((), jnp.int32), x0, residual, residual, inner(residual, residual)
+    return lax.while_loop(unfinished, advance, start)[1]
+
+
+def solve_hermitian(operator: Operator, b: Array, x0: Array, iterations: int,
+                    tolerance: float = 1e-6) -> Array:
+    """`conjugate_gradient` with the gradient of the exact solution.
+
+    With `x = H^-1 b` the gradients follow from one more system in H, whatever the number of
+    iterations, and none of these is kept: with regard to `b`, and to every array that `operator`
+    closes over (implicit differentiation, as in Aggarwal et al., IEEE TMI 38(2), 2019, sec.
+    III-C). They are as exact as both solutions are. The first guess gets no gradient.
+
+    Args:
+        operator, b, iterations: as in `conjugate_gradient`.
+        x0: first guess; the system solved is the one for the correction to it.
+        tolerance: relative to the residual of the first guess.
+
+    Returns:
+        x, shaped like `b`.
+
+    Raises:
+        InputError: as `conjugate_gradient`.
+    """
+    def solve(matvec: Operator, right: Array) -> Array:
+        return conjugate_gradient(matvec, right, jnp.zeros_like(right), iterations, tolerance)
+
+    guess = lax.stop_gradient(x0)
+    # The transpose of a Hermitian H is its conjugate: as positive definite as H.
+    return guess + lax.custom_linear_solve(operator, b - operator(guess), solve,
+                                           transpose_solve=solve)
