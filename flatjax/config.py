@@ -166,7 +166,21 @@ def make_method(config: ConfigDict) -> Method:
 
 
 def make_dataset(config: ConfigDict) -> DataSet:
-    """The `DataSet` that `config.data` names."""
+    """The `DataSet` that `config.data` names.
+
+    Raises:
+        InputError: its target belongs to another coil combination than the method's, or its coil
+            maps would be made of samples that are not measured.
+    """
+    data_, method_ = config.data, config.method
+    if data_.get("combine", method_.combine) != method_.combine:
+        raise InputError(f"data.combine is {data_.combine!r} and method.combine "
+                         f"{method_.combine!r}, expected the same: the target is made with it")
+    if (data_.get("challenge") == "multicoil"
+            and data_.calibration > config.acquisition.center_fraction):
+        raise InputError(f"data.calibration is {data_.calibration}, expected at most "
+                         f"acquisition.center_fraction = {config.acquisition.center_fraction}: "
+                         "coil maps are made from the fully sampled centre")
     return _build(DATASETS, "data set", config.data)
 
 

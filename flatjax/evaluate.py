@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -68,6 +69,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
 
     Writes, for the main set into `output` and for others into a folder below it of their name:
     `metrics.json`, `metrics.csv` (a row per volume), `reconstructions/<volume>.h5` and figures.
+    Volumes whose target is NaN, as test files without a reference, are reconstructed only.
 
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
@@ -94,6 +96,11 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         folder = output if index == 0 else make_folder(output / name)
         scored = [score_volume(score, params, rng, volume, acquisition, options.batch_size)
                   for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume")]
+        _save(folder, scored)
+        scored = [volume for volume in scored if np.isfinite(volume.target).all()]
+        if not scored:
+            print(f"{name}: no volume has a reference; reconstructions are in {folder}")
+            continue
         batch, _ = next(padded_batches(measure_volume(volumes[0], acquisition),
                                        options.batch_size))
         metrics = {
@@ -107,7 +114,8 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         _write(folder, metrics, scored)
         report.draw(folder, scored, metrics, options.figures)
         results[name] = metrics
-    print(report.table(results))
+    if results:
+        print(report.table(results))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
 
@@ -125,13 +133,16 @@ def _named_summary(scored: list[Scored], config: ConfigDict) -> dict[str, Any]:
     return out
 
 
-def _write(folder: Path, metrics: dict[str, Any], scored: list[Scored]) -> None:
+def _save(folder: Path, scored: list[Scored]) -> None:
     for volume in scored:
         def save(path: Path, images: Any = volume.reconstruction) -> None:
             with h5py.File(path, "w") as file:
                 file.create_dataset("reconstruction", data=images)
 
-        write_atomically(folder / "reconstructions" / f"{volume.name}.h5", save)
+        write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
+
+
+def _write(folder: Path, metrics: dict[str, Any], scored: list[Scored]) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),

@@ -54,9 +54,9 @@ def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: in
     method = metrics["method"]["name"]
     for volume in volumes[:count]:
         index = len(volume.target) // 2
-        _save(comparison(volume, index, method), folder / f"comparison_{volume.name}.png")
+        _save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
         if len(volume.states) > 1:
-            _save(strip(volume, index), folder / f"cascades_{volume.name}.png")
+            _save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
     if len(metrics["psnr_per_step"]) > 1:
         _save(curve(volumes, metrics["psnr_per_step"], method), folder / "psnr_per_step.png")
 

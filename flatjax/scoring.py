@@ -48,6 +48,11 @@ class Scored(NamedTuple):
     acceleration: float
     nfe: int
 
+    @property
+    def stem(self) -> str:
+        """The name without the `.h5` of fastMRI's, for files made of it."""
+        return self.name.removesuffix(".h5")
+
 
 def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]:
     """A jitted `(params, rng, batch) -> arrays` with all that scoring needs of a batch."""

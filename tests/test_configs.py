@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from fastmri_fixture import write_folder
 
 from flatjax import config
 from flatjax.cli import load_config_file, override
@@ -12,14 +13,24 @@ from flatjax.train import train
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/[!_]*.py"))
 SHRUNK = ["--config.method.channels=2", "--config.method.pools=1",
           "--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
-          f"--config.train.batch_size={jax.local_device_count()}", "--config.data.matrix=32"]
+          f"--config.train.batch_size={jax.local_device_count()}"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Options that put small data in the place of a config's own, by the data set's name."""
+    folder = tmp_path_factory.mktemp("fastmri")
+    for challenge in ("singlecoil", "multicoil"):
+        write_folder(folder, challenge)
+    return {"fastmri": [f"--config.data.path={folder}"]}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_takes_a_step(path, tmp_path):
+def test_config_takes_a_step(path, files, tmp_path):
     full = load_config_file(str(path))
     steps = ["--config.method.steps=2"] if "steps" in full.method else []
-    small = override(full, SHRUNK + steps)
+    data = files.get(full.data.name, ["--config.data.matrix=32"])
+    small = override(full, SHRUNK + steps + data)
     assert train(small, tmp_path)["psnr"] > 0
     header = path.read_text().split('"""')[1]
     assert f"--config=configs/{path.name}" in header, "a header gives the command"

@@ -16,12 +16,15 @@ class Sample(NamedTuple):
         target: magnitude image `[h, w]` float32 to be reconstructed.
         padding: `(left, right)`: only columns `left <= kx < right` were acquired by the scanner;
             None means all.
+        mask: `[ky or 1, kx]` float32, the sampling mask that the slice was or is to be measured
+            with; None to have one drawn.
     """
 
     kspace: np.ndarray
     maps: np.ndarray
     target: np.ndarray
     padding: tuple[int, int] | None = None
+    mask: np.ndarray | None = None
 
 
 class Volume(NamedTuple):

@@ -52,14 +52,16 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
     Args:
         sample: the fully sampled slice.
         acquisition: how.
-        mask_seed: of the mask.
+        mask_seed: of the mask, unless the sample brings its own.
         rng: of the noise.
 
     Returns:
         a `Batch` of numpy arrays without their batch axis.
     """
-    mask = make_mask(acquisition.mask, sample.kspace.shape[-2:], acquisition.acceleration,
-                     acquisition.center_fraction, mask_seed, sample.padding)
+    mask = sample.mask
+    if mask is None:
+        mask = make_mask(acquisition.mask, sample.kspace.shape[-2:], acquisition.acceleration,
+                         acquisition.center_fraction, mask_seed, sample.padding)
     noise = complex_noise(rng, sample.kspace.shape, acquisition.noise) if acquisition.noise else 0
     measured = acquire(sample.kspace, mask, noise)
     return Batch(Measurement(measured, mask[None], sample.maps), sample.kspace, sample.target)
