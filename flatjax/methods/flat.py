@@ -9,9 +9,6 @@ from t = 1 (measured, zero-filled) to t = 0 (fully sampled). The same code is th
 network when its step sizes are learned freely and its path is not aligned.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -21,35 +18,25 @@ from flatjax.errors import InputError
 from flatjax.flow import path
 from flatjax.flow.schedule import check_stable, time_grid
 from flatjax.flow.solvers import integrate, solver as solver_named
-from flatjax.methods.base import Method, Params, Reconstruction
-from flatjax.mri import (
-    COMBINES,
-    Batch,
-    Measurement,
-    center_crop,
-    combine as combine_coils,
-    expand,
-    intensity_scale,
-    reduce,
+from flatjax.methods.base import Method, Params
+from flatjax.methods.common import (
+    DTYPES,
+    WEIGHTS,
+    check_at_least,
+    check_choice,
+    end_terms,
+    init_network,
+    normalise,
+    project,
+    reconstructor,
 )
+from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
 from flatjax.nets.norm_unet import NormUNet
 
 PARAMETERISATIONS = ("velocity", "endpoint")
 TIMESTEPS = ("schedule", "learned")
 STEP_SIZES = ("derived", "free")
-WEIGHTS = ("per_cascade", "shared")
 DOMAINS = ("image", "kspace")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Refuse a value that is not among the choices.
-
-    Raises:
-        InputError: naming both.
-    """
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
 
 
 def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
@@ -93,12 +80,9 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
     check_choice("alignment_average", alignment_average, losses.ALIGNMENT_MEANS)
     check_choice("combine", combine, COMBINES)
     check_choice("dtype", dtype, DTYPES)
-    for name, value, least in (("channels", channels, 1), ("pools", pools, 0),
-                               ("time_channels", time_channels, 0), ("w_ssim", w_ssim, 0),
-                               ("w_l1", w_l1, 0), ("w_kspace", w_kspace, 0),
-                               ("w_velocity", w_velocity, 0)):
-        if not value >= least:
-            raise InputError(f"{name} is {value}, expected at least {least}")
+    check_at_least(1, channels=channels)
+    check_at_least(0, pools=pools, time_channels=time_channels, w_ssim=w_ssim, w_l1=w_l1,
+                   w_kspace=w_kspace, w_velocity=w_velocity)
     if weights == "shared" and not time_channels:
         raise InputError("time_channels is 0, expected above 0 with shared weights: only the "
                          "time tells one step from another")
@@ -118,15 +102,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
     loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace, "velocity": w_velocity}
 
     def init(rng: Array, batch: Batch) -> Params:
-        image = jnp.zeros(batch.kspace.shape[:1] + batch.kspace.shape[2:], jnp.complex64)[:1]
-
-        def init_net(key: Array) -> Params:
-            return net.init(key, image, t=jnp.ones(1))["params"]
-
-        if weights == "shared":
-            params = {"net": init_net(rng)}
-        else:
-            params = {"net": jax.vmap(init_net)(jax.random.split(rng, steps))}
+        params = {"net": init_network(net, rng, batch, None if weights == "shared" else steps)}
         if step_sizes == "free":  # started as E2E-VarNet starts its own
             params |= {"eta": jnp.ones(steps), "lam": jnp.ones(steps)}
         elif timesteps == "learned":
@@ -162,7 +138,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
                                   args=(*coefficients(params), own), trajectory=trajectory,
                                   remat=remat)
         if projection:
-            final = jnp.where(measured.mask > 0, measured.kspace, final)
+            final = project(final, measured)
             states = states if states is None else states.at[-1].set(final)
         return final, states
 
@@ -172,32 +148,17 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
         return losses.alignment(states, ideal, delta, average=alignment_average)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        scale = intensity_scale(batch.measurement)
-        measured = batch.measurement._replace(kspace=batch.measurement.kspace / scale)
-        kspace, target = batch.kspace / scale, batch.target / scale[:, 0]
+        batch = normalise(batch)
+        measured = batch.measurement
         final, states = rollout(params, measured, trajectory=w_velocity > 0)
-        image = center_crop(combine_coils(final, measured.maps, combine), target.shape[-2:])
 
         def velocity_term() -> Array:
-            ideal = path.interpolate(measured.kspace, kspace, times[1:, None, None, None, None])
+            ideal = path.interpolate(measured.kspace, batch.kspace,
+                                     times[1:, None, None, None, None])
             return aligned(states[1:], ideal, measured.maps)
 
-        return losses.weighted_sum(loss_weights, {
-            "ssim": lambda: 1 - losses.ssim(image, target),
-            "l1": lambda: losses.l1(image, target),
-            "kspace": lambda: losses.l1(final, kspace),
-            "velocity": velocity_term,
-        })
+        terms = end_terms(final, batch, combine) | {"velocity": velocity_term}
+        return losses.weighted_sum(loss_weights, terms)
 
-    def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
-                    trajectory: bool = False) -> Reconstruction:
-        scale = intensity_scale(measurement)
-        measured = measurement._replace(kspace=measurement.kspace / scale)
-        final, states = rollout(params, measured, trajectory)
-        final = scale * final
-        return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,
-                              trajectory=states if states is None else scale * states,
-                              times=jnp.asarray(times) if trajectory else None,
-                              nfe=steps * tableau.stages)
-
-    return Method(init, loss, reconstruct)
+    return Method(init, loss, reconstructor(rollout, combine=combine, nfe=steps * tableau.stages,
+                                            times=jnp.asarray(times)))
