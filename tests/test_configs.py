@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from fastmri_fixture import write_folder
 
@@ -31,7 +32,7 @@ def test_config_takes_a_step(path, files, tmp_path):
     steps = ["--config.method.steps=2"] if "steps" in full.method else []
     data = files.get(full.data.name, ["--config.data.matrix=32"])
     small = override(full, SHRUNK + steps + data)
-    assert train(small, tmp_path)["psnr"] > 0
+    assert np.isfinite(train(small, tmp_path)["psnr"])  # two steps of a diffusion may be noise
     header = path.read_text().split('"""')[1]
     assert f"--config=configs/{path.name}" in header, "a header gives the command"
 

@@ -1,14 +1,29 @@
 """Reconstruction methods. A new one is one file with a `make` and one entry here."""
 
-from flatjax.methods import flat, modl, unet, varnet, zero_filled
+from flatjax.methods import (
+    dds,
+    flat,
+    flow_matching,
+    mc_ddpm,
+    modl,
+    score_sde,
+    unet,
+    varnet,
+    zero_filled,
+)
 from flatjax.methods.base import Method, Reconstruction
 
 METHODS = {
+    "dds": dds.make,
     "flat": flat.make,
+    "flow_matching": flow_matching.make,
+    "mc_ddpm": mc_ddpm.make,
     "modl": modl.make,
+    "score_sde": score_sde.make,
     "unet": unet.make,
     "varnet": varnet.make,
     "zero_filled": zero_filled.make,
 }
 
-__all__ = ["METHODS", "Method", "Reconstruction", "flat", "modl", "unet", "varnet", "zero_filled"]
+__all__ = ["METHODS", "Method", "Reconstruction", "dds", "flat", "flow_matching", "mc_ddpm",
+           "modl", "score_sde", "unet", "varnet", "zero_filled"]

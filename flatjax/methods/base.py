@@ -20,7 +20,9 @@ class Reconstruction(NamedTuple):
             first being the start; None unless asked for.
         times: the flow times of the trajectory's states, `[steps + 1]` float32, where the
             method has such a time; None otherwise.
-        nfe: network evaluations spent.
+        nfe: network evaluations spent on each slice.
+        std: standard deviation of the magnitude over posterior samples `[batch, y, x]` float32,
+            an uncertainty map; None for a method or config that draws fewer than two.
     """
 
     image: Array
@@ -28,6 +30,7 @@ class Reconstruction(NamedTuple):
     trajectory: Array | None
     times: Array | None
     nfe: int
+    std: Array | None = None
 
 
 class Method(NamedTuple):

@@ -1,0 +1,180 @@
+"""Diffusion: noise schedules and the Gaussian steps between noise levels.
+
+Variance preserving (Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv
+2006.11239), step t of T, where alpha_bar falls from 1 at t = 0 to nearly 0 at t = T:
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) n
+
+Variance exploding (Song et al., "Score-Based Generative Modeling through Stochastic Differential
+Equations", ICLR 2021, arXiv 2011.13456), time t in [0, 1]:
+
+    x_t = x_0 + sigma(t) n
+
+Everything is complex. The noise n is circular, with E |n|^2 = 1 per entry, as `jax.random.normal`
+draws it for a complex dtype; the score is `d log p / d conj(x)`. With these two conventions the
+formulas are those for real numbers: -n / sigma is the score of x_t given x_0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from flatjax.errors import InputError
+
+# A state and the time of its noise level, a scalar, to what a network predicts from them.
+Predict = Callable[[Array, Array], Array]
+Draw = Callable[[Array], Array]
+Record = Callable[[Array], Array]
+
+
+def cosine_alpha_bar(total: int = 1000, offset: float = 0.008,
+                     largest_beta: float = 0.999) -> np.ndarray:
+    """alpha_bar of the cosine schedule (Nichol and Dhariwal, arXiv 2102.09672, sec. 3.2).
+
+    Args:
+        total: T, number of diffusion steps, at least 1.
+        offset: keeps the first steps from being too small.
+        largest_beta: bound on `1 - alpha_bar_t / alpha_bar_{t-1}`.
+
+    Returns:
+        `[T + 1]` float64, entry t belonging to step t and entry 0 being 1.
+    """
+    _check_total(total)
+    curve = np.cos((np.arange(total + 1) / total + offset) / (1 + offset) * np.pi / 2) ** 2
+    beta = np.minimum(1 - curve[1:] / curve[:-1], largest_beta)
+    return np.concatenate([[1.0], np.cumprod(1 - beta)])
+
+
+def linear_alpha_bar(total: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:
+    """alpha_bar of the linear schedule: beta_t from `first` to `last` (Ho et al., sec. 4).
+
+    Returns:
+        `[T + 1]` float64, entry t belonging to step t and entry 0 being 1.
+    """
+    _check_total(total)
+    return np.concatenate([[1.0], np.cumprod(1 - np.linspace(first, last, total))])
+
+
+def _check_total(total: int) -> None:
+    if not total >= 1:
+        raise InputError(f"a diffusion was given {total} steps, expected at least 1")
+
+
+def geometric_sigma(t: ArrayLike, smallest: float, largest: float) -> Array:
+    """`sigma(t) = smallest (largest / smallest)^t` of the variance-exploding process."""
+    return smallest * (largest / smallest) ** jnp.asarray(t)
+
+
+def respaced(total: int, steps: int) -> np.ndarray:
+    """Evenly spaced diffusion steps `T = t_0 > t_1 > ... > t_steps = 0`.
+
+    Args:
+        total: T, the number of steps that the network was trained on.
+        steps: number of steps that a sampler takes, from 1 to T.
+
+    Returns:
+        `[steps + 1]` int64.
+
+    Raises:
+        InputError: for a number of steps outside that range.
+    """
+    if not 1 <= steps <= total:
+        raise InputError(f"steps is {steps}, expected from 1 to {total}, the number of noise "
+                         "levels that the network is trained on")
+    return total * np.arange(steps, -1, -1) // steps
+
+
+def check_eta(eta: float) -> None:
+    """Refuse a share of fresh noise outside [0, 1].
+
+    Raises:
+        InputError: naming it.
+    """
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta is {eta}, expected in [0, 1]: 0 adds no fresh noise, 1 the most")
+
+
+def diffuse(end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
+    """x_t from x_0 and the noise; `alpha_bar` broadcasts against them."""
+    return jnp.sqrt(alpha_bar) * end + jnp.sqrt(1 - alpha_bar) * noise
+
+
+PREDICTIONS = ("velocity", "noise")
+
+
+def learned(kind: str, end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
+    """What a network is to predict from `diffuse(end, noise, alpha_bar)`.
+
+    Args:
+        kind: the "noise" n, or the "velocity" `sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x_0` of
+            Salimans and Ho, "Progressive Distillation", ICLR 2022 (arXiv 2202.00512, sec. 4). An
+            error of the noise is divided by sqrt(alpha_bar) in the x_0 that follows from it; one
+            of the velocity is not.
+        end: x_0.
+        noise: n, same shape.
+        alpha_bar: broadcasts against them.
+    """
+    if kind == "noise":
+        return noise
+    return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * end
+
+
+def noise_from(kind: str, predicted: Array, state: Array, alpha_bar: ArrayLike) -> Array:
+    """The noise n in `state` x_t that a prediction of `learned` amounts to."""
+    if kind == "noise":
+        return predicted
+    return jnp.sqrt(alpha_bar) * predicted + jnp.sqrt(1 - alpha_bar) * state
+
+
+def posterior_coefficients(alpha_bar: np.ndarray, reached: np.ndarray,
+                           eta: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step to less noise: `x_t' = end x_0 + state x_t + std z` with z ~ CN(0, I).
+
+    The family of Song et al., "Denoising Diffusion Implicit Models", ICLR 2021 (arXiv 2010.02502,
+    eq. 12 and 16), whose every member has the marginals of the diffusion if x_0 is exact. `eta =
+    1` is the posterior q(x_t' | x_t, x_0) of Ho et al. (eq. 7), the ancestral step; `eta = 0` is
+    deterministic.
+
+    Args:
+        alpha_bar: of the steps that are left, below 1.
+        reached: of the steps that are reached, each larger; at 1 the step lands on x_0.
+        eta: share of fresh noise in [0, 1].
+
+    Returns:
+        `(end, state, std)`, float64, shaped like `alpha_bar`.
+
+    Raises:
+        InputError: for an `eta` outside [0, 1].
+    """
+    check_eta(eta)
+    variance = eta**2 * (1 - reached) / (1 - alpha_bar) * (1 - alpha_bar / reached)
+    kept = np.sqrt(np.maximum(1 - reached - variance, 0) / (1 - alpha_bar))
+    return np.sqrt(reached) - kept * np.sqrt(alpha_bar), kept, np.sqrt(variance)
+
+
+def walk(advance: Callable[[Array, Any], Array], start: Array, xs: Any,
+         record: Record | None = None) -> tuple[Array, Array | None]:
+    """A sampler's steps as one `lax.scan`.
+
+    Args:
+        advance: `(state, xs_j) -> state`.
+        start: first state.
+        xs: pytree of arrays with a leading axis of steps.
+        record: what to keep of every state, or None to keep nothing.
+
+    Returns:
+        `(final, records)`: the last state, and `[steps + 1, ...]` records, the first being that
+        of the start, or None.
+    """
+    def body(state: Array, x: Any) -> tuple[Array, Array | None]:
+        state = advance(state, x)
+        return state, None if record is None else record(state)
+
+    final, records = lax.scan(body, start, xs)
+    if record is None:
+        return final, None
+    return final, jnp.concatenate([record(start)[None], records])

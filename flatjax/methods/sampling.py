@@ -1,0 +1,160 @@
+"""What the generative methods share: their network, and the way from samples to a result.
+
+They draw `samples` reconstructions of every slice. These live on the batch axis, sample-major, so
+that one evaluation of the network serves them all.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from flatjax.flow.diffusion import Record
+from flatjax.methods.base import Params, Reconstruction
+from flatjax.methods.common import DTYPES, check_at_least, check_choice
+from flatjax.mri import (
+    COMBINES,
+    Batch,
+    Measurement,
+    combine as combine_coils,
+    intensity_scale,
+)
+from flatjax.nets.norm_unet import to_channels, to_complex
+from flatjax.nets.unet import UNet
+
+# `(params, rng, measurement, record) -> (k-space, records or None)`, where the measurement is
+# normalised and repeated, and `record` is to be applied to the k-space of every state.
+Sampler = Callable[[Params, Array, Measurement, Record | None], tuple[Array, Array | None]]
+
+
+class ImageUNet(nn.Module):
+    """U-Net on complex images of any size, without normalisation: for noise of a known scale.
+
+    `NormUNet` divides each image by its own deviation and multiplies the result by that of the
+    first. But noise is as large whatever the image, and the difference of two images is
+    lost once each is divided by its own number; so here they go in and come out as they are.
+
+    Attributes:
+        channels, pools, time_channels, dtype: as in `UNet`. The last layer starts from zero.
+    """
+
+    channels: int = 18
+    pools: int = 4
+    time_channels: int = 32
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, *images: Array, t: Array) -> Array:
+        """Map complex images `[batch, y, x]` and times `[batch]` to `[batch, y, x]` complex64."""
+        x = jnp.concatenate([to_channels(image) for image in images], axis=-1)
+        height, width = x.shape[1:3]
+        rows, columns = (-n % 2**self.pools for n in (height, width))
+        x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
+        x = UNet(channels=self.channels, pools=self.pools, time_channels=self.time_channels,
+                 dtype=self.dtype, name="unet")(x, t)
+        return to_complex(x[:, :height, :width])
+
+
+def check_options(samples: int, combine: str, channels: int, pools: int, time_channels: int,
+                  dtype: str) -> None:
+    """Refuse options, common to all generative methods, that are out of range.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    check_choice("combine", combine, COMBINES)
+    check_choice("dtype", dtype, DTYPES)
+    check_at_least(1, samples=samples, channels=channels)
+    check_at_least(0, pools=pools)
+    check_at_least(2, time_channels=time_channels)
+
+
+def init_network(net: nn.Module, rng: Array, batch: Batch, images: int = 1) -> Params:
+    """Weights of a network that takes so many complex images of the batch's size, and a time."""
+    image = jnp.zeros((1, *batch.kspace.shape[-2:]), jnp.complex64)
+    return net.init(rng, *[image] * images, t=jnp.ones(1))["params"]
+
+
+def image_noise(rng: Array, kspace: Array) -> Array:
+    """CN(0, I) in the image `[batch, y, x]` that belongs to k-space `[batch, coil, ky, kx]`."""
+    return jax.random.normal(rng, (kspace.shape[0], *kspace.shape[2:]), jnp.complex64)
+
+
+def squared_error(prediction: Array, target: Array) -> Array:
+    """Mean squared modulus of the difference: `[batch, ...]` complex to `[batch]` float32."""
+    difference = prediction - target
+    return jnp.mean(jnp.real(difference) ** 2 + jnp.imag(difference) ** 2,
+                    axis=tuple(range(1, difference.ndim)))
+
+
+def at_time(t: Array, state: Array) -> Array:
+    """A scalar time as one per element of the batch, as networks take it: `[batch]`."""
+    return jnp.broadcast_to(t, state.shape[:1])
+
+
+def repeat(measurement: Measurement, samples: int) -> Measurement:
+    """Every slice `samples` times: arrays `[batch, ...]` to `[samples * batch, ...]`."""
+    def tiled(x: Array) -> Array:
+        return jnp.broadcast_to(x[None], (samples, *x.shape)).reshape(-1, *x.shape[1:])
+
+    return Measurement(*map(tiled, measurement))
+
+
+def posterior_summary(kspace: Array, maps: Array,
+                      combine: str) -> tuple[Array, Array, Array | None]:
+    """Mean and spread of several reconstructions of each slice.
+
+    Args:
+        kspace: `[samples, batch, coil, ky, kx]` complex64.
+        maps: coil sensitivities `[batch, coil, y, x]` complex64.
+        combine: how coils are combined, "sense" or "rss".
+
+    Returns:
+        `(image, kspace, std)`: mean k-space `[batch, coil, ky, kx]` complex64 and its magnitude
+        image `[batch, y, x]` float32; and the sample standard deviation (n - 1) of the samples'
+        magnitude images `[batch, y, x]` float32, None for a single sample.
+    """
+    mean = kspace.mean(axis=0)
+    image = combine_coils(mean, maps, combine)
+    if kspace.shape[0] == 1:
+        return image, mean, None
+    return image, mean, jnp.std(combine_coils(kspace, maps, combine), axis=0, ddof=1)
+
+
+def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, nfe: int,
+                            times: Array | None = None) -> Callable[..., Reconstruction]:
+    """The `reconstruct` of a `Method` that averages samples of normalised k-space.
+
+    An empty slice gives an empty result: the limit of an ever weaker one.
+
+    Args:
+        draw: see `Sampler`.
+        samples: drawn for each slice.
+        combine: how coils are combined, "sense" or "rss".
+        nfe: network evaluations of one sample.
+        times: flow times of its states, if it has such a time.
+    """
+    def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
+                    trajectory: bool = False) -> Reconstruction:
+        scale = intensity_scale(measurement)
+        measured = repeat(measurement._replace(kspace=measurement.kspace / scale), samples)
+
+        def by_sample(kspace: Array) -> Array:
+            return kspace.reshape(samples, *measurement.kspace.shape)
+
+        def record(kspace: Array) -> Array:
+            return by_sample(kspace).mean(axis=0)
+
+        final, states = draw(params, rng, measured, record if trajectory else None)
+        present = jnp.any(measurement.kspace != 0, axis=(1, 2, 3), keepdims=True)
+        unit = jnp.where(present, scale, 0)
+        image, kspace, std = posterior_summary(unit * by_sample(final), measurement.maps, combine)
+        return Reconstruction(image=image, kspace=kspace,
+                              trajectory=None if states is None else unit * states,
+                              times=times if trajectory else None, nfe=nfe * samples,
+                              std=std)
+
+    return reconstruct

@@ -1,0 +1,141 @@
+"""Conditional flow matching against a Gaussian prior, whose velocity is known."""
+
+import gaussian
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_nets import noisy
+
+from flatjax import flow, mri
+from flatjax.errors import InputError
+from flatjax.methods import flow_matching
+
+SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+COUNT = 8000
+
+
+def exact_velocity(law, tau):
+    """`E[k_1 - k_0 | k_t]` of the unsampled k-space, the law being that of k_0 there."""
+    def velocity(rest, t):
+        end, noise = gaussian.estimates(law, rest, 1 - t, tau * t)
+        return tau * noise - end
+    return velocity
+
+
+@pytest.mark.parametrize("solver, steps, tau", [("euler", 200, 0.7), ("heun", 20, 0.7),
+                                                ("midpoint", 24, 0.7), ("rk4", 12, 1.5)])
+def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
+    y, law = gaussian.measure(gaussian.prior())
+    measured = gaussian.measurement(y, COUNT)
+    velocity = exact_velocity(law, tau)
+
+    @jax.jit
+    def draw(key):
+        return flow_matching.sample(
+            lambda k, t: velocity(k * (1 - measured.mask), t),
+            flow_matching.random_start(key, measured, tau),
+            flow.time_grid(steps).astype(np.float32), flow.solver(solver))[0]
+
+    kspace = np.asarray(draw(jax.random.key(0)))
+    gaussian.assert_law(kspace * (1 - gaussian.MASK), law)
+    np.testing.assert_array_equal(kspace * gaussian.MASK, np.repeat(y, COUNT, 0))
+
+
+def in_place_of_the_network(monkeypatch, law, scale, tau):
+    velocity = exact_velocity(law.scaled(1 / scale), tau)
+    net = gaussian.Exact(lambda image, zero_filled, t: gaussian.to_image(velocity)(
+        image - zero_filled, t[:, None]))
+    monkeypatch.setattr(flow_matching, "ImageUNet", net)
+    return net
+
+
+@pytest.mark.parametrize("solver", sorted(flow.SOLVERS))
+def test_reconstruction_is_the_posterior_mean_and_counts_its_evaluations(monkeypatch, solver):
+    y, law = gaussian.measure(gaussian.prior())
+    measured = gaussian.measurement(y)
+    scale = float(mri.intensity_scale(measured).squeeze())
+    net = in_place_of_the_network(monkeypatch, law, scale, 0.5)
+    method = flow_matching.make(steps=8, solver=solver, samples=COUNT, tau=0.5)
+    result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
+    jax.effects_barrier()
+    assert net.images == result.nfe == 8 * flow.SOLVERS[solver].stages * COUNT
+    error = np.abs(np.asarray(result.kspace).ravel() - y.ravel() - law.mean)
+    assert (error <= 5 * np.sqrt(np.diag(law.covariance).real / COUNT) + 1e-3).all()
+    np.testing.assert_allclose(result.image, np.abs(mri.ifft2c(result.kspace))[:, 0], atol=1e-5)
+
+
+def test_the_exact_velocity_has_the_lowest_loss(monkeypatch):
+    y, law = gaussian.measure(gaussian.prior())
+    scale = float(mri.intensity_scale(gaussian.measurement(y)).squeeze())
+    tau = 0.6
+    in_place_of_the_network(monkeypatch, law, scale, tau)
+    kspace = y + law.samples(np.random.default_rng(4), COUNT)
+    gain, loss = gaussian.best_gain(flow_matching.make(tau=tau), gaussian.batch(kspace, y))
+    assert gain == pytest.approx(1, abs=0.03)
+    values = np.maximum(np.linalg.eigvalsh(law.scaled(1 / scale).covariance), 0)
+    t = (np.arange(1000) + 0.5)[:, None] / 1000
+    expected = np.mean(tau**2 * values / ((1 - t) ** 2 * values + (t * tau) ** 2))
+    assert loss == pytest.approx(expected, rel=0.05)
+
+
+def test_the_start_is_the_measurement_and_noise_that_the_coils_can_explain(make_batch):
+    measured = make_batch(coils=3, batch=1).measurement
+    start = flow_matching.random_start(jax.random.key(0), measured, 0.3)
+    np.testing.assert_array_equal(start * measured.mask, measured.kspace)
+    noise = mri.expand(jax.random.normal(jax.random.key(0), (1, 24, 26), jnp.complex64),
+                       measured.maps)
+    np.testing.assert_allclose(start - measured.kspace, 0.3 * (1 - measured.mask) * noise,
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize("coils", [1, 3])
+def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batch, coils):
+    batch = make_batch(coils=coils)
+    y, mask, maps = batch.measurement
+    method = flow_matching.make(**SMALL)
+    params = noisy(method.init(jax.random.key(0), batch), 0.1)
+    result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
+    scale = mri.intensity_scale(batch.measurement)
+    y = y / scale
+    net = flow_matching.ImageUNet(channels=2, pools=1, time_channels=4)
+    k = flow_matching.random_start(jax.random.key(1), batch.measurement._replace(kspace=y), 0.1)
+    times = flow.time_grid(3)
+    for t, reached in zip(times, times[1:], strict=False):
+        v = mri.expand(net.apply({"params": params["net"]}, mri.reduce(k, maps),
+                                 mri.reduce(y, maps), t=jnp.full(2, t, jnp.float32)), maps)
+        end = jnp.where(mask > 0, y, k - t * v)
+        k = k + (reached - t) * (k - end) / t
+    np.testing.assert_allclose(result.kspace, scale * k, atol=2e-5)
+    np.testing.assert_allclose(mask * result.kspace, batch.measurement.kspace, atol=1e-6)
+    free = flow_matching.make(**SMALL, data_consistency=False)
+    moved = free.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+    assert np.abs(mask * moved - batch.measurement.kspace).max() > 1e-2
+
+
+def test_more_steps_than_the_training_knew_are_another_make(make_batch):
+    """The solver, its steps and the schedule change nothing about parameters or loss."""
+    batch = make_batch()
+    a, b = flow_matching.make(**SMALL), flow_matching.make(**SMALL | {"steps": 9}, solver="heun",
+                                                           alpha=0.5, samples=3)
+    params = noisy(a.init(jax.random.key(0), batch), 0.1)
+    key = jax.random.key(2)
+    assert float(a.loss(params, key, batch)[0]) == float(b.loss(params, key, batch)[0])
+    assert b.reconstruct(params, key, batch.measurement).nfe == 9 * 2 * 3
+
+
+def test_times_are_those_of_the_flow(make_batch):
+    batch = make_batch()
+    method = flow_matching.make(**SMALL, alpha=0.5)
+    params = method.init(jax.random.key(0), batch)
+    result = method.reconstruct(params, jax.random.key(0), batch.measurement, trajectory=True)
+    np.testing.assert_allclose(result.times, flow.time_grid(3, 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options, match", [
+    ({"steps": 0}, "steps is 0"), ({"alpha": -1.0}, "alpha is -1.0"),
+    ({"solver": "rk9"}, "solver is 'rk9'"), ({"tau": 0.0}, "tau is 0.0, expected above 0"),
+    ({"tau": float("nan")}, "tau is nan")])
+def test_bad_choices_are_refused(options, match):
+    with pytest.raises(InputError, match=match):
+        flow_matching.make(**(SMALL | options))
