@@ -12,7 +12,7 @@ from flatjax.errors import InputError
 from flatjax.methods import flow_matching
 
 SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
-COUNT = 8000
+COUNT = 4000
 
 
 def exact_velocity(law, tau):
@@ -50,24 +50,25 @@ def in_place_of_the_network(monkeypatch, law, scale, tau):
     return net
 
 
-@pytest.mark.parametrize("solver", sorted(flow.SOLVERS))
-def test_reconstruction_is_the_posterior_mean_and_counts_its_evaluations(monkeypatch, solver):
+@pytest.mark.parametrize("solver, steps", [("euler", 100), ("heun", 20), ("midpoint", 20),
+                                           ("rk4", 12)])
+def test_reconstruction_averages_posterior_samples_and_counts_evaluations(monkeypatch, solver,
+                                                                          steps):
+    """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
-    measured = gaussian.measurement(y)
-    scale = float(mri.intensity_scale(measured).squeeze())
-    net = in_place_of_the_network(monkeypatch, law, scale, 0.5)
-    method = flow_matching.make(steps=8, solver=solver, samples=COUNT, tau=0.5)
+    measured = gaussian.measurement(y, COUNT)
+    net = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), 0.5)
+    method = flow_matching.make(steps=steps, solver=solver, samples=2, tau=0.5)
     result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
     jax.effects_barrier()
-    assert net.images == result.nfe == 8 * flow.SOLVERS[solver].stages * COUNT
-    error = np.abs(np.asarray(result.kspace).ravel() - y.ravel() - law.mean)
-    assert (error <= 5 * np.sqrt(np.diag(law.covariance).real / COUNT) + 1e-3).all()
-    np.testing.assert_allclose(result.image, np.abs(mri.ifft2c(result.kspace))[:, 0], atol=1e-5)
+    assert net.images == result.nfe * COUNT
+    assert result.nfe == 2 * steps * flow.SOLVERS[solver].stages
+    gaussian.assert_law(result.kspace - y, gaussian.Law(law.mean, law.covariance / 2))
 
 
 def test_the_exact_velocity_has_the_lowest_loss(monkeypatch):
     y, law = gaussian.measure(gaussian.prior())
-    scale = float(mri.intensity_scale(gaussian.measurement(y)).squeeze())
+    scale = gaussian.scale(y)
     tau = 0.6
     in_place_of_the_network(monkeypatch, law, scale, tau)
     kspace = y + law.samples(np.random.default_rng(4), COUNT)
