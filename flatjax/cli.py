@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from flatjax import config as configuration
 from flatjax.errors import InputError, TrainingError
 
 TRAIN_USAGE = """\
@@ -92,6 +93,8 @@ def _shipped() -> Path:
 def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     """The config with `--config.key=value` arguments applied; other arguments are refused.
 
+    Another name of the method or data set brings that one's options, keeping those they share.
+
     Raises:
         InputError: for a key that the config does not have, or a value of another type.
     """
@@ -99,6 +102,11 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     if stray:
         raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
                          "(see --help)")
+    for section in ("method", "data"):
+        flag = f"--config.{section}.name="
+        for name in [a.removeprefix(flag) for a in argv if a.startswith(flag)][-1:]:
+            if name != config[section].name:
+                config[section] = configuration.renamed(section, config, name)
     argv = ["flatjax", *argv]
     values = flags.FlagValues()
     try:

@@ -49,6 +49,18 @@ def data(name: str, **overrides: Any) -> ConfigDict:
     return _with_name(name, _named(DATASETS, "data set", name), overrides)
 
 
+def renamed(section: str, config: ConfigDict, name: str) -> ConfigDict:
+    """The section "method" or "data" for another name: its options, with shared ones kept.
+
+    Raises:
+        InputError: if there is no such method or data set.
+    """
+    build = {"method": method, "data": data}[section]
+    fresh = build(name)
+    kept = {key: value for key, value in config[section].items() if key in fresh and key != "name"}
+    return build(name, **kept)
+
+
 def acquisition(**overrides: Any) -> ConfigDict:
     """Config of an `Acquisition`."""
     return defaults(Acquisition, **overrides)

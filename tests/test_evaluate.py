@@ -5,6 +5,7 @@ import json
 import h5py
 import jax
 import matplotlib.pyplot as plt
+import nibabel
 import numpy as np
 import pytest
 import toy
@@ -201,6 +202,30 @@ def test_evaluation_may_change_the_acquisition(run, tmp_path):
     assert (easier["main"]["zero_filled"]["psnr"]["mean"]
             > results["main"]["zero_filled"]["psnr"]["mean"])
     assert (tmp_path / "R2" / "metrics.json").is_file()
+
+
+def test_a_users_volume_is_evaluated_as_the_readme_says(run, tmp_path, monkeypatch):
+    workdir, _ = run
+    blobs = np.stack([s.target for s in toy.make(size=24).test["main"][0].load()] * 4, axis=-1)
+    nibabel.save(nibabel.Nifti1Image(blobs.astype(np.float32), np.eye(4)), tmp_path / "T1.nii.gz")
+    monkeypatch.setattr("sys.argv", [
+        "evaluate", f"--workdir={workdir}", f"--output={tmp_path / 'own'}",
+        "--config.data.name=volume", f"--config.data.path={tmp_path / 'T1.nii.gz'}",
+        "--config.data.split=False"])
+    cli.evaluate_main()
+    saved = json.loads((tmp_path / "own" / "metrics.json").read_text())
+    assert saved["test_set"] == "all" and saved["num_slices"] == 12
+    assert (tmp_path / "own" / "reconstructions" / "T1.h5").is_file()
+
+
+def test_another_name_brings_its_options_and_keeps_shared_ones():
+    small = config.experiment(data=config.data("icbm", matrix=96, coils=3))
+    other = cli.override(small, ["--config.data.name=volume", "--config.data.path=x.nii",
+                                 "--config.method.name=unet", "--config.method.channels=5"])
+    assert (other.data.name, other.data.path, other.data.matrix, other.data.coils) == (
+        "volume", "x.nii", 96, 3)
+    assert "contrasts" not in other.data and "steps" not in other.method
+    assert (other.method.name, other.method.channels) == ("unet", 5)
 
 
 def test_the_table_compares_with_zero_filling(run):

@@ -260,6 +260,17 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         train(toy.experiment(), tmp_path / "file" / "run")
 
 
+def test_tensorboard_events_are_written_or_the_package_is_named(tmp_path, monkeypatch):
+    settings = toy.experiment(train={"tensorboard": True})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(InputError, match=r"install flatjax\[tensorboard\]"):
+            train(settings, tmp_path / "without")
+    pytest.importorskip("tensorboardX")
+    train(settings, tmp_path / "with")
+    assert list((tmp_path / "with" / "tensorboard").glob("events*"))
+
+
 def test_training_learns(tmp_path):
     settings = toy.experiment(train={"steps": 60, "learning_rate": 5e-3, "validate_every": 60})
     train(settings, tmp_path)

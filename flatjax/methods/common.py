@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from flatjax import losses
@@ -17,7 +18,6 @@ from flatjax.mri import (
     combine as combine_coils,
     intensity_scale,
 )
-from flatjax.nets.norm_unet import NormUNet
 
 WEIGHTS = ("per_cascade", "shared")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -48,20 +48,22 @@ def check_at_least(least: float, **values: float) -> None:
             raise InputError(f"{name} is {value}, expected at least {least}")
 
 
-def init_network(net: NormUNet, rng: Array, batch: Batch, copies: int | None = None) -> Params:
-    """Weights of a network on one complex image of the batch's size.
+def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
+                 images: int = 1) -> Params:
+    """Weights of a network on complex images of the batch's size.
 
     Args:
-        net: from one image (and a time, if it takes one) to one image.
+        net: from images (and a time, if it takes one) to one image.
         rng: key.
         batch: for its shape.
+        images: number of images that it takes.
         copies: number of independent sets of weights, stacked on a leading axis; None for one
             set without that axis.
     """
     image = jnp.zeros((1, *batch.kspace.shape[-2:]), jnp.complex64)
 
     def init(key: Array) -> Params:
-        return net.init(key, image, t=jnp.ones(1))["params"]
+        return net.init(key, *[image] * images, t=jnp.ones(1))["params"]
 
     return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
 
@@ -71,10 +73,15 @@ def project(kspace: Array, measured: Measurement) -> Array:
     return jnp.where(measured.mask > 0, measured.kspace, kspace)
 
 
+def normalise_measurement(measurement: Measurement) -> tuple[Measurement, Array]:
+    """The measurement divided by each slice's `mri.intensity_scale`, and that scale."""
+    scale = intensity_scale(measurement)
+    return measurement._replace(kspace=measurement.kspace / scale), scale
+
+
 def normalise(batch: Batch) -> Batch:
     """The batch divided by each slice's `mri.intensity_scale`."""
-    scale = intensity_scale(batch.measurement)
-    measured = batch.measurement._replace(kspace=batch.measurement.kspace / scale)
+    measured, scale = normalise_measurement(batch.measurement)
     return Batch(measured, batch.kspace / scale, batch.target / scale[:, 0])
 
 
@@ -108,8 +115,7 @@ def reconstructor(rollout: Rollout, *, combine: str, nfe: int,
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool = False) -> Reconstruction:
-        scale = intensity_scale(measurement)
-        measured = measurement._replace(kspace=measurement.kspace / scale)
+        measured, scale = normalise_measurement(measurement)
         final, states = rollout(params, measured, trajectory)
         final = scale * final
         return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,

@@ -25,13 +25,12 @@ from flatjax.flow.diffusion import Predict, Record
 from flatjax.flow.schedule import time_grid
 from flatjax.flow.solvers import Tableau, integrate, solver as solver_named
 from flatjax.methods.base import Method, Params
-from flatjax.methods.common import DTYPES, normalise
+from flatjax.methods.common import DTYPES, init_network, normalise
 from flatjax.methods.sampling import (
     ImageUNet,
     at_time,
     check_options,
     image_noise,
-    init_network,
     posterior_reconstructor,
     squared_error,
 )

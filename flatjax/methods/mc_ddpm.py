@@ -35,13 +35,12 @@ from flatjax.flow.diffusion import (
     walk,
 )
 from flatjax.methods.base import Method, Params
-from flatjax.methods.common import DTYPES, check_choice, normalise
+from flatjax.methods.common import DTYPES, check_choice, init_network, normalise
 from flatjax.methods.sampling import (
     ImageUNet,
     at_time,
     check_options,
     image_noise,
-    init_network,
     posterior_reconstructor,
     squared_error,
 )

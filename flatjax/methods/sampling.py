@@ -14,13 +14,16 @@ from jax.typing import DTypeLike
 
 from flatjax.flow.diffusion import Record
 from flatjax.methods.base import Params, Reconstruction
-from flatjax.methods.common import DTYPES, check_at_least, check_choice
+from flatjax.methods.common import (
+    DTYPES,
+    check_at_least,
+    check_choice,
+    normalise_measurement,
+)
 from flatjax.mri import (
     COMBINES,
-    Batch,
     Measurement,
     combine as combine_coils,
-    intensity_scale,
 )
 from flatjax.nets.norm_unet import to_channels, to_complex
 from flatjax.nets.unet import UNet
@@ -70,12 +73,6 @@ def check_options(samples: int, combine: str, channels: int, pools: int, time_ch
     check_at_least(1, samples=samples, channels=channels)
     check_at_least(0, pools=pools)
     check_at_least(2, time_channels=time_channels)
-
-
-def init_network(net: nn.Module, rng: Array, batch: Batch, images: int = 1) -> Params:
-    """Weights of a network that takes so many complex images of the batch's size, and a time."""
-    image = jnp.zeros((1, *batch.kspace.shape[-2:]), jnp.complex64)
-    return net.init(rng, *[image] * images, t=jnp.ones(1))["params"]
 
 
 def image_noise(rng: Array, kspace: Array) -> Array:
@@ -139,8 +136,8 @@ def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, nfe: i
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool = False) -> Reconstruction:
-        scale = intensity_scale(measurement)
-        measured = repeat(measurement._replace(kspace=measurement.kspace / scale), samples)
+        normalised, scale = normalise_measurement(measurement)
+        measured = repeat(normalised, samples)
 
         def by_sample(kspace: Array) -> Array:
             return kspace.reshape(samples, *measurement.kspace.shape)

@@ -1,6 +1,6 @@
 """Physics: what a scanner does to an image. Knows nothing of flows or networks."""
 
-from flatjax.mri.coils import expand, reduce, rss, safe_abs, unit_maps
+from flatjax.mri.coils import expand, reduce, rss, safe_abs
 from flatjax.mri.crop import center_crop
 from flatjax.mri.forward import (
     COMBINES,
@@ -14,5 +14,4 @@ from flatjax.mri.forward import (
 from flatjax.mri.fourier import fft2c, ifft2c
 
 __all__ = ["COMBINES", "Batch", "Measurement", "adjoint", "center_crop", "combine", "expand",
-           "fft2c", "forward", "ifft2c", "intensity_scale", "reduce", "rss", "safe_abs",
-           "unit_maps"]
+           "fft2c", "forward", "ifft2c", "intensity_scale", "reduce", "rss", "safe_abs"]

@@ -53,8 +53,3 @@ def rss(images: Array, axis: int = -3) -> Array:
     power = jnp.sum(jnp.real(images) ** 2 + jnp.imag(images) ** 2, axis=axis)
     zero = power == 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, power)))
-
-
-def unit_maps(kspace: Array) -> Array:
-    """The sensitivities of an ideal single coil: ones, shaped like `kspace`."""
-    return jnp.ones_like(kspace)
