@@ -17,8 +17,10 @@ from flatjax import config, data, flow, losses, methods, metrics, mri, nets
 from flatjax.errors import InputError, TrainingError
 from flatjax.methods import METHODS, Method, Reconstruction
 from flatjax.mri import Batch, Measurement
+from flatjax.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 
 __all__ = ["METHODS", "Batch", "InputError", "Measurement", "Method", "Reconstruction",
-           "TrainingError", "config", "data", "flow", "losses", "methods", "metrics", "mri", "nets"]
+           "TrainingError", "config", "data", "flow", "load_pretrained",
+           "losses", "methods", "metrics", "mri", "nets"]

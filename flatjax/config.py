@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
-from flatjax.data import DATASETS, Acquisition, DataSet
+from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.batches import check_acquisition
 from flatjax.errors import InputError
 from flatjax.methods import METHODS, Method
@@ -35,6 +35,10 @@ def defaults(function: Callable[..., Any], **overrides: Any) -> ConfigDict:
     for name, parameter in parameters.items():
         none = parameter.default is None
         config[name] = config_dict.placeholder(float) if none else parameter.default
+    for name, value in overrides.items():
+        if value is None and parameters[name].default is not None:
+            raise InputError(f"{name} is None, expected a value such as "
+                             f"{parameters[name].default!r}")
     config.update(overrides)
     return config
 
@@ -76,6 +80,8 @@ class Training(NamedTuple):
             batch size and is never scaled by the number of devices.
         warmup_steps: length of the warm-up.
         clip_norm: largest global norm of a gradient.
+        skip_nonfinite: how many batches whose loss or gradient is not finite are left out, over
+            the whole run, before the next one stops it; 0 stops at the first.
         ema_decay: of the averaged weights that are validated and evaluated; 0 for none.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
         validate_every: steps between validations, each with a checkpoint.
@@ -91,6 +97,7 @@ class Training(NamedTuple):
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     clip_norm: float = 1.0
+    skip_nonfinite: int = 0
     ema_decay: float = 0.0
     accumulate: int = 1
     validate_every: int = 250
@@ -181,18 +188,10 @@ def make_dataset(config: ConfigDict) -> DataSet:
     """The `DataSet` that `config.data` names.
 
     Raises:
-        InputError: its target belongs to another coil combination than the method's, or its coil
-            maps would be made of samples that are not measured.
+        InputError: from the data set, or its entry in `CHECKS`.
     """
-    data_, method_ = config.data, config.method
-    if data_.get("combine", method_.combine) != method_.combine:
-        raise InputError(f"data.combine is {data_.combine!r} and method.combine "
-                         f"{method_.combine!r}, expected the same: the target is made with it")
-    if (data_.get("challenge") == "multicoil"
-            and data_.calibration > config.acquisition.center_fraction):
-        raise InputError(f"data.calibration is {data_.calibration}, expected at most "
-                         f"acquisition.center_fraction = {config.acquisition.center_fraction}: "
-                         "coil maps are made from the fully sampled centre")
+    if config.data.name in CHECKS:
+        CHECKS[config.data.name](config)
     return _build(DATASETS, "data set", config.data)
 
 
@@ -200,6 +199,9 @@ def make_acquisition(config: ConfigDict) -> Acquisition:
     """The `Acquisition` of `config.acquisition`, checked."""
     acquisition_ = Acquisition(**config.acquisition)
     check_acquisition(acquisition_)
+    if config.method.get("sensitivities") == "learned" and not acquisition_.center_fraction > 0:
+        raise InputError("acquisition.center_fraction is 0, expected above 0 with "
+                         "method.sensitivities = 'learned': maps are made from the sampled centre")
     return acquisition_
 
 
@@ -216,6 +218,8 @@ def make_training(config: ConfigDict, devices: int) -> Training:
     for key in ("learning_rate", "clip_norm"):
         if not getattr(train, key) > 0:
             raise InputError(f"train.{key} is {getattr(train, key)}, expected above 0")
+    if train.skip_nonfinite < 0:
+        raise InputError(f"train.skip_nonfinite is {train.skip_nonfinite}, expected 0 or more")
     if not 0 <= train.ema_decay < 1:
         raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
     if not 0 <= train.warmup_steps < train.steps:
@@ -263,7 +267,8 @@ def from_json(text: str) -> ConfigDict:
             **{key: build(**parts[key]) for key, build in plain.items()})
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            RecursionError) as error:
         raise InputError(f"not a config that flatjax wrote: {error}") from error
 
 

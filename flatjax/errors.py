@@ -14,3 +14,10 @@ class TrainingError(RuntimeError):
 
     The command-line programs print it as one line and exit with status 1.
     """
+
+
+class StorageError(OSError):
+    """Results cannot be written: the disk is full, for one. What was written before is intact.
+
+    The command-line programs print it as one line and exit with status 1.
+    """

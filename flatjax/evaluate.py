@@ -13,18 +13,21 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flatjax import config as configuration, report
-from flatjax.checkpoint import Checkpoints
+from flatjax import config as configuration, report, weights
+from flatjax.checkpoint import Checkpoints, check_params, expected_params
 from flatjax.data.batches import measure_volume, padded_batches
+from flatjax.data.subjects import settle_split
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_atomically, write_json, write_text
+from flatjax.methods import Method, Params
 from flatjax.scoring import (
     QUALITY,
     Scored,
+    cost,
     quality,
     score_volume,
     scorer,
-    seconds_per_slice,
+    slice_quality,
     summary as summarise,
 )
 
@@ -41,26 +44,66 @@ def load_config(workdir: str | Path) -> ConfigDict:
     except OSError as error:
         raise InputError(f"no config in {workdir}: cannot read {path} ({error.strerror}); name the "
                          "workdir of a run made by train.py") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text ({error}); name the workdir of a run made by "
+                         "train.py") from error
     try:
         return configuration.from_json(text)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def load_params(workdir: str | Path, config: ConfigDict) -> tuple[Any, int]:
+_ONE_PER_STEP = ("steps", "alpha", "times", "solver")
+
+
+def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
+    """The config to evaluate a run with, which may ask for other steps than it was trained with.
+
+    A noise scale that was left open stays the one of the training: it is part of the flow, not of
+    its discretisation.
+
+    Args:
+        config: what is asked for.
+        trained: what the run was trained with.
+
+    Raises:
+        InputError: if weights per cascade are to take other steps than their own.
+    """
+    asked, learned = config.method, trained.method
+    if asked.name != learned.name:
+        return config
+    if learned.get("weights") == "per_cascade":
+        for key in _ONE_PER_STEP:
+            if asked.get(key) != learned.get(key):
+                raise InputError(
+                    f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: weights per "
+                    "cascade belong to the steps that they were learned on; leave it, or train "
+                    "with --config.method.weights=shared")
+    if "sigma" in learned and asked.sigma is None is learned.sigma and asked.steps != learned.steps:
+        config = config.copy_and_resolve_references()
+        config.method.sigma = learned.steps**-0.5
+    return config
+
+
+def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:
     """The weights to evaluate, and the step they come from.
 
     Args:
-        workdir: of a trained run.
+        workdir: of a trained run, or a folder of packed weights, see `flatjax.pretrained`.
         config: whose `evaluation.checkpoint` names the checkpoint.
+        method: that the weights are for.
 
     Raises:
-        InputError: if there is no such checkpoint.
+        InputError: if there is no such checkpoint, or it is another model's.
     """
+    if (packed := Path(workdir) / weights.FILE).is_file():
+        packed_step = load_config(workdir).evaluation.checkpoint
+        return weights.load(packed, expected_params(method)), int(packed_step)
     with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
-        step = checkpoints.find(str(config.evaluation.checkpoint))
-        saved = checkpoints.restore(step)
-    return saved["ema"] or saved["params"], step
+        step, saved = checkpoints.load(str(config.evaluation.checkpoint))
+    params = saved["ema"] or saved["params"]
+    check_params(params, expected_params(method), str(workdir))
+    return params, step
 
 
 def evaluate(config: ConfigDict, workdir: str | Path,
@@ -68,8 +111,10 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     """Score a trained run on every test set of its data.
 
     Writes, for the main set into `output` and for others into a folder below it of their name:
-    `metrics.json`, `metrics.csv` (a row per volume), `reconstructions/<volume>.h5` and figures.
-    Volumes whose target is NaN, as test files without a reference, are reconstructed only.
+    `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
+    `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
+    posterior samples) and figures. Volumes whose target is NaN, as test files without a
+    reference, are reconstructed only.
 
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
@@ -80,13 +125,15 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         the contents of each set's `metrics.json` by its name, the main set first.
 
     Raises:
-        InputError: for a run without that checkpoint, or an output that cannot be written.
+        InputError: for a run without that checkpoint, steps that its weights cannot take, an
+            output that cannot be written, or a reconstruction that is not finite.
     """
+    config = at_test_time(config, load_config(workdir))
     options = configuration.make_evaluation(config)
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
-    params, step = load_params(workdir, config)
-    dataset = configuration.make_dataset(config)
+    params, step = load_params(workdir, config, method)
+    dataset = settle_split(configuration.make_dataset(config), config.data, workdir)
     output = make_folder(output or Path(workdir) / "eval")
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
@@ -94,23 +141,30 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     results = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
-        scored = [score_volume(score, params, rng, volume, acquisition, options.batch_size)
-                  for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume")]
+        scored, timed = [], None
+        for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
+            slices = measure_volume(volume, acquisition)
+            timed = timed or next(padded_batches(slices, options.batch_size))[0]
+            scored.append(score_volume(score, params, rng, volume.name, slices,
+                                       options.batch_size))
         _save(folder, scored)
+        broken = [v.name for v in scored if not np.isfinite(v.reconstruction).all()]
+        if broken:
+            raise InputError(
+                f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
+                "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
+                "and with adaptive steps a larger method.tolerance or a fixed method.solver")
         scored = [volume for volume in scored if np.isfinite(volume.target).all()]
         if not scored:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
-        batch, _ = next(padded_batches(measure_volume(volumes[0], acquisition),
-                                       options.batch_size))
         metrics = {
             "test_set": name,
             "checkpoint_step": step,
-            "seconds_per_slice": seconds_per_slice(method, params, rng, batch),
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
             "device": _device(),
-        } | _named_summary(scored, config)
+        } | cost(method, params, rng, timed) | _named_summary(scored, config)
         _write(folder, metrics, scored)
         report.draw(folder, scored, metrics, options.figures)
         results[name] = metrics
@@ -135,9 +189,11 @@ def _named_summary(scored: list[Scored], config: ConfigDict) -> dict[str, Any]:
 
 def _save(folder: Path, scored: list[Scored]) -> None:
     for volume in scored:
-        def save(path: Path, images: Any = volume.reconstruction) -> None:
+        def save(path: Path, volume: Scored = volume) -> None:
             with h5py.File(path, "w") as file:
-                file.create_dataset("reconstruction", data=images)
+                file.create_dataset("reconstruction", data=volume.reconstruction)
+                if volume.std is not None:
+                    file.create_dataset("std", data=volume.std)
 
         write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
 
@@ -150,6 +206,14 @@ def _write(folder: Path, metrics: dict[str, Any], scored: list[Scored]) -> None:
     for v in scored:
         writer.writerow([v.name, len(v.target), *quality(v.target, v.reconstruction).values(),
                          *quality(v.target, v.zero_filled).values(),
-                         v.straightness.mean(), v.residual.mean(), v.acceleration])
+                         v.straightness[-1].mean(), v.residual.mean(), v.acceleration])
     write_text(folder / "metrics.csv", table.getvalue())
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["volume", "slice", *QUALITY])
+    for v in scored:
+        columns = slice_quality(v).values()
+        writer.writerows([v.name, index, *scores]
+                         for index, scores in enumerate(zip(*columns, strict=True)))
+    write_text(folder / "slices.csv", table.getvalue())
     write_json(folder / "metrics.json", metrics)

@@ -1,14 +1,27 @@
-"""Writing results: whole files or none, and a log that survives interruptions."""
+"""Writing results: whole files or none, locks, and a log that survives interruptions."""
 
+import errno
+import fcntl
 import json
 import math
 import os
+import socket
 import tempfile
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, StorageError
+
+_ABANDONED = 24 * 3600.0  # seconds after which a half file belongs to no process any more
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Busy(InputError):
+    """Another process holds what was asked for."""
 
 
 def make_folder(path: str | Path) -> Path:
@@ -28,15 +41,101 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write(temporary)` make a file and put it in place only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no two processes can hold at once.
+
+    The kernel lets it go when the process ends, however it ends, so that none is ever left over;
+    the file stays. Where the file system has no locks, a line says so and nothing is held.
+
+    Args:
+        path: of the lock file.
+        what: is locked, for the messages.
+
+    Raises:
+        Busy: another process holds it.
+        InputError: the file cannot be opened.
+    """
     try:
+        file = open(path, "a+")
+    except OSError as error:
+        raise InputError(f"cannot lock {what}: {path} cannot be opened ({error.strerror})"
+                         ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise Busy(f"{what} is in use by {file.read(200).strip() or 'another process'}; wait "
+                       "for it or stop it, or name another folder") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise InputError(f"cannot lock {what} by {path}: {error.strerror}") from error
+            print(f"{what}: its file system has no locks; start no second process on it")
+        else:
+            file.truncate(0)
+            with suppress(OSError):  # on a full disk the lock holds all the same, without a name
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+        yield
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write(temporary)` make a file and put it in place only when it is whole and on disk.
+
+    Several processes may write one file: the last one to finish wins. A killed one leaves its
+    temporary file, which a later write of the same file removes when it is a day old.
+
+    Raises:
+        StorageError: if it cannot be written, for a full disk or missing permissions.
+    """
+    pattern = f".{path.stem}.{{}}.partial{path.suffix}"
+    temporary = path.with_name(pattern.format(uuid.uuid4().hex))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_old(path.parent.glob(_escaped(pattern)))
         write(temporary)
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is gone or read-only: the error above says more
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: Exception) -> StorageError:
+    """What to raise where writing failed."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = getattr(error, "strerror", None) or lines[0]
+    raised = StorageError(f"cannot write {path}: {reason}; what was written before is intact: free "
+                          "space or mend the permissions, then repeat the command")
+    raised.strerror = reason
+    return raised
+
+
+def _remove_old(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process may be finishing it
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+
+
+def _escaped(pattern: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in pattern).replace("{}", "?" * 32)
+
+
+def _sync(path: Path) -> None:
+    """Have a file or folder on disk before anything after it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system on which folders cannot be synchronised
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,8 +163,8 @@ class MetricsLog:
         """Open the log, dropping lines of steps after `step`, which will be done again."""
         path = Path(workdir) / "metrics.jsonl"
         if path.is_file():
-            kept = [line for line in path.read_text().splitlines()
-                    if _step_of(line) is not None and _step_of(line) <= step]
+            kept = [line for line in path.read_text(errors="replace").splitlines()
+                    if (found := _step_of(line)) is not None and found <= step]
             write_text(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
         self._board = None
@@ -78,21 +177,33 @@ class MetricsLog:
             self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """Append a line `{"kind", "step", **values}`."""
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        """Append a line `{"kind", "step", **values}` of strict JSON, null for what is not finite.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        try:
+            line = json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False)
+            self._file.write(line + "\n")
+        except OSError as error:
+            raise cannot_write(Path(self._file.name), error) from error
         if self._board:
             for key, value in values.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise cannot_write(Path(self._file.name), error) from error
         if self._board:
             self._board.close()
 
 
 def _step_of(line: str) -> int | None:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None  # the half line of a killed run
+    return step if isinstance(step, int) else None

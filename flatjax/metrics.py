@@ -138,18 +138,19 @@ def psnr_drops(curve: np.ndarray) -> tuple[int, float, float]:
 
 
 def straightness(states: np.ndarray) -> np.ndarray:
-    """||x_K - x_0|| / sum_j ||x_{j+1} - x_j||, in [0, 1]; 1 is a straight line without return.
+    """||x_j - x_0|| / sum_{i<j} ||x_{i+1} - x_i||, in [0, 1], up to every state.
 
     Args:
         states: `[steps + 1, batch, ...]` complex or real.
 
     Returns:
-        `[batch]` float64; 1 where nothing moved at all.
+        `[steps + 1, batch]` float64; 1 is a straight line without return, or no movement at all.
     """
     states = np.asarray(states)
     _check_states("straightness", states)
-    length = sum((_distances(a, b) for a, b in zip(states[1:], states, strict=False)), 0.0)
-    chord = _distances(states[-1], states[0])
+    moves = [_distances(a, b) for a, b in zip(states[1:], states, strict=False)]
+    length = np.cumsum([np.zeros(states.shape[1]), *moves], axis=0)
+    chord = np.stack([_distances(state, states[0]) for state in states])
     return np.minimum(_ratio(chord, length, empty=1.0), 1.0)
 
 

@@ -39,6 +39,8 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
                 ema_decay: float = 0.0, axis_name: str | None = None) -> Callable:
     """One update of the weights, as a pure function.
 
+    Where a metric is not finite, all but the step stays as it was: no state is ever spoilt.
+
     Args:
         method: whose loss is minimised.
         optimizer: from optax.
@@ -81,9 +83,18 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
             ema = optax.incremental_update(params, ema, 1 - ema_decay)
         metrics |= {"gradient_norm": optax.tree.norm(grads),
                     "update_norm": optax.tree.norm(updates)}
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))
+        learned = jax.tree.map(lambda new, old: jnp.where(finite, new, old),
+                               (params, opt_state, ema), tuple(state[1:]))
+        return TrainState(state.step + 1, *learned), metrics
 
     return update
+
+
+def skipped(state: TrainState) -> int:
+    """How many updates were left out because something was not finite."""
+    counts = optax.tree.get_all_with_path(state.opt_state, "count")
+    return int(state.step) - int(counts[0][1])
 
 
 def pmapped(update: Callable) -> Callable:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flatjax import metrics as measures
+from flatjax import metrics as measures, trajectory
 from flatjax.files import write_atomically
 from flatjax.scoring import Scored, quality
 
@@ -37,13 +37,17 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     first = next(iter(results.values()))
     acceleration = first["acceleration"]
     rows.append(f"\nmean ± std over volumes; R = {acceleration['nominal']:g} (achieved "
-                f"{acceleration['achieved']:.2f}), {first['nfe']} network evaluations, "
+                f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
                 f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}")
     return "\n".join(rows)
 
 
 def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: int) -> None:
-    """Draw the figures of a test set into its folder, replacing those of an earlier evaluation.
+    """Draw a test set into its folder, replacing what an earlier evaluation drew.
+
+    Images with their errors, the image at every state, and the way there of all slices of the
+    drawn volumes, with a table of it: `trajectory.csv`, a row per image and state. The states of
+    the first one's middle slice are kept in `trajectory.h5`.
 
     Args:
         folder: where to.
@@ -57,8 +61,14 @@ def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: in
         _save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
         if len(volume.states) > 1:
             _save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
-    if len(metrics["psnr_per_step"]) > 1:
-        _save(curve(volumes, metrics["psnr_per_step"], method), folder / "psnr_per_step.png")
+    drawn = [volume for volume in volumes[:count] if len(volume.states) > 1]
+    if drawn:
+        along = trajectory.analyse(drawn)
+        names = [f"{volume.stem} {index}" for volume in drawn
+                 for index in range(len(volume.target))]
+        trajectory.write_table(folder / "trajectory.csv", names, along)
+        _save(trajectory.draw({method: along}), folder / "trajectory.png")
+        trajectory.write_film(folder / "trajectory.h5", drawn[0], len(drawn[0].target) // 2)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -73,7 +83,11 @@ def _image(axes: Axes, image: np.ndarray, title: str, **window: Any) -> Any:
 
 
 def comparison(volume: Scored, index: int, method: str) -> Figure:
-    """Target, zero filling and reconstruction of one slice, with absolute and squared errors."""
+    """Target, zero filling and reconstruction of one slice, with absolute and squared errors.
+
+    Below the target, in the window of the errors, the standard deviation over posterior samples
+    of a method that draws them.
+    """
     target = volume.target[index]
     images = {"zero-filled": volume.zero_filled[index], method: volume.reconstruction[index]}
     peak = max(float(target.max()), np.finfo(np.float32).tiny)
@@ -99,52 +113,40 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
         figure.colorbar(shown[row], ax=axes[row, :], label=label, shrink=0.9)
     for row in (1, 2):
         axes[row, 0].set_axis_off()
-    axes[1, 0].text(0.5, 0.5, f"{volume.name}\nslice {index + 1} of {len(volume.target)}\n"
+    if volume.std is not None:
+        _image(axes[1, 0], volume.std[index] / peak, f"standard deviation, {method}", cmap=_ERRORS,
+               vmin=0, vmax=largest)
+    axes[2, 0].text(0.5, 0.5, f"{volume.name}\nslice {index + 1} of {len(volume.target)}\n"
                     f"R = {volume.acceleration:.2f}", ha="center", va="center", fontsize=9)
     return figure
 
 
 def strip(volume: Scored, index: int) -> Figure:
-    """One slice after every step, then its target; below each its absolute error. One window."""
+    """One slice at every state, then its target; below each its absolute error. One window."""
     target, states = volume.target[index], volume.states[:, index]
     peak = max(float(target.max()), np.finfo(np.float32).tiny)
     errors = np.abs(states - target) / peak
     largest = float(errors.max()) or 1.0
-    steps = len(states)
-    per_row = min(_PER_ROW, steps + 1)
-    blocks = -(-(steps + 1) // per_row)
+    count = len(states)
+    per_row = min(_PER_ROW, count + 1)
+    blocks = -(-(count + 1) // per_row)
     height = _PANEL * target.shape[0] / target.shape[1]
     figure, axes = plt.subplots(2 * blocks, per_row, squeeze=False, layout="constrained",
                                 figsize=(per_row * _PANEL * 0.8 + 1,
                                          2 * blocks * (height * 0.8 + 0.2)))
     for one in axes.flat:
         one.set_axis_off()
-    for step in range(steps):
-        row, column = 2 * (step // per_row), step % per_row
-        value = measures.psnr(target[None], states[step][None])
-        name = "zero-filled" if step == 0 else f"step {step}"
-        grey = _image(axes[row, column], states[step], f"{name}\n{value:.2f} dB", cmap="gray",
+    for at, step in enumerate(volume.steps):
+        row, column = 2 * (at // per_row), at % per_row
+        value = measures.psnr(target[None], states[at][None])
+        name = "start" if step == 0 else f"step {step}"
+        grey = _image(axes[row, column], states[at], f"{name}\n{value:.2f} dB", cmap="gray",
                       vmin=0, vmax=peak)
-        error = _image(axes[row + 1, column], errors[step], "", cmap=_ERRORS, vmin=0,
+        error = _image(axes[row + 1, column], errors[at], "", cmap=_ERRORS, vmin=0,
                        vmax=largest)
-    _image(axes[2 * (steps // per_row), steps % per_row], target, "target\n", cmap="gray", vmin=0,
+    _image(axes[2 * (count // per_row), count % per_row], target, "target\n", cmap="gray", vmin=0,
            vmax=peak)
     for block in range(blocks):
         figure.colorbar(grey, ax=axes[2 * block, :], label="intensity")
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")
-    return figure
-
-
-def curve(volumes: list[Scored], mean: list[float], method: str) -> Figure:
-    """PSNR after every step: each volume thin, their mean thick."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    steps = np.arange(len(mean))
-    for volume in volumes:
-        axes.plot(steps, measures.psnr_per_step(volume.target, volume.states), color="0.75",
-                  linewidth=0.8)
-    axes.plot(steps, mean, marker="o", label=f"{method}, mean of {len(volumes)} volumes")
-    axes.axhline(mean[0], color="0.4", linestyle=":", label="zero-filled")
-    axes.set(xlabel="step", ylabel="PSNR (dB)", title="Image quality along the flow")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
     return figure

@@ -2,24 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from flatjax import metrics
-from flatjax.data.base import Volume
-from flatjax.data.batches import Acquisition, measure_volume, padded_batches
+from flatjax.data.batches import padded_batches
 from flatjax.flow import path
-from flatjax.methods import Method, zero_filled
+from flatjax.methods import Method
 from flatjax.mri import Batch, center_crop, combine, reduce
 from flatjax.mri.masks import achieved_acceleration
 
 QUALITY: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "psnr": metrics.psnr, "ssim": metrics.ssim, "nmse": metrics.nmse}
+STATES = 51  # at most so many of a method's states are scored: more would not fit in memory
+_BY_STATE = ("states", "straightness", "path_distance", "residuals")
 
 
 class Scored(NamedTuple):
@@ -28,25 +28,32 @@ class Scored(NamedTuple):
     Attributes:
         name: of the volume.
         target, zero_filled, reconstruction: images.
-        states: the image after every step, `[steps + 1, slices, h, w]`.
-        straightness: `[slices]`, see `metrics.straightness`.
-        path_distance: `[steps + 1, slices]` from the ideal path, or None for a method that has
-            no flow time.
-        residual: `||M k - y|| / ||y||` of the result, `[slices]`.
+        std: standard deviation over posterior samples `[slices, h, w]` float32, or None.
+        steps: numbers of steps after which the states are, `[states]`, from 0 to the last.
+        states: the image then, `[states, slices, h, w]`.
+        times: flow times of the states, `[states]`; uniform from 1 to 0 for a method without.
+        straightness: of the way to each state, `[states, slices]`, see `metrics.straightness`.
+        path_distance: from the ideal path at these times, `[states, slices]`.
+        residuals: `||M k - y|| / ||y||` of each state, `[states, slices]`.
+        residual: of the result, `[slices]`.
         acceleration: achieved by the mask.
-        nfe: network evaluations per image.
+        nfe: network evaluations per image, their mean where the data decide them.
     """
 
     name: str
     target: np.ndarray
     zero_filled: np.ndarray
     reconstruction: np.ndarray
+    std: np.ndarray | None
+    steps: np.ndarray
     states: np.ndarray
+    times: np.ndarray
     straightness: np.ndarray
-    path_distance: np.ndarray | None
+    path_distance: np.ndarray
+    residuals: np.ndarray
     residual: np.ndarray
     acceleration: float
-    nfe: int
+    nfe: float
 
     @property
     def stem(self) -> str:
@@ -56,74 +63,86 @@ class Scored(NamedTuple):
 
 def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]:
     """A jitted `(params, rng, batch) -> arrays` with all that scoring needs of a batch."""
-    reference = zero_filled.make(combine=combine_kind)
-
     @jax.jit
     def score(params: Any, rng: Array, batch: Batch) -> dict[str, Array]:
-        measurement, shape = batch.measurement, batch.target.shape[-2:]
-        result = method.reconstruct(params, rng, measurement, trajectory=True)
-        by_step = jax.vmap(partial(reduce, maps=measurement.maps))
-        magnitudes = jax.vmap(partial(combine, maps=measurement.maps, kind=combine_kind))
-        axes = (1, 2, 3)
-        norm = jnp.linalg.norm(measurement.kspace.reshape(measurement.kspace.shape[0], -1), axis=1)
-        residual = measurement.mask * result.kspace - measurement.kspace
+        measurement, maps = batch.measurement, batch.measurement.maps
+        result = method.reconstruct(params, rng, measurement, trajectory=STATES)
+
+        def crop(image: Array) -> Array:
+            return center_crop(image, batch.target.shape[-2:])
+
+        def residual(kspace: Array) -> Array:
+            apart, whole = (jnp.linalg.norm(k.reshape(len(k), -1), axis=1) for k in (
+                measurement.mask * kspace - measurement.kspace, measurement.kspace))
+            return apart / jnp.where(whole > 0, whole, 1.0)
+
+        times = result.times
+        if times is None:
+            times = 1 - result.steps / max(result.steps[-1], 1)
         out = {
-            "reconstruction": center_crop(result.image, shape),
-            "zero_filled": center_crop(reference.reconstruct({}, rng, measurement).image, shape),
-            "states": center_crop(magnitudes(result.trajectory), shape),
-            "images": by_step(result.trajectory),
-            "residual": jnp.sqrt(jnp.sum(jnp.abs(residual) ** 2, axis=axes))
-            / jnp.where(norm > 0, norm, 1.0),
-            "nfe": jnp.asarray(result.nfe),
+            "reconstruction": crop(result.image),
+            "zero_filled": crop(combine(measurement.kspace, maps, combine_kind)),
+            "residual": residual(result.kspace),
+            "nfe": jnp.broadcast_to(result.nfe, len(measurement.kspace)),
+            "steps": result.steps,
+            "times": times,
+            # One state after the other, for their coil images would take much memory at once.
+            "states": lax.map(lambda k: crop(combine(k, maps, combine_kind)), result.trajectory),
+            "images": lax.map(lambda k: reduce(k, maps), result.trajectory),
+            "residuals": lax.map(residual, result.trajectory),
+            "ideal": path.interpolate(  # the path is straight, and E^H linear
+                reduce(measurement.kspace, maps), reduce(batch.kspace, maps),
+                jnp.asarray(times)[:, None, None, None]),
         }
-        if result.times is not None:
-            t = result.times[:, None, None, None, None]
-            out["ideal"] = by_step(path.interpolate(measurement.kspace, batch.kspace, t))
-        return out
+        return out if result.std is None else out | {"std": crop(result.std)}
 
     return score
 
 
-def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array, volume: Volume,
-                 acquisition: Acquisition, batch_size: int) -> Scored:
-    """Measure, reconstruct and compare one volume.
+def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array, name: str,
+                 slices: list[Batch], batch_size: int) -> Scored:
+    """Reconstruct one measured volume and compare it with its target.
 
     Args:
         score: from `scorer`.
         params: of the method.
         rng: key; each batch gets its own.
-        volume: to be reconstructed.
-        acquisition: how it is measured.
+        name: of the volume.
+        slices: from `data.batches.measure_volume`.
         batch_size: slices at once.
     """
-    slices = measure_volume(volume, acquisition)
-    parts, straight, distance = [], [], []
+    parts = []
     for index, (batch, count) in enumerate(padded_batches(slices, batch_size)):
         out = jax.device_get(score(params, jax.random.fold_in(rng, index), batch))
-        nfe = int(out.pop("nfe"))
-        images, ideal = out.pop("images")[:, :count], out.pop("ideal", None)
-        straight.append(metrics.straightness(images))
-        if ideal is not None:
-            distance.append(metrics.path_distance(images, ideal[:, :count]))
-        out["states"] = np.moveaxis(out["states"], 0, 1)
+        steps, times = out.pop("steps"), out.pop("times")
+        images, ideal = out.pop("images"), out.pop("ideal")
+        out |= {"straightness": metrics.straightness(images),
+                "path_distance": metrics.path_distance(images, ideal)}
+        for key in _BY_STATE:
+            out[key] = np.moveaxis(out[key], 0, 1)
         parts.append({key: value[:count] for key, value in out.items()})
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    for key in _BY_STATE:
+        arrays[key] = np.moveaxis(arrays[key], 1, 0)
     return Scored(
-        name=volume.name,
-        target=np.stack([one.target for one in slices]),
-        zero_filled=arrays["zero_filled"],
-        reconstruction=arrays["reconstruction"],
-        states=np.moveaxis(arrays["states"], 1, 0),
-        straightness=np.concatenate(straight),
-        path_distance=np.concatenate(distance, axis=1) if distance else None,
-        residual=arrays["residual"],
+        name=name, target=np.stack([one.target for one in slices]), steps=steps, times=times,
         acceleration=float(np.mean([achieved_acceleration(s.measurement.mask) for s in slices])),
-        nfe=nfe)
+        **{"std": None} | arrays | {"nfe": float(np.mean(arrays["nfe"]))})
 
 
 def quality(target: np.ndarray, images: np.ndarray) -> dict[str, float]:
     """PSNR (dB), SSIM and NMSE of a volume, by fastMRI's definitions."""
     return {name: metric(target, images) for name, metric in QUALITY.items()}
+
+
+def slice_quality(volume: Scored) -> dict[str, np.ndarray]:
+    """PSNR (dB), SSIM and NMSE of each slice, `[slices]`; the peak is the whole volume's."""
+    peak = float(volume.target.max())
+    pairs = [(volume.target[i:i + 1], volume.reconstruction[i:i + 1])
+             for i in range(len(volume.target))]
+    return {"psnr": np.array([metrics.psnr(*pair, data_range=peak) for pair in pairs]),
+            "ssim": np.array([metrics.ssim(*pair, data_range=peak) for pair in pairs]),
+            "nmse": np.array([metrics.nmse(*pair) for pair in pairs])}
 
 
 def _spread(values: Iterable[float]) -> dict[str, float]:
@@ -134,8 +153,9 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
 def summary(volumes: list[Scored]) -> dict[str, Any]:
     """Means over volumes (quality) and over slices (stability), as `metrics.json` holds them.
 
-    Standard deviations are over volumes. `psnr_drops` is the mean number of cascades per slice
-    at which PSNR falls and `psnr_drop_db` the mean of their sizes' sum.
+    Standard deviations are over volumes. `psnr_drops` is the mean number of states per slice at
+    which PSNR falls and `psnr_drop_db` the mean of their sizes' sum; states are those after
+    `steps`, which leaves some out where there are more than `STATES`.
     """
     def over_volumes(images: str) -> dict[str, dict[str, float]]:
         scores = [quality(v.target, getattr(v, images)) for v in volumes]
@@ -143,35 +163,44 @@ def summary(volumes: list[Scored]) -> dict[str, Any]:
 
     drops = [metrics.psnr_drops(metrics.psnr_per_step(v.target[i:i + 1], v.states[:, i:i + 1]))
              for v in volumes for i in range(len(v.target))]
-    out = {
+    return {
         "method": over_volumes("reconstruction"),
         "zero_filled": over_volumes("zero_filled"),
         "achieved_acceleration": float(np.mean([v.acceleration for v in volumes])),
-        "nfe": volumes[0].nfe,
+        "nfe": float(np.mean([v.nfe for v in volumes])),
+        "steps": volumes[0].steps.tolist(),
         "psnr_per_step": np.mean([metrics.psnr_per_step(v.target, v.states) for v in volumes],
                                  axis=0).tolist(),
         "psnr_drops": float(np.mean([count for count, _, _ in drops])),
         "psnr_drop_db": float(np.mean([total for _, total, _ in drops])),
-        "straightness": float(np.mean(np.concatenate([v.straightness for v in volumes]))),
+        "straightness": float(np.mean(np.concatenate([v.straightness[-1] for v in volumes]))),
         "measurement_residual": float(np.mean(np.concatenate([v.residual for v in volumes]))),
+        "path_distance_per_step": np.concatenate(
+            [v.path_distance for v in volumes], axis=1).mean(axis=1).tolist(),
         "num_volumes": len(volumes),
         "num_slices": sum(len(v.target) for v in volumes),
     }
-    if volumes[0].path_distance is not None:
-        out["path_distance_per_step"] = np.concatenate(
-            [v.path_distance for v in volumes], axis=1).mean(axis=1).tolist()
-    return out
 
 
-def seconds_per_slice(method: Method, params: Any, rng: Array, batch: Batch,
-                      repeats: int = 5) -> float:
-    """Median wall-clock of a reconstruction per slice, compilation and trajectory left out."""
-    reconstruct = jax.jit(lambda p, key, measurement: method.reconstruct(p, key, measurement).image)
+def cost(method: Method, params: Any, rng: Array, batch: Batch,
+         repeats: int = 5) -> dict[str, float]:
+    """What a reconstruction costs, its trajectory left out.
+
+    Returns:
+        `seconds_per_slice`: median wall-clock, compilation left out; `peak_memory_bytes`: of the
+        compiled program for this batch, its arguments, intermediates and results together.
+    """
     measurement = jax.device_put(batch.measurement)
+    reconstruct = jax.jit(
+        lambda p, key, measured: method.reconstruct(p, key, measured).image
+    ).lower(params, rng, measurement).compile()
     jax.block_until_ready(reconstruct(params, rng, measurement))
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(reconstruct(params, rng, measurement))
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)) / batch.target.shape[0]
+    memory = reconstruct.memory_analysis()
+    return {"seconds_per_slice": float(np.median(seconds)) / batch.target.shape[0],
+            "peak_memory_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes
+            + memory.output_size_in_bytes}

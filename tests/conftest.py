@@ -3,15 +3,17 @@
 import os
 import tempfile
 
-# Tests compile many tiny programs and run each once: compile fast, not well.
+# Tests compile many tiny programs and run each once: compile fast, not well, and nothing twice in
+# any worker or subprocess.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
 import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
-_CACHE = tempfile.TemporaryDirectory()  # many tests compile the same tiny programs
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -20,6 +22,13 @@ import pytest  # noqa: E402
 from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
 from flatjax.mri.masks import make_mask  # noqa: E402
 from flatjax.mri.simulate import birdcage_maps  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_go_with_their_module():
+    """Each holds mappings of memory; a process has 65,530 on Linux, and dies of the next one."""
+    yield
+    jax.clear_caches()
 
 
 def complex_normal(rng, shape, dtype=np.complex64):

@@ -1,19 +1,30 @@
 """Every config that ships takes one step, shrunk, through the command line's own way in."""
 
+import runpy
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from fastmri_fixture import write_folder
+from volume_fixture import write_brainweb, write_mrbrains13
 
 from flatjax import config
 from flatjax.cli import load_config_file, override
+from flatjax.errors import InputError
+from flatjax.evaluate import at_test_time
+from flatjax.grid import changed, trials
+from flatjax.methods import METHODS as ALL
 from flatjax.train import train
 
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/[!_]*.py"))
-SHRUNK = ["--config.method.channels=2", "--config.method.pools=1",
-          "--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
+GRIDS = {"ablate", "compare", "shift"}  # see test_grid.py
+CONFIGS = [path for path in sorted(Path(__file__).parents[1].glob("configs/[!_]*.py"))
+           if path.stem not in GRIDS]
+METHODS = {path: runpy.run_path(str(path)).get("METHODS", {"": {}}) for path in CONFIGS}
+NAMES = [f"{path}{':' * bool(name)}{name}" for path in CONFIGS for name in METHODS[path]]
+STEPPED = [name for name in NAMES if "brain.py:" not in name or name.endswith("flat")]
+SMALL = {"channels": 2, "pools": 1, "steps": 2}  # of what a method has of them
+SHRUNK = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
           f"--config.train.batch_size={jax.local_device_count()}"]
 
 
@@ -23,24 +34,56 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fastmri")
     for challenge in ("singlecoil", "multicoil"):
         write_folder(folder, challenge)
-    return {"fastmri": [f"--config.data.path={folder}"]}
+    brainweb = write_brainweb(folder / "brainweb")
+    mrbrains13 = write_mrbrains13(folder / "mrbrains13")
+    return {"fastmri": [f"--config.data.path={folder}"],
+            "brainweb": [f"--config.data.path={brainweb}", "--config.data.matrix=32"],
+            "mrbrains13": [f"--config.data.path={mrbrains13}", "--config.data.matrix=32"]}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_takes_a_step(path, files, tmp_path):
-    full = load_config_file(str(path))
-    steps = ["--config.method.steps=2"] if "steps" in full.method else []
+def title(name):
+    return name.split("/")[-1].replace(".py", "")
+
+
+@pytest.mark.parametrize("name", STEPPED, ids=title)
+def test_config_takes_a_step(name, files, tmp_path):
+    full = load_config_file(name)
+    method = [f"--config.method.{key}={SMALL[key]}" for key in SMALL if key in full.method]
     data = files.get(full.data.name, ["--config.data.matrix=32"])
-    small = override(full, SHRUNK + steps + data)
+    small = override(full, SHRUNK + method + data)
     assert np.isfinite(train(small, tmp_path)["psnr"])  # two steps of a diffusion may be noise
-    header = path.read_text().split('"""')[1]
-    assert f"--config=configs/{path.name}" in header, "a header gives the command"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds_at_full_size(path):
-    full = load_config_file(str(path))
+def test_a_header_gives_the_command(path):
+    header = path.read_text().split('"""')[1]
+    assert f"--config=configs/{path.name}" in header
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "" not in METHODS[path]],
+                         ids=lambda path: path.stem)
+def test_a_config_of_several_methods_starts_with_flat_and_refuses_others(path):
+    assert config.to_json(load_config_file(str(path))) == config.to_json(
+        load_config_file(f"{path}:flat"))
+    with pytest.raises(InputError, match="the method is 'vernet', expected .*varnet"):
+        load_config_file(f"{path}:vernet")
+    assert set(ALL) - {"zero_filled"} <= set(METHODS[path]), "every method has a recipe"
+
+
+@pytest.mark.parametrize("name", NAMES, ids=title)
+def test_config_builds_at_full_size(name):
+    full = load_config_file(name)
     config.make_method(full)
     config.make_acquisition(full)
     config.make_training(full, 1)
     config.make_evaluation(full)
+
+
+def test_every_shift_of_the_scans_can_be_evaluated():
+    grid = load_config_file(str(Path(__file__).parents[1] / "configs" / "shift.py"))
+    assert grid.baseline == "demo, as trained"
+    for trial in trials(grid):
+        config.make_method(trial.config)
+        for changes in trial.evaluations.values():
+            asked = at_test_time(changed(trial.config, changes), trial.config)
+            config.make_method(asked), config.make_acquisition(asked)

@@ -294,3 +294,20 @@ def test_every_split_has_its_gaps(spacing):
         assert len(train) >= len(test) or count < 6 * gap + 8
     with pytest.raises(InputError, match=f"at least {2 * gap + 3} are needed"):
         slices.split_slices(2 * gap + 2, spacing)
+
+def test_the_field_of_view_is_drawn_and_zooms():
+    """A head covers as much less of a larger field of view as its area is larger."""
+    def share(fov):
+        samples = icbm.make(matrix=SMALL, fov=fov).draw(np.random.default_rng(3), 60)
+        return np.mean([np.mean(sample.target > 0.1) for sample in samples])
+
+    assert share((466.0, 466.0)) == pytest.approx(share((233.0, 233.0)) / 4, rel=0.15)
+    near, far = (icbm.make(matrix=SMALL, fov=fov).draw(np.random.default_rng(3), 1)[0].target
+                 for fov in ((160.0, 256.0), (233.0, 233.0)))
+    assert (near != far).any()
+
+
+@pytest.mark.parametrize("fov", [(256.0, 160.0), (50.0, 200.0), (200.0,), (float("nan"), 200.0)])
+def test_a_bad_field_of_view_is_refused(fov):
+    with pytest.raises(InputError, match="the least and the largest field of view in mm"):
+        icbm.make(matrix=SMALL, fov=fov)

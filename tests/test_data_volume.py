@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from flatjax.data import volume
+from flatjax.data import slices, volume
+from flatjax.data.readers import common
 from flatjax.errors import InputError
 from flatjax.mri import fourier
 
@@ -127,8 +128,8 @@ def test_slices_come_in_anatomical_order(path):
 
 def _used(data, axis):
     other = tuple(a for a in range(3) if a != axis)
-    areas = (data > volume.TISSUE_LEVEL * np.percentile(data[data > 0], 99)).sum(axis=other)
-    return areas >= volume.TISSUE_SHARE * areas.max()
+    areas = (data > slices.TISSUE_LEVEL * np.percentile(data[data > 0], 99)).sum(axis=other)
+    return areas >= slices.TISSUE_SHARE * areas.max()
 
 
 def test_slices_without_tissue_are_left_out(tmp_path):
@@ -303,7 +304,7 @@ def test_files_that_are_not_nifti(tmp_path):
         with pytest.raises(InputError, match=f"{name}: is not a NIfTI file or is damaged"):
             volume.make(path=str(tmp_path / name))
     (tmp_path / "image.png").write_bytes(b"")
-    with pytest.raises(InputError, match="image.png: expected a NIfTI file, named .nii or"):
+    with pytest.raises(InputError, match="image.png: expected a name that ends with .nii, .nrrd"):
         volume.make(path=str(tmp_path / "image.png"))
 
 
@@ -320,7 +321,7 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch):
         def refuse(*_, **__):
             raise PermissionError(13, "Permission denied", locked)
 
-        monkeypatch.setattr(volume, "open", refuse, raising=False)
+        monkeypatch.setattr(common, "open", refuse, raising=False)
     else:
         os.chmod(locked, 0)
     with pytest.raises(InputError, match="locked.nii: cannot be opened .Permission denied"):

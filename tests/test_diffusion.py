@@ -107,12 +107,3 @@ def test_diffused_noise_has_unit_power():
     state = diffusion.diffuse(jnp.full(20000, 2 + 1j, jnp.complex64), noise, 0.36)
     assert np.mean(state) == pytest.approx(0.6 * (2 + 1j), abs=0.03)
     assert np.var(np.asarray(state)) == pytest.approx(0.64, rel=0.03)
-
-
-def test_a_walk_keeps_what_is_recorded_of_every_state():
-    final, records = diffusion.walk(lambda state, x: state + x, jnp.zeros(3), jnp.arange(4.0),
-                                    record=lambda state: state[:2])
-    np.testing.assert_array_equal(final, [6, 6, 6])
-    np.testing.assert_array_equal(records[:, 0], [0, 0, 1, 3, 6])
-    assert records.shape == (5, 2)
-    assert diffusion.walk(lambda state, x: state + x, jnp.zeros(3), jnp.arange(4.0))[1] is None

@@ -1,6 +1,8 @@
 """Evaluation: scores against the metrics, files, figures, and the way to bad input's one line."""
 
 import json
+import re
+from contextlib import closing
 
 import h5py
 import jax
@@ -9,13 +11,16 @@ import nibabel
 import numpy as np
 import pytest
 import toy
+from test_nets import noisy
 
-from flatjax import cli, config, metrics, report
+from flatjax import cli, config, evaluate as evaluation, metrics, report, scoring
+from flatjax.checkpoint import Checkpoints
 from flatjax.data import DATASETS, Acquisition
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.errors import InputError
-from flatjax.evaluate import evaluate, load_config
+from flatjax.evaluate import at_test_time, evaluate, load_config
 from flatjax.methods import zero_filled
+from flatjax.parallel import TrainState
 from flatjax.scoring import score_volume, scorer, summary
 from flatjax.train import train
 
@@ -76,7 +81,7 @@ def test_figures_are_drawn_and_not_empty(run):
     workdir, _ = run
     names = {path.name for path in (workdir / "eval").glob("*.png")}
     assert names == {"comparison_a.png", "comparison_b.png", "cascades_a.png", "cascades_b.png",
-                     "psnr_per_step.png"}
+                     "trajectory.png"}
     for name in names:
         assert plt.imread(workdir / "eval" / name)[..., :3].std() > 0.05
 
@@ -84,8 +89,8 @@ def test_figures_are_drawn_and_not_empty(run):
 def scored_zero_filling(name="a"):
     method = zero_filled.make()
     volume = next(v for v in toy.make().test["main"] if v.name == name)
-    return score_volume(scorer(method, "sense"), {}, jax.random.key(0), volume,
-                        Acquisition(), batch_size=2)
+    return score_volume(scorer(method, "sense"), {}, jax.random.key(0), name,
+                        measure_volume(volume, Acquisition()), batch_size=2)
 
 
 def test_windows_are_shared_and_nothing_is_clipped():
@@ -109,7 +114,29 @@ def test_zero_filling_scores_as_itself_and_without_residual():
     np.testing.assert_allclose(scored.reconstruction, scored.zero_filled)
     assert scored.residual.max() == 0 and (scored.straightness == 1).all()
     out = summary([scored])
-    assert out["nfe"] == 0 and out["psnr_drops"] == 0 and "path_distance_per_step" not in out
+    assert out["nfe"] == 0 and out["psnr_drops"] == 0 and out["path_distance_per_step"] == [0]
+
+
+def test_the_deviation_of_posterior_samples_is_saved_and_drawn(tmp_path):
+    plain = zero_filled.make()
+
+    def reconstruct(*args, **options):
+        result = plain.reconstruct(*args, **options)
+        return result._replace(std=0.1 * result.image)
+
+    uncertain = plain._replace(reconstruct=reconstruct)
+    volume = toy.make().test["main"][0]
+    scored = score_volume(scorer(uncertain, "sense"), {}, jax.random.key(0), "a",
+                          measure_volume(volume, Acquisition()), batch_size=2)
+    np.testing.assert_allclose(scored.std, 0.1 * scored.reconstruction, rtol=1e-5)
+    evaluation._save(tmp_path, [scored])
+    with h5py.File(tmp_path / "reconstructions" / "a.h5") as file:
+        np.testing.assert_array_equal(file["std"], scored.std)
+    figure = report.comparison(scored, 1, "zero_filled")
+    maps = [one for axes in figure.axes for one in axes.images if one.get_cmap().name != "gray"]
+    assert len(maps) == 5 and len({one.get_clim() for one in maps[:3]}) == 1
+    plt.close(figure)
+    assert scored_zero_filling().std is None
 
 
 def test_evaluation_masks_and_noise_belong_to_the_volumes_name():
@@ -150,6 +177,16 @@ def command(monkeypatch, capsys, main, *arguments):
     (["--config=demo", "--config.train.batch_size=3"], "not divisible by 4 devices"),
     (["--config=demo", "--config.data.name=knee"], "expected one of .*icbm"),
     (["--config=demo", "--config.method.name=magic"], "expected one of .*flat"),
+    (["--config=demo:flow_matching", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+    (["--config=demo:score_sde", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+    (["--config=demo:mc_ddpm", "--config.method.steps=1001"], "steps is 1001, expected .* to 1000"),
+    (["--config=demo:mc_ddpm", "--config.method.eta=-0.1"], r"eta is -0.1, expected in \[0, 1\]"),
+    (["--config=demo:dds", "--config.method.steps=0"], "steps is 0, expected from 1 to 1000"),
+    (["--config=demo:dds", "--config.method.eta=1.5"], r"eta is 1.5, expected in \[0, 1\]"),
+    (["--config=demo:dds", "--config.method.cg_iterations=0"], "cg_iterations is 0, expected at"),
+    (["--config=demo:modl", "--config.method.cg_iterations=0"], "cg_iterations is 0, expected at"),
+    (["--config=demo:modl", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+    (["--config=demo:varnet", "--config.method.steps=0"], "steps is 0, expected at least 1"),
     (["--config=nothing"], "expected the path of a Python file .* or one of .*demo"),
     (["--config=demo", "surplus"], "unexpected argument 'surplus'"),
     ([], "--config is missing")])
@@ -158,7 +195,6 @@ def test_bad_training_input_gets_one_line_and_status_2(monkeypatch, capsys, tmp_
     code, line = command(monkeypatch, capsys, cli.train_main, f"--workdir={tmp_path / 'run'}",
                          *arguments)
     assert code == 2 and not (tmp_path / "run").exists()
-    import re
     assert re.search(match, line), line
 
 
@@ -183,6 +219,14 @@ def test_bad_evaluation_input_gets_one_line_and_status_2(monkeypatch, capsys, tm
     assert code == 2 and "no config in" in line
     code, line = fails(f"--workdir={workdir}", "--config.evaluation.checkpoint=77")
     assert code == 2 and "checkpoint is '77'" in line
+    code, line = fails(f"--workdir={workdir}", "--config.method.name=varnet")
+    assert code == 2 and "weights in" in line and "eta is absent, expected (2,)" in line
+    code, line = fails(f"--workdir={workdir}", "--config.method.channels=3")
+    assert code == 2 and "Dense_0/bias is (2, 8), expected (2, 12)" in line
+    for option in ("steps=6", "alpha=0.5", "solver=heun", "times=(1.0,0.3,0.0)"):
+        code, line = fails(f"--workdir={workdir}", f"--config.method.{option}")
+        assert code == 2 and re.search(f"method.{option.split('=')[0]} is .* in training: weights "
+                                       "per cascade belong to the steps", line), line
     (tmp_path / "file").write_text("")
     code, line = fails(f"--workdir={workdir}", f"--output={tmp_path / 'file'}")
     assert code == 2 and "cannot write to the folder" in line
@@ -192,6 +236,69 @@ def test_bad_evaluation_input_gets_one_line_and_status_2(monkeypatch, capsys, tm
     (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
     code, line = fails(f"--workdir={tmp_path}")
     assert code == 2 and "no checkpoint in" in line
+
+
+def test_few_states_are_scored_and_every_volume_is_measured_once(run, tmp_path, monkeypatch):
+    workdir, results = run
+    measured = []
+    monkeypatch.setattr(evaluation, "measure_volume", lambda volume, *rest: (
+        measured.append(volume.name), measure_volume(volume, *rest))[1])
+    monkeypatch.setattr(scoring, "STATES", 2)
+    thinned = evaluate(load_config(workdir), workdir, tmp_path)
+    assert measured == ["a", "b", "c"]
+    whole, part = results["main"], thinned["main"]
+    assert whole["steps"] == [0, 1, 2] and part["steps"] == [0, 2]
+    assert part["psnr_per_step"] == pytest.approx(whole["psnr_per_step"][::2])
+    assert part["path_distance_per_step"] == pytest.approx(
+        whole["path_distance_per_step"][::2], rel=1e-4)
+    assert part["method"]["psnr"] == pytest.approx(whole["method"]["psnr"])
+    assert part["straightness"] == 1
+
+
+@pytest.fixture
+def shared(tmp_path_factory):
+    """A workdir with random weights shared by its two steps."""
+    workdir = tmp_path_factory.mktemp("shared")
+    experiment = toy.experiment(method={"weights": "shared"}, evaluation=config.evaluation(
+        figures=0, batch_size=3))
+    (workdir / "config.json").write_text(config.to_json(experiment))
+    batch, _ = next(padded_batches(measure_volume(toy.make().test["other"][0], Acquisition()), 1))
+    init = jax.jit(config.make_method(experiment).init)
+    params = noisy(init(jax.random.key(0), batch), 0.3)
+    with closing(Checkpoints(workdir, "psnr", create=True)) as checkpoints:
+        checkpoints.save(1, TrainState(np.int32(1), params, {}, {}), {"psnr": 0.0})
+    return workdir
+
+
+def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
+    """Many steps and adaptive ones solve the same flow, which is that of the training."""
+    found = {}
+    for name, options in {"many": ["steps=50"],
+                          "adaptive": ["steps=5", "solver=adaptive", "tolerance=1e-4"]}.items():
+        asked = cli.override(load_config(shared), [f"--config.method.{o}" for o in options])
+        found[name] = evaluate(asked, shared, tmp_path / name)["main"]
+    assert found["many"]["nfe"] == 50 and found["adaptive"]["nfe"] > 10
+    many, adaptive = (found[name]["psnr_per_step"] for name in ("many", "adaptive"))
+    np.testing.assert_allclose(many[::10], adaptive, atol=0.03)
+    assert abs(adaptive[-1] - adaptive[0]) > 1
+
+
+def test_the_noise_scale_of_the_training_stays_with_other_steps():
+    trained = toy.experiment(method={"weights": "shared", "steps": 4})
+    asked = toy.experiment(method={"weights": "shared", "steps": 9})
+    assert at_test_time(asked, trained).method.sigma == 0.5 and asked.method.sigma is None
+    assert at_test_time(trained, trained).method.sigma is None
+    asked.method.sigma = 0.7
+    assert at_test_time(asked, trained).method.sigma == 0.7
+
+
+def test_a_reconstruction_that_is_not_finite_is_named(shared, tmp_path):
+    asked = cli.override(load_config(shared), ["--config.method.solver=adaptive",
+                                               "--config.method.tolerance=1e-12"])
+    with pytest.raises(InputError, match="of a, b is not finite .* a larger method.tolerance"):
+        evaluate(asked, shared, tmp_path)
+    assert (tmp_path / "reconstructions" / "a.h5").exists()
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def test_evaluation_may_change_the_acquisition(run, tmp_path):

@@ -31,11 +31,11 @@ def test_an_untrained_network_leaves_the_measurement_alone(make_batch, coils):
 
 
 OPTIONS = [{}, {"weights": "shared"}, {"parameterisation": "endpoint"}, {"solver": "heun"},
-           {"solver": "midpoint", "parameterisation": "endpoint"}, {"projection": True},
-           {"timesteps": "learned"}, {"step_sizes": "free"}, {"alpha": 0.7, "sigma": 0.9},
+           {"solver": "ab2", "sigma": 0.8, "parameterisation": "endpoint"}, {"projection": True},
+           {"timesteps": "learned"}, {"step_sizes": "free"}, {"times": (1.0, 0.8, 0.3, 0.0)},
            {"alignment_domain": "kspace", "alignment_average": "integral"}, {"combine": "rss"},
            {"timesteps": "learned", "step_sizes": "free", "w_velocity": 0.0},
-           {"dtype": "bfloat16"}, {"remat": True}]
+           {"dtype": "bfloat16"}, {"remat": True}, {"zero_init": False}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -89,12 +89,31 @@ def test_stacked_weights_that_are_equal_are_shared_ones(make_batch):
 
 def test_free_step_sizes_at_the_derived_values_are_flat(make_batch):
     batch = make_batch()
-    derived, free = flat.make(**SMALL, alpha=0.5), flat.make(**SMALL, alpha=0.5, step_sizes="free")
+    delta = np.diff(flow.time_grid(3))
+    eta, lam = flow.to_unrolled(delta, 3**-0.5)
+    derived = flat.make(**SMALL)
     params = noisy(derived.init(jax.random.key(0), batch), 0.1)
-    eta, lam = flow.to_unrolled(np.diff(flow.time_grid(3, 0.5)), 3**-0.5)
     a = reconstruct(derived, params, batch.measurement)
-    b = reconstruct(free, params | {"eta": eta, "lam": lam}, batch.measurement)
-    np.testing.assert_allclose(a.trajectory, b.trajectory, atol=1e-5)
+    for options, learned in (({"step_sizes": "free"}, {"eta": eta}),
+                             ({"timesteps": "learned"}, {"delta": delta}),
+                             ({"step_sizes": "free", "timesteps": "learned"},
+                              {"eta": eta, "lam": lam})):
+        method = flat.make(**SMALL, **options)
+        start = method.init(jax.random.key(0), batch)
+        assert start.keys() - {"net"} == learned.keys()
+        b = reconstruct(method, params | learned, batch.measurement)
+        np.testing.assert_allclose(a.trajectory, b.trajectory, atol=1e-5)
+
+
+def test_networks_start_at_zero_or_at_random(make_batch):
+    batch = make_batch()
+    zero, random = (flat.make(**SMALL, zero_init=start).init(jax.random.key(0), batch)["net"]
+                    for start in (True, False))
+    last = [params["unet"]["last"]["kernel"] for params in (zero, random)]
+    assert not last[0].any() and last[1].all()
+    for params in (zero, random):
+        params["unet"].pop("last")
+    jax.tree.map(np.testing.assert_array_equal, zero, random)
 
 
 def test_rematerialisation_changes_nothing(make_batch):
@@ -175,6 +194,39 @@ def test_alignment_is_measured_on_the_normalised_path(make_batch):
     assert float(loss) == pytest.approx(float(expected.mean()), rel=1e-4)
 
 
+def test_adaptive_steps_solve_the_flow_of_shared_weights_slice_by_slice(make_batch):
+    """As many small ones do, along the trajectory too, and whatever shares the batch."""
+    batch = make_batch(coils=2)
+    options = SMALL | {"weights": "shared", "sigma": 0.5, "times": (1.0, 0.5, 0.2, 0.0)}
+    adaptive = flat.make(**options, solver="adaptive", tolerance=1e-4)
+    params = noisy(adaptive.init(jax.random.key(0), batch), 0.2)
+    found = reconstruct(adaptive, params, batch.measurement)
+    many = flat.make(**options | {"steps": 100, "times": ()}, solver="rk4")
+    exact = reconstruct(many, params, batch.measurement)
+    np.testing.assert_allclose(found.trajectory, exact.trajectory[np.array([0, 50, 80, 100])],
+                               atol=1e-2)
+    np.testing.assert_allclose(found.times, (1, 0.5, 0.2, 0), rtol=1e-6)
+    np.testing.assert_allclose(found.trajectory[-1], found.kspace, atol=1e-6)
+    assert np.abs(found.kspace - batch.measurement.kspace).max() > 0.2
+    assert found.nfe.shape == (2,) and (found.nfe < exact.nfe).all() and exact.nfe == 400
+    alone = reconstruct(adaptive, params, jax.tree.map(lambda x: x[1:], batch.measurement))
+    assert alone.nfe[0] == found.nfe[1]
+    np.testing.assert_allclose(alone.kspace[0], found.kspace[1], atol=1e-4)
+
+
+def test_weights_serve_other_steps_only_if_they_are_shared(make_batch):
+    batch = make_batch()
+    per_cascade = flat.make(**SMALL)
+    params = per_cascade.init(jax.random.key(0), batch)
+    with pytest.raises(InputError, match="parameters of 3 steps were given for 5 steps"):
+        flat.make(**SMALL | {"steps": 5}).reconstruct(params, None, batch.measurement)
+    with pytest.raises(InputError, match="'adaptive', expected a fixed one unless weights"):
+        flat.make(**SMALL, solver="adaptive")
+    alone = flat.make(**SMALL, solver="adaptive", weights="shared")
+    with pytest.raises(InputError, match="fixed one for training"):
+        alone.loss(alone.init(jax.random.key(0), batch), None, batch)
+
+
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "steps is 0"), ({"alpha": -1.0}, "alpha is -1.0"),
     ({"sigma": 0.0}, "sigma is 0.0"), ({"sigma": 0.3}, "expected below 2"),
@@ -185,6 +237,10 @@ def test_alignment_is_measured_on_the_normalised_path(make_batch):
     ({"combine": "x"}, "sense, rss"), ({"channels": 0}, "channels is 0"),
     ({"w_l1": -1.0}, "w_l1 is -1.0"), ({"pools": -1}, "pools is -1"),
     ({"parameterisation": "endpoint", "solver": "heun"}, "divides by t"),
+    ({"parameterisation": "endpoint", "solver": "adaptive", "weights": "shared"}, "divides by t"),
+    ({"solver": "ab2"}, "expected below 1"), ({"times": (1.0, 0.0)}, "times has 2 entries"),
+    ({"tolerance": 0.0}, "tolerance is 0.0"), ({"time_channels": 1}, "time_channels is 1"),
+    ({"time_channels": -1}, "time_channels is -1"),
     ({"solver": "heun", "step_sizes": "free"}, "euler")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):

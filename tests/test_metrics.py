@@ -248,15 +248,17 @@ def test_straightness():
     states = np.concatenate([line, corner, back, still], axis=1).astype(np.complex64)
     result = metrics.straightness(states)
     assert result.dtype == np.float64
-    np.testing.assert_allclose(result, [1, 5 / 7, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(result[-1], [1, 5 / 7, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(result[:, 1], [1, 1, 5 / 7, 5 / 7, 5 / 7], atol=1e-6)
+    np.testing.assert_allclose(result[:, 2], [1, 1, 0, 1 / 3, 0], atol=1e-6)
     assert (result <= 1).all()
-    np.testing.assert_array_equal(metrics.straightness(states[:1]), np.ones(4))
+    np.testing.assert_array_equal(metrics.straightness(states[:1]), np.ones((1, 4)))
 
 
 def test_straightness_sums_over_all_axes_but_steps_and_batch():
     rng = np.random.default_rng(1)
     states = rng.standard_normal((6, 3, 2, 4, 5)) + 1j * rng.standard_normal((6, 3, 2, 4, 5))
-    result = metrics.straightness(states)
+    result = metrics.straightness(states)[-1]
     moves = np.diff(states, axis=0).reshape(5, 3, -1)
     expected = abs(moves.sum(0)) ** 2
     expected = np.sqrt(expected.sum(-1)) / np.linalg.norm(moves, axis=-1).sum(0)

@@ -28,7 +28,7 @@ def test_files_configs_and_kinds_named_exist():
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
     rows = re.findall(r"^\| (`.*?`) \|", README, re.MULTILINE)
-    table = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    table = {name for row in rows for name in re.findall(r"`(\w+)(?::\w+)?`", row)}
     assert table == {path.stem for path in ROOT.glob("configs/[!_]*.py")}
     assert all(f"`{kind}`" in README for kind in KINDS)
     assert {"icbm", "volume"} <= set(DATASETS) and "flat" in METHODS

@@ -58,6 +58,20 @@ def test_a_result_is_the_end_of_its_trajectory(make_batch, name):
 
 
 @every_method
+def test_a_thinned_trajectory_is_a_part_of_the_whole(make_batch, name):
+    batch = make_batch(coils=2)
+    method, params = trained(name, batch, steps=7, samples=2)
+    whole, part = (reconstruct(method, params, batch.measurement, trajectory=trajectory)
+                   for trajectory in (True, 3))
+    np.testing.assert_array_equal(whole.steps, np.arange(8))
+    np.testing.assert_array_equal(part.steps, [0, 3, 7])
+    np.testing.assert_allclose(part.trajectory, whole.trajectory[part.steps], rtol=1e-4, atol=1e-5)
+    if whole.times is not None:
+        np.testing.assert_array_equal(part.times, whole.times[part.steps])
+    np.testing.assert_allclose(part.image, whole.image, rtol=1e-4, atol=1e-5)
+
+
+@every_method
 def test_reconstruction_commutes_with_scaling_slice_by_slice(make_batch, name):
     batch = make_batch(coils=2)
     method, params = trained(name, batch, samples=3)

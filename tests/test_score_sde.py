@@ -93,7 +93,7 @@ def test_a_step_is_corrector_and_predictor_each_with_the_data_replaced():
         mean = x + (now**2 - after**2) * score(x, t)
         x = consistent(mean + np.sqrt(now**2 - after**2) * second if after else mean)
     found, states = score_sde.sample(score, consistent, start, key, steps=2, sigma_min=0.2,
-                                     sigma_max=2.0, snr=0.16, record=lambda x: x)
+                                     sigma_max=2.0, snr=0.16, trajectory=True)
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(states[0], start)
 

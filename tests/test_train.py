@@ -132,10 +132,10 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
 
     import flatjax.train as module
 
-    def stops_at_3(dataset, acquisition, seed, step, size):
+    def stops_at_3(dataset, acquisition, seed, step, *rows):
         if step == 3:
             raise KeyboardInterrupt
-        return training_batch(dataset, acquisition, seed, step, size)
+        return training_batch(dataset, acquisition, seed, step, *rows)
 
     monkeypatch.setattr(module, "training_batch", stops_at_3)
     with pytest.raises(KeyboardInterrupt):
@@ -189,11 +189,11 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
         checkpoints.save(4, {"x": jnp.zeros(3)}, {"psnr": 1.0})
     checkpoints.close()
     again = Checkpoints(tmp_path, "psnr")
-    assert sorted(int(p.name) for p in again.folder.iterdir()) == [2, 4]
+    assert sorted(int(p.name) for p in again.folder.iterdir()) == [2, 3, 4]
     assert (again.find("best"), again.find("latest"), again.find("2")) == (2, 4, 2)
     np.testing.assert_array_equal(again.restore(2)["x"], 2)
-    with pytest.raises(InputError, match="checkpoint is '3', expected best, latest or .* 2, 4"):
-        again.find("3")
+    with pytest.raises(InputError, match="checkpoint is '1', expected best, latest or .* 2, 3, 4"):
+        again.find("1")
     with pytest.raises(InputError, match="cannot restore step 2"):
         again.restore(2, {"x": jnp.zeros(5), "y": jnp.zeros(2)})
     with pytest.raises(InputError, match="no checkpoint in"):
@@ -222,32 +222,17 @@ def test_fine_tuning_starts_from_another_runs_best_weights(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), start,
                  saved_state(tmp_path / "second")[1]["params"])
     other = toy.experiment(method={"channels": 3}, init_from=str(tmp_path / "first"))
-    with pytest.raises(InputError, match="init_from: the weights in .* are of another model"):
+    with pytest.raises(InputError, match="the weights in .*first are of another model"):
         train(other, tmp_path / "third")
     with pytest.raises(InputError, match="no checkpoint in"):
         train(toy.experiment(init_from=str(tmp_path / "nowhere")), tmp_path / "fourth")
-
-
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_keeps_the_checkpoint(
-        tmp_path, monkeypatch):
-    import flatjax.train as module
-
-    def poisoned(dataset, acquisition, seed, step, size):
-        broken = toy.make(broken=True) if step == 2 else dataset
-        return training_batch(broken, acquisition, seed, step, size)
-
-    monkeypatch.setattr(module, "training_batch", poisoned)
-    with pytest.raises(TrainingError, match="step 3: .*loss.* not finite"):
-        train(toy.experiment(), tmp_path)
-    step, state = saved_state(tmp_path)
-    assert step == 2 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "train.steps is 0"), ({"batch_size": 6}, "not divisible by 4 devices"),
     ({"accumulate": 3}, "take a multiple of 12"), ({"learning_rate": 0.0}, "learning_rate is 0"),
     ({"ema_decay": 1.0}, r"expected in \[0, 1\)"), ({"warmup_steps": 4}, "below train.steps = 4"),
-    ({"best_metric": "loss"}, "expected psnr or ssim")])
+    ({"best_metric": "loss"}, "expected psnr or ssim"), ({"skip_nonfinite": -1}, "expected 0 or")])
 def test_training_that_cannot_run_is_refused_before_it_writes(tmp_path, options, match):
     with pytest.raises(InputError, match=match):
         train(toy.experiment(train=options), tmp_path / "run")

@@ -144,7 +144,8 @@ def test_without_parity_it_is_flats_free_network_without_time(make_batch, coils)
     """Also the composite loss, term by term."""
     batch = make_batch(coils=coils)
     method = varnet.make(**SMALL, parity=False, loss="flat", w_l1=0.7)
-    free = flat.make(**SMALL, time_channels=0, step_sizes="free", w_l1=0.7, w_velocity=0.0)
+    free = flat.make(**SMALL, time_channels=0, timesteps="learned", step_sizes="free", w_l1=0.7,
+                     w_velocity=0.0)
     params = trained(method, batch)
     both = params | {"lam": jnp.ones(3)}
     a, b = (reconstruct(m, p, batch.measurement) for m, p in ((method, params), (free, both)))

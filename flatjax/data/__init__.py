@@ -1,10 +1,15 @@
-"""Data sets. A new one is one file with a `make` that returns a `DataSet`, and one entry here."""
+"""Data sets. A new one is one file with a `make` that returns a `DataSet`, and one entry here.
 
-from flatjax.data import fastmri, icbm, volume
+`CHECKS` are of those whose options have to agree with the rest of a config.
+"""
+
+from flatjax.data import brainweb, fastmri, folder, icbm, mrbrains13, volume
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.data.batches import Acquisition, training_batch
 
-DATASETS = {"fastmri": fastmri.make, "icbm": icbm.make, "volume": volume.make}
+DATASETS = {module.__name__.rpartition(".")[2]: module.make
+            for module in (brainweb, fastmri, folder, icbm, mrbrains13, volume)}
+CHECKS = {"fastmri": fastmri.check_config}
 
-__all__ = ["DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "fastmri", "icbm",
-           "training_batch", "volume"]
+__all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",
+           "fastmri", "folder", "icbm", "mrbrains13", "training_batch", "volume"]

@@ -1,6 +1,6 @@
 """The contract between data sets and the machinery that trains and evaluates on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,26 @@ class Sample(NamedTuple):
     mask: np.ndarray | None = None
 
 
+class Lazy(Sequence):
+    """Samples that are read when they are looked at.
+
+    Attributes:
+        read: the functions that read them.
+    """
+
+    def __init__(self, read: Sequence[Callable[[], Sample]]):
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.read)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read[index]()
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (read() for read in self.read)
+
+
 class Volume(NamedTuple):
     """The slices that are scored as one: metrics are taken per volume.
 
@@ -45,11 +65,16 @@ class DataSet(NamedTuple):
 
     Attributes:
         draw: `(rng, n) -> n` random training samples of one shape; a pure function of `rng`,
-            safe to call from several threads at once.
+            safe to call from several threads at once. Samples that take long to read are best
+            given as `Lazy`: of several processes that train together each reads its own.
         validation: volumes on which checkpoints are chosen.
         test: volumes by name of the test set, the main one first.
+        split: subjects by role, "train", "validation" and "test"; None for a set without subjects.
+        resplit: gives the same data set by another such split.
     """
 
-    draw: Callable[[Generator, int], list[Sample]]
+    draw: Callable[[Generator, int], Sequence[Sample]]
     validation: list[Volume]
     test: dict[str, list[Volume]]
+    split: dict[str, list[str]] | None = None
+    resplit: "Callable[[dict[str, list[str]]], DataSet] | None" = None

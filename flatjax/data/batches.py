@@ -73,13 +73,23 @@ def stack(slices: list[Batch]) -> Batch:
 
 
 def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: int,
-                   size: int) -> Batch:
-    """The training batch of a step: same arguments, same bits, on any machine or thread."""
+                   size: int, rows: range | None = None) -> Batch:
+    """The training batch of a step: same arguments, same bits, on any machine or thread.
+
+    Args:
+        dataset, acquisition: what is drawn and how it is measured.
+        seed, step: that the batch belongs to.
+        size: slices in the whole batch.
+        rows: the part of it that is wanted, None for all; the others are not read unless noise is
+            added, which is drawn for one after the other.
+    """
+    rows = range(size) if rows is None else rows
     rng = np.random.default_rng([seed, step])
     samples = dataset.draw(rng, size)
     mask_seeds = rng.integers(2**32, size=size)
-    return stack([measure(sample, acquisition, int(mask_seed), rng)
-                  for sample, mask_seed in zip(samples, mask_seeds, strict=True)])
+    measured = {index: measure(samples[index], acquisition, int(mask_seeds[index]), rng)
+                for index in (range(rows.stop) if acquisition.noise else rows)}
+    return stack([measured[index] for index in rows])
 
 
 def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:

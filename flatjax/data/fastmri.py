@@ -9,21 +9,24 @@ the rows' axis and phase encoding along the last one, k-space is centred and ort
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
-from flatjax.data.base import DataSet, Sample, Volume
+from flatjax.data.base import DataSet, Lazy, Sample, Volume
 from flatjax.data.fastmri_files import Record, index_folder, read_slices
 from flatjax.errors import InputError
+from flatjax.mri.coil_compression import apply_coils, compression_matrix
 from flatjax.mri.crop import center_crop
+from flatjax.mri.espirit import KERNEL
 from flatjax.mri.forward import COMBINES
-from flatjax.mri.sensitivities import from_calibration
+from flatjax.mri.masks import central
+from flatjax.mri.sensitivities import ESTIMATES, from_columns
 from flatjax.mri.simulate import ifft2c
 
 CHALLENGES = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
@@ -40,6 +43,8 @@ class Use(NamedTuple):
     challenge: str
     combine: str
     calibration: float
+    sensitivities: str
+    virtual_coils: int
     slices: Sequence[int]
     acquisitions: Sequence[str]
     names: Sequence[str]
@@ -60,7 +65,8 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
          train: str = "", validation: str = "", test: str = "",
          acquisition_filter: Sequence[str] = (), volumes: Sequence[str] = (),
          fraction: float = 1.0, validation_fraction: float = 1.0, slices: Sequence[int] = (),
-         calibration: float = 0.04, cache: str = "", skip_bad: bool = False) -> DataSet:
+         calibration: float = 0.04, sensitivities: str = "low_resolution",
+         virtual_coils: int = 0, cache: str = "", skip_bad: bool = False) -> DataSet:
     """The data set of a folder with fastMRI's own subfolders.
 
     The files' size differs: `draw` picks a shape, as often as slices have it, and then slices of
@@ -74,8 +80,8 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
 
     Args:
         path: the folder that holds `singlecoil_train`, `singlecoil_val` and so on.
-        challenge: "singlecoil", with unit maps, or "multicoil", with maps by
-            `mri.sensitivities.from_calibration`.
+        challenge: "singlecoil", with unit maps, or "multicoil", with estimated coil
+            maps.
         combine: the method's, which its target has to match: "sense" for one coil
             (`reconstruction_esc`); for several "rss" (`reconstruction_rss`, by which fastMRI
             scores), or "sense": `|E^H k|` of the full k-space.
@@ -90,6 +96,10 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
             fewer slices are not fastMRI's.
         calibration: part of the columns, central ones, that coil maps are made from: at most the
             `center_fraction` of the masks, for only measured samples may be used.
+        sensitivities: how they are made, "low_resolution" or "espirit", see
+            `mri.sensitivities.from_columns`.
+        virtual_coils: number of coils to compress each slice's to, by principal components of the
+            same columns; 0 leaves them as they are. References of files show all coils.
         cache: folder for the index of each folder of files, by default the one above that.
         skip_bad: leave bad files out, with a warning, instead of refusing the folder.
 
@@ -102,7 +112,7 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
             not of this format, by name, with the field.
     """
     names = [name if name.endswith(".h5") else f"{name}.h5" for name in _names("volumes", volumes)]
-    use = Use(challenge, combine, calibration, slices,
+    use = Use(challenge, combine, calibration, sensitivities, virtual_coils, slices,
               _names("acquisition_filter", acquisition_filter), names, cache, skip_bad)
     _check_options(path, use, fraction=fraction, validation_fraction=validation_fraction)
     folders = _find_folders(Path(path).expanduser(), challenge,
@@ -122,6 +132,27 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
         _make_draw(training, use) if training else _draw_nothing(path, challenge),
         _volumes(_part(scans.get("validation", []), validation_fraction), use),
         {scored: _volumes(scans[scored], use)})
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse a config whose other parts do not suit its section `data`, before any file is read.
+
+    Args:
+        config: with the sections `data`, `method` and `acquisition`.
+
+    Raises:
+        InputError: targets belong to another coil combination than the method's, or coil maps
+            would be made of samples that are not measured.
+    """
+    data, combine = config["data"], config["method"]["combine"]
+    centre = config["acquisition"]["center_fraction"]
+    if data["combine"] != combine:
+        raise InputError(f"data.combine is {data['combine']!r} and method.combine {combine!r}, "
+                         "expected the same: the target is made with it")
+    if data["challenge"] == "multicoil" and data["calibration"] > centre:
+        raise InputError(f"data.calibration is {data['calibration']}, expected at most "
+                         f"acquisition.center_fraction = {centre}: coil maps are made from the "
+                         "fully sampled centre")
 
 
 def crop_shape(record: Record, reference: str) -> tuple[int, int]:
@@ -156,7 +187,8 @@ def _check_options(path: str, use: Use, **fractions: float) -> None:
     if not path:
         raise InputError("the data set fastmri has no path: set data.path to the folder that "
                          "holds singlecoil_train, singlecoil_val and so on")
-    for name, choices in (("challenge", CHALLENGES), ("combine", COMBINES)):
+    for name, choices in (("challenge", CHALLENGES), ("combine", COMBINES),
+                          ("sensitivities", ESTIMATES)):
         if getattr(use, name) not in choices:
             raise InputError(f"{name} is {getattr(use, name)!r}, expected one of "
                              f"{', '.join(choices)}")
@@ -164,6 +196,9 @@ def _check_options(path: str, use: Use, **fractions: float) -> None:
         raise InputError("combine is 'rss', expected 'sense' with challenge 'singlecoil': the "
                          "reconstruction_rss of its files shows all coils, which one coil cannot "
                          "be scored against")
+    if not (isinstance(use.virtual_coils, int) and use.virtual_coils >= 0):
+        raise InputError(f"virtual_coils is {use.virtual_coils!r}, expected a whole number, 0 for "
+                         "all coils as they are")
     for name, value in (fractions | {"calibration": use.calibration}).items():
         if not 0 < value <= 1:
             raise InputError(f"{name} is {value!r}, expected above 0 and at most 1")
@@ -239,6 +274,13 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns for "
                          f"the coil maps, expected from 1 to the {record.centre} that are sampled "
                          "without a gap; change data.calibration")
+    if multicoil and use.sensitivities == "espirit" and columns < KERNEL:
+        raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns, "
+                         f"expected at least {KERNEL} for ESPIRiT; raise data.calibration, or set "
+                         "data.sensitivities=low_resolution")
+    if multicoil and use.virtual_coils > record.kspace[1]:
+        raise InputError(f"kspace has {record.kspace[1]} coils, fewer than virtual_coils = "
+                         f"{use.virtual_coils}; lower data.virtual_coils")
     every = range(record.kspace[0])
     return Scan(file, record, every[slice(*use.slices)] if use.slices else every,
                 crop_shape(record, CHALLENGES[use.challenge]))
@@ -267,9 +309,13 @@ def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], list[S
     def draw(rng: Generator, n: int) -> list[Sample]:
         bucket = buckets[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
         picked = [bucket[i] for i in rng.integers(len(bucket), size=n)]
-        return [_read(scan, [index], use)[0] for scan, index in picked]
+        return Lazy([partial(_read_one, scan, index, use) for scan, index in picked])
 
     return draw
+
+
+def _read_one(scan: Scan, index: int, use: Use) -> Sample:
+    return _read(scan, [index], use)[0]
 
 
 def _draw_nothing(path: str, challenge: str) -> Callable[[Generator, int], list[Sample]]:
@@ -293,7 +339,12 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
     columns = round(scan.record.kspace[-1] * use.calibration)
     samples = []
     for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
-        maps = from_calibration(one.kspace, columns) if multicoil else np.ones_like(one.kspace)
+        if multicoil and use.virtual_coils:
+            centre = one.kspace[..., central(one.kspace.shape[-1], columns)]
+            matrix = compression_matrix(centre, use.virtual_coils)
+            one = one._replace(kspace=apply_coils(matrix, one.kspace))
+        maps = (from_columns(one.kspace, columns, use.sensitivities) if multicoil else
+                np.ones_like(one.kspace))
         if one.reference is not None and not (multicoil and use.combine == "sense"):
             target = center_crop(one.reference, crop)
         elif scan.record.undersampled:

@@ -5,7 +5,8 @@ document type, the only place where entities can be declared, is refused before 
 is expanded or fetched; no tree is built; and its length is bounded.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from flatjax.errors import InputError
@@ -21,6 +22,7 @@ _FIELDS = {
     "centre": ("encodingLimits", "kspace_encoding_step_1", "center"),
     "maximum": ("encodingLimits", "kspace_encoding_step_1", "maximum"),
 }
+_FROM_ZERO = ("centre", "maximum")
 
 
 class Header(NamedTuple):
@@ -50,36 +52,72 @@ def parse(xml: bytes) -> Header:
             these fields or has another thing than a number there. The message does not name the
             file.
     """
-    if len(xml) > MAX_BYTES:
-        raise InputError(f"ismrmrd_header has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
-                         "cannot be a scanner's: download the file again")
-    texts = _texts(xml)
-    values = {name: _number(name, texts.get(name)) for name in _FIELDS}
+    found = texts(xml, {name: _ENCODING + path for name, path in _FIELDS.items()})
+    values = {name: number(found.get(name), _ENCODING + path, 0 if name in _FROM_ZERO else 1)
+              for name, path in _FIELDS.items()}
     left = values["encoded_y"] // 2 - values["centre"]
     return Header((left, left + values["maximum"] + 1), (values["recon_x"], values["recon_y"]))
 
 
-def _texts(xml: bytes) -> dict[str, str]:
-    """The text of every field that the first encoding has."""
-    names = {tuple(f"{NAMESPACE} {tag}" for tag in _ENCODING + path): name
-             for name, path in _FIELDS.items()}
+def spacing(xml: bytes) -> tuple[float, float, float] | None:
+    """Size in mm of the voxels of images `[slice, y, x]` along `(x, y, slice)`.
+
+    Their rows run along the readout and their columns along phase encoding.
+
+    Returns:
+        the encoded field of view over the encoded matrix, and its depth; None where the header
+        does not tell.
+
+    Raises:
+        InputError: as `parse` says.
+    """
+    space = (*_ENCODING, "encodedSpace")
+    found = texts(xml, {(kind, axis): (*space, kind, axis)
+                        for kind in ("matrixSize", "fieldOfView_mm") for axis in "xyz"})
+    try:
+        size = {axis: float(found["fieldOfView_mm", axis]) / int(found["matrixSize", axis])
+                for axis in "yxz"}
+    except (KeyError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return tuple(size.values()) if all(0 < one < 1e5 for one in size.values()) else None
+
+
+def texts(xml: bytes, fields: Mapping[Any, tuple[str, ...]]) -> dict[Any, str]:
+    """The text of some fields, of the first encoding where there are several.
+
+    Args:
+        xml: the header.
+        fields: the path of each, as `("ismrmrdHeader", "encoding", "trajectory")`.
+
+    Returns:
+        the text of each field that there is.
+
+    Raises:
+        InputError: as `parse` says.
+    """
+    if len(xml) > MAX_BYTES:
+        raise InputError(f"ismrmrd_header has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
+                         "cannot be a scanner's: download the file again")
+    names = {tuple(f"{NAMESPACE} {tag}" for tag in path): name for name, path in fields.items()}
     encoding = tuple(f"{NAMESPACE} {tag}" for tag in _ENCODING)
     depth = max(map(len, names))
     path: list[str] = []
-    texts: dict[str, str] = {}
+    found: dict[Any, str] = {}
     ended = False
 
-    def field() -> str | None:
-        return None if ended or len(path) != depth else names.get(tuple(path))
+    def field() -> Any:
+        if len(path) > depth or (ended and tuple(path[:len(encoding)]) == encoding):
+            return None
+        return names.get(tuple(path))
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         path.append(tag)
         if field():
-            texts.setdefault(field(), "")
+            found.setdefault(field(), "")
 
     def data(text: str) -> None:
         if field():
-            texts[field()] += text
+            found[field()] += text
 
     def end(tag: str) -> None:
         nonlocal ended
@@ -98,7 +136,7 @@ def _texts(xml: bytes) -> dict[str, str]:
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise InputError(f"ismrmrd_header is not well-formed XML ({error}); download the file "
                          "again") from error
-    return texts
+    return found
 
 
 def _refuse_doctype(*declaration: object) -> None:
@@ -107,13 +145,17 @@ def _refuse_doctype(*declaration: object) -> None:
                      "trust this file, download it again from where it is published")
 
 
-def _number(name: str, text: str | None) -> int:
-    where = "/".join(_ENCODING + _FIELDS[name])
+def number(text: str | None, path: tuple[str, ...], least: int) -> int:
+    """A field of `texts` as a whole number, at least `least`.
+
+    Raises:
+        InputError: it is missing or something else; the message names its path.
+    """
+    where = "/".join(path)
     if text is None:
         raise InputError(f"ismrmrd_header has no {where} in the namespace {NAMESPACE}; expected "
                          "an ISMRMRD header as fastMRI writes it")
     digits = text.strip()
-    least = 0 if name in ("centre", "maximum") else 1
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 5
             and least <= int(digits) <= _LARGEST):
         raise InputError(f"ismrmrd_header has {digits[:20]!r} at {where}, expected a whole number "

@@ -37,6 +37,7 @@ from flatjax.errors import InputError
 from flatjax.mri.simulate import birdcage_maps, image_phase, smooth_field, spin_echo
 
 FOV_MM = 233.0
+FOV_RANGE_MM = (100.0, 500.0)
 FIRST_SLICE, LAST_SLICE = 24, 143  # of the template, 1 mm each: cerebellum to vertex
 SEED = 152  # of everything in the fixed volumes, whatever the training seed
 CRISPNESS = 3.0  # of the fixed volumes
@@ -83,8 +84,8 @@ class Anatomy(NamedTuple):
 
 
 def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
-         coils: int = 1) -> DataSet:
-    """The data set: axial slices of a 233 mm field of view, magnitude at most 1.
+         coils: int = 1, fov: tuple[float, float] = (FOV_MM, FOV_MM)) -> DataSet:
+    """The data set: axial slices, magnitude at most 1, evaluated in a 233 mm field of view.
 
     Training slices have maximum 1 each. `validation` and `test["held_out"]` are slabs of the
     template, `GAP_MM` away from each other and from what is trained on, one volume per contrast
@@ -95,18 +96,22 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
         contrasts: which of `CONTRASTS`.
         matrix: pixels along each side; samples are `[coils, matrix, matrix]`.
         coils: simulated birdcage coils.
+        fov: least and largest field of view in mm of training slices, each of which draws its
+            own; a range makes a model for scans of other resolutions and croppings.
 
     Raises:
-        InputError: unknown contrast, matrix or coils out of range, or nilearn is not installed.
+        InputError: unknown contrast, matrix, coils or fov out of range, or nilearn is not
+            installed.
     """
     _check_contrasts(contrasts)
+    _check_fov(fov)
     check_grid(matrix, coils)
     template = load_template()
     split = region_split()
     anatomy = build_anatomy(template, split.train, matrix)
 
     def draw(rng: Generator, n: int) -> list[Sample]:
-        return [_draw_sample(anatomy, contrasts, coils, rng) for _ in range(n)]
+        return [_draw_sample(anatomy, contrasts, coils, fov, rng) for _ in range(n)]
 
     def volumes(region: str, seed: int) -> list:
         indices = getattr(split, region)
@@ -127,6 +132,13 @@ def _check_contrasts(contrasts: Sequence[str]) -> None:
     for name in contrasts:
         if name not in CONTRASTS:
             raise InputError(f"contrast {name!r} is not known, expected some of {known}")
+
+
+def _check_fov(fov: Sequence[float]) -> None:
+    if (isinstance(fov, str) or len(fov) != 2
+            or not FOV_RANGE_MM[0] <= fov[0] <= fov[1] <= FOV_RANGE_MM[1]):
+        raise InputError(f"fov is {fov!r}, expected the least and the largest field of view in mm, "
+                         f"between {FOV_RANGE_MM[0]:g} and {FOV_RANGE_MM[1]:g}")
 
 
 def region_split() -> Split:
@@ -252,21 +264,22 @@ def _fixed_slices(template: dict[str, np.ndarray], indices: np.ndarray, contrast
 
 
 def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
-                 rng: Generator) -> Sample:
+                 fov: tuple[float, float], rng: Generator) -> Sample:
     shape = anatomy.gm.shape[1:]
     protocol = CONTRASTS[contrasts[rng.integers(len(contrasts))]]
     tissues = TISSUES * np.exp(TISSUE_SPREAD * rng.standard_normal(TISSUES.shape))
     signal = spin_echo(tissues, rng.uniform(*protocol.tr_range), rng.uniform(*protocol.te_range))
     index = rng.integers(len(anatomy.gm))
+    width = fov[0] if fov[0] == fov[1] else rng.uniform(*fov)
     # beyond the field of view there is air, far from the head
     plane = Anatomy(*deform([planes[index] for planes in anatomy], (0, 0, 0, 0, FOV_MM),
-                            FOV_MM / shape[0], rng))
+                            FOV_MM / shape[0], rng, FOV_MM / width))
     image, background = render(plane, signal[:3], rng.uniform(1, 6), rng.uniform(0.1, 0.6),
                                rng.uniform(-0.5, 1.5))
     image *= 1 + 0.04 * rng.random() * smooth_field(rng, shape, rng.uniform(0.008, 0.03))
     if rng.random() < 0.6:
-        image += background * _head(plane.outside, signal, rng)
-    image *= _spots(shape, rng)
+        image += background * _head(plane.outside, signal, width, rng)
+    image *= _spots(shape, width, rng)
     image = ndimage.gaussian_filter(image, rng.uniform(0.35, 0.65), truncate=3)
     image *= np.exp(rng.uniform(0, 0.25) * smooth_field(rng, shape, 0.6))
     image = np.maximum(image, 0) / image.max()
@@ -275,24 +288,24 @@ def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
     return make_sample(image, phase, maps)
 
 
-def _head(outside: np.ndarray, signal: np.ndarray, rng: Generator) -> np.ndarray:
+def _head(outside: np.ndarray, signal: np.ndarray, fov: float, rng: Generator) -> np.ndarray:
     """Fluid, skull and scalp around the brain, by distance from it; `[y, x]` float32."""
     csf, grey, fat = signal[0], signal[1], signal[3]
     layers = np.cumsum(rng.uniform((0, 2, 0, 2, 1, 2), (4, 4, 3, 3, 2, 7)))
     bone = 0.05 * fat
     marrow, skin, scalp = rng.uniform(0.2, 0.9) * fat, 0.8 * grey, rng.uniform(0.4, 1.0) * fat
     levels = (rng.uniform(0, 1) * csf, bone, marrow, bone, skin, scalp, 0)
-    edge = 0.5 * FOV_MM / outside.shape[0]
+    edge = 0.5 * fov / outside.shape[0]
     at = np.ravel([(layer - edge, layer + edge) for layer in layers])
     values = np.ravel([(a, b) for a, b in zip(levels[:-1], levels[1:], strict=True)])
     wavy = outside + rng.uniform(0, 1.5) * smooth_field(rng, outside.shape, 0.12)
     return np.interp(wavy, np.maximum.accumulate(at), values).astype(np.float32)
 
 
-def _spots(shape: tuple[int, int], rng: Generator) -> np.ndarray:
+def _spots(shape: tuple[int, int], fov: float, rng: Generator) -> np.ndarray:
     """Factors `[y, x]` float32 of up to six small bright or dark spots: lesions, vessels."""
     factors = np.ones(shape, np.float32)
-    y, x = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * FOV_MM / n for n in shape)
+    y, x = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * fov / n for n in shape)
     for _ in range(rng.integers(7)):
         size, strength = np.exp(rng.uniform(0, np.log(8), 2)), rng.uniform(-0.9, 1.0)
         rows, columns = (np.exp(-((u - rng.uniform(-75, 75)) / width) ** 2)

@@ -23,6 +23,8 @@ ORIENTATIONS = ("axial", "coronal", "sagittal")
 GAP_MM = 5.0
 TEST_SHARE = 2 / 15
 VALIDATION_SHARE = 1 / 15
+TISSUE_LEVEL = 0.1  # of the bright voxels: what counts as tissue
+TISSUE_SHARE = 0.1  # of the area in the fullest slice: how much makes a slice worth using
 IMAGE_PHASE = 0.5  # rad in rms, of every simulated image that is evaluated
 
 
@@ -144,7 +146,46 @@ def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> S
     return Sample(fft2c(maps * (magnitude * phase)), maps, magnitude)
 
 
-def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int, seed: int) -> Volume:
+def usable_slices(slices: np.ndarray, spacing: tuple[float, float, float],
+                  matrix: int) -> np.ndarray:
+    """The slices with enough tissue, scaled to maximum 1.
+
+    Args:
+        slices: `[slice, row, column]`, not negative.
+        spacing: in mm.
+        matrix: pixels along each side of a square field of view as wide as the longer side of a
+            slice; 0 for the slices' own grid.
+
+    Returns:
+        `[slice, y, x]` float32.
+    """
+    tissue = slices > TISSUE_LEVEL * np.percentile(slices[slices > 0], 99)
+    areas = tissue.sum(axis=(1, 2))
+    images = slices[areas >= TISSUE_SHARE * areas.max()]
+    if matrix:
+        fov = max(n * step for n, step in zip(images.shape[1:], spacing[1:], strict=True))
+        images = np.clip(resample(images, spacing[1:], fov, matrix), 0, None)
+    return images / images.max()
+
+
+def draw_sample(image: np.ndarray, coils: int, mirrored: bool, rng: Generator) -> Sample:
+    """A training sample of an image, with a random smooth phase and coils turned at random.
+
+    Args:
+        image: magnitude `[y, x]` float32.
+        coils: number of birdcage coils.
+        mirrored: whether every second sample is mirrored left to right.
+        rng: numpy generator.
+    """
+    if mirrored and rng.random() < 0.5:
+        image = image[:, ::-1]
+    phase = image_phase(rng, image.shape, rng.uniform(0.1, 1.0))
+    maps = birdcage_maps(coils, image.shape, rotation=rng.uniform(0, 2 * np.pi))
+    return make_sample(image, phase, maps)
+
+
+def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
+                 seed: int | Sequence[int]) -> Volume:
     """A volume for evaluation, the same whenever it is loaded.
 
     Args:
@@ -182,7 +223,7 @@ def load_head(name: str, fov: float, matrix: int) -> np.ndarray:
 
 
 def deform(planes: Sequence[np.ndarray], beyond: Sequence[float], pixel: float,
-           rng: Generator) -> list[np.ndarray]:
+           rng: Generator, zoom: float = 1.0) -> list[np.ndarray]:
     """Turn, scale, shift, mirror and bend images of one slice at random, within its plane.
 
     Args:
@@ -190,13 +231,14 @@ def deform(planes: Sequence[np.ndarray], beyond: Sequence[float], pixel: float,
         beyond: what each is outside its field of view.
         pixel: size in mm.
         rng: numpy generator.
+        zoom: how much larger everything comes out, as in a field of view so much smaller.
 
     Returns:
         as `planes`, interpolated linearly.
     """
     shape = planes[0].shape
     angle = np.deg2rad(rng.uniform(-15, 15))
-    scale = rng.uniform(0.8, 1.05) * np.exp(0.03 * rng.standard_normal(2))
+    scale = zoom * rng.uniform(0.8, 1.05) * np.exp(0.03 * rng.standard_normal(2))
     mirror = rng.choice([-1, 1])
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     centre = (np.array(shape) - 1) / 2

@@ -1,8 +1,10 @@
 """Mathematics of the flow: path, timesteps, solvers. Knows nothing of networks or data."""
 
+from flatjax.flow.adaptive import integrate_adaptive
 from flatjax.flow.path import interpolate, velocity
 from flatjax.flow.schedule import check_stable, time_grid, to_flow, to_unrolled
-from flatjax.flow.solvers import SOLVERS, Tableau, integrate, solver, step
+from flatjax.flow.solvers import SOLVERS, Solver, Tableau, integrate, runge_kutta, solver
 
-__all__ = ["SOLVERS", "Tableau", "check_stable", "integrate", "interpolate", "solver", "step",
-           "time_grid", "to_flow", "to_unrolled", "velocity"]
+__all__ = ["SOLVERS", "Solver", "Tableau", "check_stable", "integrate", "integrate_adaptive",
+           "interpolate", "runge_kutta", "solver", "time_grid", "to_flow", "to_unrolled",
+           "velocity"]

@@ -16,11 +16,10 @@ formulas are those for real numbers: -n / sigma is the score of x_t given x_0.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
@@ -28,7 +27,6 @@ from flatjax.errors import InputError
 # A state and the time of its noise level, a scalar, to what a network predicts from them.
 Predict = Callable[[Array, Array], Array]
 Draw = Callable[[Array], Array]
-Record = Callable[[Array], Array]
 
 
 def cosine_alpha_bar(total: int = 1000, offset: float = 0.008,
@@ -154,27 +152,3 @@ def posterior_coefficients(alpha_bar: np.ndarray, reached: np.ndarray,
     variance = eta**2 * (1 - reached) / (1 - alpha_bar) * (1 - alpha_bar / reached)
     kept = np.sqrt(np.maximum(1 - reached - variance, 0) / (1 - alpha_bar))
     return np.sqrt(reached) - kept * np.sqrt(alpha_bar), kept, np.sqrt(variance)
-
-
-def walk(advance: Callable[[Array, Any], Array], start: Array, xs: Any,
-         record: Record | None = None) -> tuple[Array, Array | None]:
-    """A sampler's steps as one `lax.scan`.
-
-    Args:
-        advance: `(state, xs_j) -> state`.
-        start: first state.
-        xs: pytree of arrays with a leading axis of steps.
-        record: what to keep of every state, or None to keep nothing.
-
-    Returns:
-        `(final, records)`: the last state, and `[steps + 1, ...]` records, the first being that
-        of the start, or None.
-    """
-    def body(state: Array, x: Any) -> tuple[Array, Array | None]:
-        state = advance(state, x)
-        return state, None if record is None else record(state)
-
-    final, records = lax.scan(body, start, xs)
-    if record is None:
-        return final, None
-    return final, jnp.concatenate([record(start)[None], records])

@@ -8,6 +8,8 @@ also one first-order unrolled update `k - eta M (k - y) + lam G(k)`. They are th
 which is Theorem 1 of Qi et al. (arXiv 2512.03020) and holds step by step.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,8 +17,10 @@ from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
 
+_ROUNDING = 1e-4  # timesteps are differences of float32 times, and must not decide at the bound
 
-def time_grid(steps: int, alpha: float = 0.0) -> np.ndarray:
+
+def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np.ndarray:
     """Times `1 = t_0 > t_1 > ... > t_K = 0`, with `t_j = (1 - j/K)^(1 + alpha)`.
 
     `alpha = 0` is uniform; `alpha > 0` takes large steps first and small ones near t = 0;
@@ -25,19 +29,30 @@ def time_grid(steps: int, alpha: float = 0.0) -> np.ndarray:
     Args:
         steps: K, number of steps, at least 1.
         alpha: exponent of the family, above -1.
+        times: the K + 1 times themselves, in place of the family's; empty for those.
 
     Returns:
         `[K + 1]` float64.
 
     Raises:
-        InputError: if `steps < 1` or `alpha <= -1`.
+        InputError: if `steps < 1` or `alpha <= -1`, or for times that are not K + 1 or do not
+            fall from 1 to 0.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, expected at least 1: a flow needs a step")
     if not alpha > -1:
         raise InputError(f"alpha is {alpha}, expected above -1: at -1 and below the times "
                          "do not fall from 1 to 0; use 0 for uniform steps")
-    return (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
+    if not len(times):
+        return (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
+    given = np.asarray(times, np.float64)
+    if len(given) != steps + 1:
+        raise InputError(f"times has {len(given)} entries, expected steps + 1 = {steps + 1}: "
+                         f"set steps to {len(given) - 1}, or give the times of {steps} steps")
+    if not (given[0] == 1 and given[-1] == 0 and (np.diff(given) < 0).all()):
+        raise InputError(f"times is {tuple(given.tolist())}, expected to fall from 1 to 0, each "
+                         "below the one before")
+    return given
 
 
 def to_unrolled(delta: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
@@ -56,10 +71,16 @@ def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
     return -lam, jnp.sqrt(lam / eta)
 
 
-def check_stable(delta: ArrayLike, sigma: float) -> None:
-    """Refuse timesteps at which explicit Euler amplifies the measurement residual.
+def check_stable(delta: ArrayLike, sigma: float, bound: float = 2.0) -> None:
+    """Refuse timesteps at which a solver amplifies the measurement residual.
 
-    Each step multiplies it by `1 + delta / sigma^2`, so `max |delta| / sigma^2 < 2` is needed.
+    Each step of Euler's multiplies it by `1 + delta / sigma^2`, so `max |delta| / sigma^2 < 2` is
+    needed; other solvers have other bounds. At the bound itself the residual does not decay.
+
+    Args:
+        delta: timesteps `[K]`.
+        sigma: measurement-noise scale of the likelihood.
+        bound: `Solver.stability`.
 
     Raises:
         InputError: if `sigma <= 0` or the bound is broken, with the numbers.
@@ -68,8 +89,8 @@ def check_stable(delta: ArrayLike, sigma: float) -> None:
         raise InputError(f"sigma is {sigma}, expected above 0: it is the scale of the "
                          "measurement noise in the likelihood")
     largest = float(np.max(np.abs(np.asarray(delta))))
-    if not largest / sigma**2 < 2:
+    if not largest / sigma**2 < bound * (1 - _ROUNDING):
         raise InputError(
             f"the largest timestep {largest:.4g} at sigma = {sigma:.4g} gives "
-            f"|delta| / sigma^2 = {largest / sigma**2:.4g}, expected below 2: explicit Euler "
-            f"would diverge; take more steps or sigma > {np.sqrt(largest / 2):.4g}")
+            f"|delta| / sigma^2 = {largest / sigma**2:.4g}, expected below {bound:g}: the solver "
+            f"would diverge; take more steps or sigma > {np.sqrt(largest / bound):.4g}")

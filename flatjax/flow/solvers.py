@@ -1,21 +1,47 @@
-"""Explicit Runge-Kutta solvers for the flow's ODE.
+"""Explicit solvers on a fixed grid of times: Runge-Kutta and Adams-Bashforth.
 
-A solver is a Butcher tableau; a new one is one more entry of `SOLVERS`. States are arrays or
-pytrees of arrays, real or complex.
+A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
+that remembers earlier steps is a `Solver` with a memory. States are arrays or pytrees of arrays,
+real or complex. For steps chosen by their error see `flow.adaptive`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
+from flatjax.flow.walk import Record, State, itself, walk
 
-State = Any
+Memory = Any
 VectorField = Callable[[State, Array, Any], State]
+
+
+class Solver(NamedTuple):
+    """A method for steps of given lengths.
+
+    Attributes:
+        order: of convergence.
+        nodes: where in a step the field is evaluated, as fractions of it: one evaluation each.
+        stability: z up to which `y' = -y` with steps of length z does not grow.
+        start: `(state, delta) -> memory` before the first step, whose length is delta.
+        advance: `(field, state, memory, t, delta, args) -> (state, memory)`, the state at
+            `t + delta`. delta is negative where time runs from 1 to 0; it is a scalar, as t is.
+    """
+
+    order: int
+    nodes: tuple[float, ...]
+    stability: float
+    start: Callable[[State, Array], Memory]
+    advance: Callable[..., tuple[State, Memory]]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the field per step."""
+        return len(self.nodes)
 
 
 class Tableau(NamedTuple):
@@ -25,31 +51,90 @@ class Tableau(NamedTuple):
         a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`.
         b: weights of the stages in the step.
         c: stage times as fractions of the step.
-        order: of convergence.
     """
 
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
     c: tuple[float, ...]
-    order: int
-
-    @property
-    def stages(self) -> int:
-        """Evaluations of the vector field per step."""
-        return len(self.b)
 
 
-SOLVERS: dict[str, Tableau] = {
-    "euler": Tableau(a=((),), b=(1.0,), c=(0.0,), order=1),
-    "midpoint": Tableau(a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5), order=2),
-    "heun": Tableau(a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0), order=2),
-    "rk4": Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-                   b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0), order=4),
+def moved(state: State, slopes: Sequence[State], weights: Sequence[float],
+          delta: ArrayLike) -> State:
+    """`state + delta sum_i weights_i slopes_i`; delta is one number, or one per batch element."""
+    def leaf(value: Array, *own: Array) -> Array:
+        step = jnp.reshape(delta, jnp.shape(delta) + (1,) * (jnp.ndim(value) - jnp.ndim(delta)))
+        for weight, slope in zip(weights, own, strict=True):
+            if weight:
+                value = value + (weight * step) * slope
+        return value
+
+    return jax.tree.map(leaf, state, *slopes)
+
+
+def stages(tableau: Tableau, field: VectorField, state: State, t: ArrayLike, delta: ArrayLike,
+           args: Any, first: State | None = None) -> list[State]:
+    """The slopes of a Runge-Kutta step; `first`, if it is known already, is not evaluated."""
+    slopes = [field(state, t, args) if first is None else first]
+    for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
+        slopes.append(field(moved(state, slopes, row, delta), t + fraction * delta, args))
+    return slopes
+
+
+def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
+    """The `Solver` of a tableau; it has no memory."""
+    def advance(field: VectorField, state: State, memory: Memory, t: ArrayLike, delta: ArrayLike,
+                args: Any = None) -> tuple[State, Memory]:
+        slopes = stages(tableau, field, state, t, delta, args)
+        return moved(state, slopes, tableau.b, delta), memory
+
+    return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
+
+
+def adams_bashforth_2() -> Solver:
+    """Two-step Adams-Bashforth for steps of any lengths, one evaluation each.
+
+    With the ratio r of this step's length to the one before, the step weighs the slopes here and
+    there by 1 + r/2 and -r/2 (Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations
+    I", sec. III.5). Its memory is that slope and that length; the length before the first step is
+    infinite, which makes the first step one of Euler's.
+    """
+    def start(state: State, delta: Array) -> Memory:
+        return jax.tree.map(jnp.zeros_like, state), jnp.full_like(delta, jnp.inf)
+
+    def advance(field: VectorField, state: State, memory: Memory, t: ArrayLike, delta: ArrayLike,
+                args: Any = None) -> tuple[State, Memory]:
+        before, length = memory
+        half = delta / length / 2
+        slope = jax.tree.map(lambda k, s: jnp.asarray(k, s.dtype), field(state, t, args), before)
+        reached = jax.tree.map(lambda s, k, b: s + delta * ((1 + half) * k - half * b),
+                               state, slope, before)
+        return reached, (slope, jnp.asarray(delta, length.dtype))
+
+    return Solver(order=2, nodes=(0.0,), stability=1.0, start=start, advance=advance)
+
+
+# The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
+BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9),
+                           c=(0.0, 0.5, 0.75))
+
+SOLVERS: dict[str, Solver] = {
+    "euler": runge_kutta(Tableau(a=((),), b=(1.0,), c=(0.0,)), order=1, stability=2.0),
+    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5)),
+                            order=2, stability=2.0),
+    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0)),
+                        order=2, stability=2.0),
+    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75), c=(0.0, 2 / 3)),
+                           order=2, stability=2.0),
+    "ab2": adams_bashforth_2(),
+    "bs3": runge_kutta(BOGACKI_SHAMPINE, order=3, stability=2.512),
+    "rk4": runge_kutta(Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0)),
+                       order=4, stability=2.785),
 }
 
 
-def solver(name: str) -> Tableau:
-    """The tableau of that name.
+def solver(name: str) -> Solver:
+    """The solver of that name.
 
     Raises:
         InputError: if there is none.
@@ -59,64 +144,45 @@ def solver(name: str) -> Tableau:
     return SOLVERS[name]
 
 
-def _add(state: State, increments: list[tuple[Array, State]]) -> State:
-    for weight, increment in increments:
-        state = jax.tree.map(lambda s, k, w=weight: s + w * k, state, increment)
-    return state
-
-
-def step(tableau: Tableau, field: VectorField, state: State, t: ArrayLike, delta: ArrayLike,
-         args: Any = None) -> State:
-    """One step of length `delta` from `state` at time `t`.
-
-    Args:
-        tableau: the method.
-        field: `f(state, t, args) -> d state / d t`.
-        state: pytree of arrays.
-        t: time at the start of the step.
-        delta: signed length of the step; negative, since the flow runs from t = 1 to 0.
-        args: handed to `field`.
-
-    Returns:
-        the state at `t + delta`.
-    """
-    slopes: list[State] = []
-    for row, fraction in zip(tableau.a, tableau.c, strict=True):
-        inner = [(a * delta, k) for a, k in zip(row, slopes, strict=True) if a]
-        slopes.append(field(_add(state, inner), t + fraction * delta, args))
-    return _add(state, [(b * delta, k) for b, k in zip(tableau.b, slopes, strict=True) if b])
-
-
-def integrate(field: VectorField, state: State, times: ArrayLike, *, tableau: Tableau,
-              args: Any = None, trajectory: bool = False,
-              remat: bool = False) -> tuple[State, State | None]:
+def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,
+              args: Any = None, trajectory: bool | int = False, record: Record = itself,
+              remat: bool = False) -> tuple[State, Any]:
     """Integrate along a grid of times: one `lax.scan` over the steps.
 
     Args:
         field: `f(state, t, args_j) -> d state / d t`, where `args_j` is step j's slice of `args`.
         state: pytree of arrays at `times[0]`.
         times: `[K + 1]`, monotone.
-        tableau: from `solver`.
+        solver: from `SOLVERS`.
         args: pytree whose leaves have a leading axis of K, one slice per step: per-cascade
             weights, for one. Anything common to all steps belongs in the closure of `field`.
-        trajectory: also return every state.
+        trajectory: which states are also returned, see `walk.kept`.
+        record: what is returned of them.
         remat: recompute a step in the backward pass rather than keep its activations, so that
             the memory of a gradient hardly grows with K.
 
     Returns:
-        `(final, states)`: the state at `times[-1]`, and with `trajectory` the stacked states
-        `[K + 1, ...]`, the first being the start; otherwise None.
+        `(final, states)`: the state at `times[-1]`, and with `trajectory` the stacked records
+        `[kept, ...]`, the first being that of the start; otherwise None.
+
+    Raises:
+        InputError: if `args` are those of another number of steps.
     """
     times = jnp.asarray(times)
+    delta = jnp.diff(times)
+    for leaf in jax.tree.leaves(args):
+        if jnp.shape(leaf)[:1] != delta.shape:
+            raise InputError(
+                f"parameters of {(*jnp.shape(leaf), 1)[0]} steps were given for {delta.size} "
+                "steps, expected as many: weights, timesteps or step sizes that were learned one "
+                "per step serve no other number of steps; shared weights on a schedule serve any")
 
-    def body(carry: State, xs: tuple[Array, Array, Any]) -> tuple[State, State | None]:
-        t, delta, slice_ = xs
-        reached = step(tableau, field, carry, t, delta, slice_)
-        return reached, reached if trajectory else None
+    def advance(carry: tuple[State, Memory],
+                x: tuple[Array, Array, Any]) -> tuple[State, Memory]:
+        t, length, slice_ = x
+        return solver.advance(field, *carry, t, length, slice_)
 
-    if remat:
-        body = jax.checkpoint(body, prevent_cse=False)
-    final, states = lax.scan(body, state, (times[:-1], jnp.diff(times), args))
-    if trajectory:
-        states = jax.tree.map(lambda s, first: jnp.concatenate([first[None], s]), states, state)
-    return final, states
+    (final, _), records = walk(
+        advance, (state, solver.start(state, delta[0])), (times[:-1], delta, args),
+        trajectory=trajectory, record=lambda carry: record(carry[0]), remat=remat)
+    return final, records

@@ -1,6 +1,7 @@
 """Reconstruction methods. A new one is one file with a `make` and one entry here."""
 
 from flatjax.methods import (
+    compressed_sensing,
     dds,
     flat,
     flow_matching,
@@ -11,9 +12,10 @@ from flatjax.methods import (
     varnet,
     zero_filled,
 )
-from flatjax.methods.base import Method, Reconstruction
+from flatjax.methods.base import Method, Params, Reconstruction
 
 METHODS = {
+    "compressed_sensing": compressed_sensing.make,
     "dds": dds.make,
     "flat": flat.make,
     "flow_matching": flow_matching.make,
@@ -25,5 +27,6 @@ METHODS = {
     "zero_filled": zero_filled.make,
 }
 
-__all__ = ["METHODS", "Method", "Reconstruction", "dds", "flat", "flow_matching", "mc_ddpm",
-           "modl", "score_sde", "unet", "varnet", "zero_filled"]
+__all__ = ["METHODS", "Method", "Params", "Reconstruction", "compressed_sensing", "dds",
+           "flat", "flow_matching", "mc_ddpm", "modl", "score_sde", "unet", "varnet",
+           "zero_filled"]

@@ -16,21 +16,24 @@ class Reconstruction(NamedTuple):
     Attributes:
         image: magnitude `[batch, y, x]` float32, coils combined as the target's are.
         kspace: `[batch, coil, ky, kx]` complex64; `mri.reduce` gives the complex image.
-        trajectory: every state in order, `[steps + 1, batch, coil, ky, kx]` complex64, the
-            first being the start; None unless asked for.
-        times: the flow times of the trajectory's states, `[steps + 1]` float32, where the
-            method has such a time; None otherwise.
-        nfe: network evaluations spent on each slice.
+        trajectory: the states asked for in order, `[kept, batch, coil, ky, kx]` complex64, the
+            first being the start and the last the result; None unless asked for.
+        times: the flow times of the trajectory's states, `[kept]` float32, where the method has
+            such a time; None otherwise.
+        nfe: network evaluations spent on each slice: one number, or `[batch]` int32 where the data
+            decide them, as with adaptive steps.
         std: standard deviation of the magnitude over posterior samples `[batch, y, x]` float32,
             an uncertainty map; None for a method or config that draws fewer than two.
+        steps: how many steps were taken to each state of the trajectory, `[kept]`; None without.
     """
 
     image: Array
     kspace: Array
     trajectory: Array | None
     times: Array | None
-    nfe: int
+    nfe: int | Array
     std: Array | None = None
+    steps: Array | None = None
 
 
 class Method(NamedTuple):
@@ -40,9 +43,15 @@ class Method(NamedTuple):
         init: `(rng, batch) -> params`.
         loss: `(params, rng, batch) -> (scalar, {name: scalar})`, the loss and its terms.
         reconstruct: `(params, rng, measurement, *, trajectory=False) -> Reconstruction`;
-            `trajectory` is static under `jax.jit`.
+            `trajectory` is static under `jax.jit`: True to get every state, or a number to get
+            at most so many, evenly spread from the first to the last, so that a thousand steps
+            fit in memory.
+        log_density: `(params, rng, measurement, kspace, *, probes=1) -> [batch]` float32, an
+            estimate of `log p(kspace | measurement)` in nats, for a method whose results have a
+            density that it can tell; None for others.
     """
 
     init: Callable[[Array, Batch], Params]
     loss: Callable[[Params, Array, Batch], tuple[Array, dict[str, Array]]]
     reconstruct: Callable[..., Reconstruction]
+    log_density: Callable[..., Array] | None = None

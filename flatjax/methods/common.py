@@ -5,26 +5,38 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from flatjax import losses
 from flatjax.errors import InputError
+from flatjax.flow.adaptive import integrate_adaptive
+from flatjax.flow.solvers import SOLVERS, VectorField, integrate
+from flatjax.flow.walk import Record, State, itself, kept
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
     Batch,
     Measurement,
     center_crop,
     combine as combine_coils,
+    ifft2c,
     intensity_scale,
 )
+from flatjax.mri.masks import calibration_mask
+from flatjax.nets.sensitivities import SensitivityNet
 
 WEIGHTS = ("per_cascade", "shared")
+SENSITIVITIES = ("given", "learned")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ADAPTIVE = "adaptive"
 
-# `(params, measurement, trajectory) -> (k-space, states or None)`, all on the scale of an image
-# with maximum 1.
-Rollout = Callable[[Params, Measurement, bool], tuple[Array, Array | None]]
+# Final k-space, the states asked for or None, and the network evaluations: one number, or one for
+# each element of the batch.
+Rolled = tuple[Array, Array | None, int | Array]
+# `(params, measurement, trajectory)` to that, all on the scale of an image with maximum 1;
+# `trajectory` says which states, see `flow.walk.kept`.
+Rollout = Callable[[Params, Measurement, bool | int], Rolled]
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -68,6 +80,49 @@ def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = 
     return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
 
 
+def with_sensitivities(method: Method, sensitivities: str, channels: int, pools: int) -> Method:
+    """The method as it is, or with maps of a network that is trained along with it.
+
+    The network sees the fully sampled centre of the measurement alone, and the maps that come
+    with the measurement are not used; see `nets.SensitivityNet`.
+
+    Args:
+        method: uses the maps of the measurement.
+        sensitivities: "given", or "learned".
+        channels, pools: of the network.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_choice("sensitivities", sensitivities, SENSITIVITIES)
+    check_at_least(1, sens_channels=channels)
+    check_choice("sens_pools", pools, range(5))
+    if sensitivities == "given":
+        return method
+    net = SensitivityNet(channels=channels, pools=pools)
+
+    def estimated(params: Params, measurement: Measurement) -> Measurement:
+        centre = ifft2c(measurement.kspace * calibration_mask(measurement.mask))
+        return measurement._replace(maps=net.apply({"params": params["sensitivities"]}, centre))
+
+    def init(rng: Array, batch: Batch) -> Params:
+        key_maps, key_method = jax.random.split(rng)
+        images = jnp.zeros((1, 1, *batch.kspace.shape[-2:]), jnp.complex64)
+        return {"sensitivities": net.init(key_maps, images)["params"],
+                **method.init(key_method, batch)}
+
+    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        measurement = estimated(params, batch.measurement)
+        return method.loss(params, rng, batch._replace(measurement=measurement))
+
+    def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
+                    trajectory: bool | int = False) -> Reconstruction:
+        return method.reconstruct(params, rng, estimated(params, measurement),
+                                  trajectory=trajectory)
+
+    return Method(init, loss, reconstruct)
+
+
 def project(kspace: Array, measured: Measurement) -> Array:
     """`kspace` with the measured samples put back, `[batch, coil, ky, kx]` complex64."""
     return jnp.where(measured.mask > 0, measured.kspace, kspace)
@@ -77,6 +132,15 @@ def normalise_measurement(measurement: Measurement) -> tuple[Measurement, Array]
     """The measurement divided by each slice's `mri.intensity_scale`, and that scale."""
     scale = intensity_scale(measurement)
     return measurement._replace(kspace=measurement.kspace / scale), scale
+
+
+def result_unit(measurement: Measurement, scale: Array) -> Array:
+    """What a result on the scale of a normalised measurement is to be multiplied with.
+
+    `scale`, or 0 for an empty slice, whose result so is empty: the limit of an ever weaker one.
+    """
+    present = jnp.any(measurement.kspace != 0, axis=(1, 2, 3), keepdims=True)
+    return jnp.where(present, scale, 0)
 
 
 def normalise(batch: Batch) -> Batch:
@@ -103,42 +167,100 @@ def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[
             "kspace": lambda: losses.l1(kspace, batch.kspace)}
 
 
-def reconstructor(rollout: Rollout, *, combine: str, nfe: int,
+def kept_steps(steps: int, times: Array | None,
+               trajectory: bool | int) -> dict[str, np.ndarray | Array | None]:
+    """The fields `steps` and `times` of a `Reconstruction`.
+
+    Args:
+        steps: of the method.
+        times: flow times of all its states `[steps + 1]`, or None.
+        trajectory: which of them are kept, see `flow.walk.kept`.
+    """
+    if not trajectory:
+        return {"steps": None, "times": None}
+    indices = kept(steps, trajectory)
+    return {"steps": indices, "times": None if times is None else times[indices]}
+
+
+def integrator(solver: str, *, tolerance: float, remat: bool = False
+               ) -> Callable[..., tuple[State, Any, int | Array]]:
+    """`(field, state, times, args=None, *, trajectory, record) -> (final, records, evaluations)`.
+
+    Args:
+        solver: name in `flow.SOLVERS`, whose steps are those between the times and which hands
+            every one its slice of `args`; or "adaptive", see `flow.integrate_adaptive`, which
+            hands `args` on whole.
+        tolerance: of adaptive steps, relative and absolute.
+        remat: of `flow.integrate`.
+
+    Raises:
+        InputError: for an unknown solver or a tolerance that is not above 0.
+    """
+    if not tolerance > 0:
+        raise InputError(f"tolerance is {tolerance}, expected above 0")
+
+    def adaptive(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
+                 trajectory: bool | int = False,
+                 record: Record = itself) -> tuple[State, Any, Array]:
+        indices = kept(len(times) - 1, trajectory)
+        final, states, evaluations = integrate_adaptive(
+            lambda k, t, _: field(k, t, args), state, times[indices if trajectory else [0, -1]],
+            rtol=tolerance, atol=tolerance, trajectory=bool(trajectory))
+        return final, jax.lax.map(record, states) if trajectory else None, evaluations
+
+    def fixed(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
+              trajectory: bool | int = False, record: Record = itself) -> tuple[State, Any, int]:
+        final, records = integrate(field, state, times, solver=scheme, args=args,
+                                   trajectory=trajectory, record=record, remat=remat)
+        return final, records, (len(times) - 1) * scheme.evaluations
+
+    if solver == ADAPTIVE:
+        return adaptive
+    check_choice("solver", solver, (*sorted(SOLVERS), ADAPTIVE))
+    scheme = SOLVERS[solver]
+    return fixed
+
+
+def reconstructor(rollout: Rollout, *, combine: str, steps: int,
                   times: Array | None = None) -> Callable[..., Reconstruction]:
     """The `reconstruct` of a `Method` from a rollout on normalised k-space.
 
     Args:
         rollout: see `Rollout`.
         combine: how coils are combined, "sense" or "rss".
-        nfe: network evaluations of one rollout.
-        times: flow times of its states, if it has such a time.
+        steps: of one rollout.
+        times: flow times of its states `[steps + 1]`, if it has such a time.
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
-                    trajectory: bool = False) -> Reconstruction:
+                    trajectory: bool | int = False) -> Reconstruction:
         measured, scale = normalise_measurement(measurement)
-        final, states = rollout(params, measured, trajectory)
-        final = scale * final
+        final, states, nfe = rollout(params, measured, trajectory)
+        unit = result_unit(measurement, scale)
+        final = unit * final
         return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,
-                              trajectory=None if states is None else scale * states,
-                              times=times if trajectory else None, nfe=nfe)
+                              trajectory=None if states is None else unit * states, nfe=nfe,
+                              **kept_steps(steps, times, trajectory))
 
     return reconstruct
 
 
-def end_supervised(init: Callable[[Array, Batch], Params], rollout: Rollout,
-                   weights: dict[str, float], *, combine: str, nfe: int) -> Method:
+def end_supervised(init: Callable[[Array, Batch], Params],
+                   rollout: Callable[[Params, Measurement, bool | int],
+                                     tuple[Array, Array | None]],
+                   weights: dict[str, float], *, combine: str, steps: int) -> Method:
     """A method that is trained on its result alone.
 
     Args:
         init: of the `Method`.
-        rollout: see `Rollout`.
+        rollout: see `Rollout`, without the evaluations.
         weights: of the terms "ssim", "l1" and "kspace" of `end_terms`.
         combine: how coils are combined, "sense" or "rss".
-        nfe: network evaluations of one rollout.
+        steps: of one rollout, each with one network evaluation.
     """
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         final, _ = rollout(params, batch.measurement, False)
         return losses.weighted_sum(weights, end_terms(final, batch, combine))
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, nfe=nfe))
+    return Method(init, loss, reconstructor(lambda *args: (*rollout(*args), steps),
+                                            combine=combine, steps=steps))

@@ -29,19 +29,19 @@ from flatjax.flow.diffusion import (
     PREDICTIONS,
     Draw,
     Predict,
-    Record,
     check_eta,
     diffuse,
     learned,
     linear_alpha_bar,
     noise_from,
     respaced,
-    walk,
 )
+from flatjax.flow.walk import Record, itself, walk
 from flatjax.linalg import conjugate_gradient
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
+    Rolled,
     check_at_least,
     check_choice,
     init_network,
@@ -82,7 +82,7 @@ def proximal(image: Array, measured: Measurement, gamma: float, iterations: int)
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,
            indices: np.ndarray, alpha_bar: np.ndarray, eta: float,
-           record: Record | None = None) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
     """Sample x_0 by DDS steps.
 
     Args:
@@ -93,10 +93,10 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         indices: diffusion steps `[steps + 1]`, from `respaced`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of the noise that every step renews, in [0, 1].
-        record: what to keep of every state, or None.
+        trajectory, record: which states are kept, and what of them, see `walk`.
 
     Returns:
-        `(x_0, records or None)`, records `[steps + 1, ...]`.
+        `(x_0, records or None)`, records `[kept, ...]`.
     """
     left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
     columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),
@@ -111,7 +111,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         return to_end * end + to_noise * noise + fresh * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, record)
+    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iterations: int = 5,
@@ -163,7 +163,7 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
         return error, {prediction: error}
 
     def draw(params: Params, rng: Array, measured: Measurement,
-             record: Record | None) -> tuple[Array, Array | None]:
+             trajectory: bool | int, record: Record) -> Rolled:
         def predict(image: Array, t: Array) -> Array:
             predicted = net.apply({"params": params["net"]}, image, t=at_time(t, image))
             level = levels[jnp.round(TOTAL * t).astype(int)]
@@ -173,8 +173,8 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
             predict, lambda end: proximal(end, measured, gamma, cg_iterations),
             lambda key: image_noise(key, measured.kspace), rng, indices=indices,
             alpha_bar=alpha_bar, eta=eta,
-            record=None if record is None else lambda x: record(expand(x, measured.maps)))
-        return expand(image, measured.maps), states
+            trajectory=trajectory, record=lambda x: record(expand(x, measured.maps)))
+        return expand(image, measured.maps), states, steps
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
-                                                      nfe=steps))
+                                                      steps=steps))

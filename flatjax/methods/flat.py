@@ -12,26 +12,32 @@ network when its step sizes are learned freely and its path is not aligned.
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow import path
 from flatjax.flow.schedule import check_stable, time_grid
-from flatjax.flow.solvers import integrate, solver as solver_named
+from flatjax.flow.solvers import SOLVERS
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
+    ADAPTIVE,
     DTYPES,
     WEIGHTS,
+    Rolled,
     check_at_least,
     check_choice,
     end_terms,
     init_network,
+    integrator,
     normalise,
     project,
     reconstructor,
+    with_sensitivities,
 )
 from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
 from flatjax.nets.norm_unet import NormUNet
+from flatjax.nets.unet import check_time_channels
 
 PARAMETERISATIONS = ("velocity", "endpoint")
 TIMESTEPS = ("schedule", "learned")
@@ -39,29 +45,42 @@ STEP_SIZES = ("derived", "free")
 DOMAINS = ("image", "kspace")
 
 
-def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
-         solver: str = "euler", parameterisation: str = "velocity", weights: str = "per_cascade",
+def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
+         sigma: float | None = None, solver: str = "euler", tolerance: float = 1e-3,
+         parameterisation: str = "velocity", weights: str = "per_cascade",
          timesteps: str = "schedule", step_sizes: str = "derived", projection: bool = False,
-         combine: str = "sense", channels: int = 18, pools: int = 4, time_channels: int = 32,
-         dtype: str = "float32", remat: bool = False, w_ssim: float = 1.0, w_l1: float = 1.0,
-         w_kspace: float = 1.0, w_velocity: float = 0.1, alignment_domain: str = "image",
-         alignment_average: str = "mean") -> Method:
+         combine: str = "sense", sensitivities: str = "given", sens_channels: int = 8,
+         sens_pools: int = 4, channels: int = 18, pools: int = 4, time_channels: int = 32,
+         zero_init: bool = True, dtype: str = "float32", remat: bool = False, w_ssim: float = 1.0,
+         w_l1: float = 1.0, w_kspace: float = 1.0, w_velocity: float = 0.1,
+         alignment_domain: str = "image", alignment_average: str = "mean") -> Method:
     """FLAT as a `Method`.
 
     Args:
         steps: K, number of cascades.
         alpha: of the schedule `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
+        times: `t_0, ..., t_K` themselves, in place of the schedule's; empty for those.
         sigma: measurement-noise scale of the likelihood, on the scale of an image with maximum 1;
             by default `K^-0.5`, at which the mean data-consistency step eta is 1.
-        solver: name in `flow.solvers.SOLVERS`.
+        solver: name in `flow.SOLVERS`; or "adaptive", for reconstruction alone and with shared
+            weights on a schedule, which takes as many steps as the tolerance asks for and
+            interpolates its trajectory at the times.
+        tolerance: of adaptive steps, relative and absolute, on the scale of an image with
+            maximum 1.
         parameterisation: what the network predicts: the "velocity" `v = E net`, or the
             "endpoint" `E (E^H k + net)` of the path, with `v = (k - endpoint) / t`.
         weights: "per_cascade" networks, or one "shared" by all and told the time.
-        timesteps: from the "schedule", or "learned" without constraint.
-        step_sizes: eta and lambda "derived" from the timesteps, or both learned, "free".
+        timesteps: delta_j from the "schedule", or "learned" without constraint; they are the
+            refinement's step sizes, `lambda_j = -delta_j`.
+        step_sizes: eta_j of data consistency "derived" from them, `-delta_j / sigma^2`, or "free":
+            learned. Both learned are the vanilla unrolled network.
         projection: put the measured samples back into the result.
         combine: how coils are combined for the image, "sense" or "rss".
+        sensitivities: the coil maps "given" with the measurement, or "learned" by a network of
+            their own from the centre of k-space, as in E2E-VarNet.
+        sens_channels, sens_pools: of that network.
         channels, pools, time_channels: of the U-Net.
+        zero_init: start with networks that give zero, or with random last layers.
         dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
         remat: recompute each cascade in the backward pass: memory hardly grows with K.
         w_ssim, w_l1, w_kspace, w_velocity: weights of `1 - SSIM` and L1 on the final magnitude
@@ -81,40 +100,49 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
     check_choice("combine", combine, COMBINES)
     check_choice("dtype", dtype, DTYPES)
     check_at_least(1, channels=channels)
-    check_at_least(0, pools=pools, time_channels=time_channels, w_ssim=w_ssim, w_l1=w_l1,
-                   w_kspace=w_kspace, w_velocity=w_velocity)
+    check_at_least(0, pools=pools, w_ssim=w_ssim, w_l1=w_l1, w_kspace=w_kspace,
+                   w_velocity=w_velocity)
+    check_time_channels(time_channels)
     if weights == "shared" and not time_channels:
         raise InputError("time_channels is 0, expected above 0 with shared weights: only the "
                          "time tells one step from another")
     if step_sizes == "free" and solver != "euler":
-        raise InputError(f"solver is {solver!r}, expected euler with free step sizes: eta and "
-                         "lambda belong to a first-order update")
-    tableau = solver_named(solver)
-    times = time_grid(steps, alpha if timesteps == "schedule" else 0.0).astype(np.float32)
-    delta = np.diff(times)
+        raise InputError(f"solver is {solver!r}, expected euler with free step sizes: they belong "
+                         "to a first-order update")
+    adaptive = solver == ADAPTIVE
+    if adaptive and (weights, timesteps, step_sizes) != ("shared", "schedule", "derived"):
+        raise InputError("solver is 'adaptive', expected a fixed one unless weights are shared, "
+                         "timesteps a schedule and step sizes derived: it takes steps of its own, "
+                         "and what was learned one per step does not belong to them")
+    integrate = integrator(solver, tolerance=tolerance, remat=remat)
+    grid = time_grid(steps, alpha if timesteps == "schedule" else 0.0, times).astype(np.float32)
+    delta = np.diff(grid)
     sigma = steps**-0.5 if sigma is None else sigma
-    check_stable(delta, sigma)
-    if parameterisation == "endpoint" and tableau.c[-1] == 1:
+    check_stable(delta, sigma, np.inf if adaptive else SOLVERS[solver].stability)
+    if parameterisation == "endpoint" and (adaptive or SOLVERS[solver].nodes[-1] == 1):
         raise InputError(f"solver {solver!r} evaluates the velocity at t = 0, where the endpoint "
-                         "parameterisation divides by t; use euler, midpoint or the velocity form")
+                         "parameterisation divides by t; use euler, midpoint, ralston, ab2, bs3 "
+                         "or the velocity form")
     net = NormUNet(channels=channels, pools=pools, time_channels=time_channels,
-                   dtype=DTYPES[dtype])
+                   zero_init=zero_init, dtype=DTYPES[dtype])
     loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace, "velocity": w_velocity}
 
     def init(rng: Array, batch: Batch) -> Params:
         params = {"net": init_network(net, rng, batch, None if weights == "shared" else steps)}
         if step_sizes == "free":  # started as E2E-VarNet starts its own
-            params |= {"eta": jnp.ones(steps), "lam": jnp.ones(steps)}
-        elif timesteps == "learned":
-            params |= {"delta": jnp.asarray(delta)}
+            params |= {"eta": jnp.ones(steps)}
+        if timesteps == "learned":
+            params |= ({"lam": jnp.ones(steps)} if step_sizes == "free" else
+                       {"delta": jnp.asarray(delta)})
         return params
 
-    def coefficients(params: Params) -> tuple[Array, Array]:
-        """Per-step factors of the data term and the velocity in the field, `[steps]` each."""
-        if step_sizes == "free":
-            return params["eta"] / -delta, params["lam"] / -delta
-        pace = params["delta"] / delta if timesteps == "learned" else jnp.ones(steps)
-        return pace / sigma**2, pace
+    def coefficients(params: Params) -> tuple[ArrayLike, ArrayLike]:
+        """Factors of the data term and the velocity in the field, `[steps]` or for all time."""
+        if adaptive:
+            return 1 / sigma**2, 1.0
+        lam = -params["delta"] if "delta" in params else params.get("lam", -delta)
+        eta = params.get("eta", lam / sigma**2)
+        return eta / -delta, lam / -delta
 
     def velocity(weights_: Params, kspace: Array, t: Array, maps: Array) -> Array:
         image = reduce(kspace, maps)
@@ -124,8 +152,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
             return expand(predicted, maps)
         return (kspace - expand(image + predicted, maps)) / t
 
-    def rollout(params: Params, measured: Measurement,
-                trajectory: bool) -> tuple[Array, Array | None]:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         def field(kspace: Array, t: Array, step_args: tuple[Array, Array, Params]) -> Array:
             data_factor, velocity_factor, own = step_args
             net_params = params["net"] if weights == "shared" else own
@@ -134,13 +161,12 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
                     + velocity_factor * velocity(net_params, kspace, t, measured.maps))
 
         own = None if weights == "shared" else params["net"]
-        final, states = integrate(field, measured.kspace, times, tableau=tableau,
-                                  args=(*coefficients(params), own), trajectory=trajectory,
-                                  remat=remat)
+        final, states, nfe = integrate(field, measured.kspace, grid, (*coefficients(params), own),
+                                       trajectory=trajectory)
         if projection:
             final = project(final, measured)
             states = states if states is None else states.at[-1].set(final)
-        return final, states
+        return final, states, nfe
 
     def aligned(states: Array, ideal: Array, maps: Array) -> Array:
         if alignment_domain == "image":
@@ -148,17 +174,21 @@ def make(*, steps: int = 12, alpha: float = 0.0, sigma: float | None = None,
         return losses.alignment(states, ideal, delta, average=alignment_average)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        if adaptive:
+            raise InputError("solver is 'adaptive', expected a fixed one for training: a loop of "
+                             "unknown length has no gradient in reverse mode")
         batch = normalise(batch)
         measured = batch.measurement
-        final, states = rollout(params, measured, trajectory=w_velocity > 0)
+        final, states, _ = rollout(params, measured, trajectory=w_velocity > 0)
 
         def velocity_term() -> Array:
             ideal = path.interpolate(measured.kspace, batch.kspace,
-                                     times[1:, None, None, None, None])
+                                     grid[1:, None, None, None, None])
             return aligned(states[1:], ideal, measured.maps)
 
         terms = end_terms(final, batch, combine) | {"velocity": velocity_term}
         return losses.weighted_sum(loss_weights, terms)
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, nfe=steps * tableau.stages,
-                                            times=jnp.asarray(times)))
+    method = Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
+                                              times=jnp.asarray(grid)))
+    return with_sensitivities(method, sensitivities, sens_channels, sens_pools)

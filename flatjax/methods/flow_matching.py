@@ -21,11 +21,19 @@ from jax import Array
 
 from flatjax.errors import InputError
 from flatjax.flow import path
-from flatjax.flow.diffusion import Predict, Record
+from flatjax.flow.divergence import rademacher, transport
 from flatjax.flow.schedule import time_grid
-from flatjax.flow.solvers import Tableau, integrate, solver as solver_named
+from flatjax.flow.solvers import VectorField
+from flatjax.flow.walk import Record
 from flatjax.methods.base import Method, Params
-from flatjax.methods.common import DTYPES, init_network, normalise
+from flatjax.methods.common import (
+    DTYPES,
+    Rolled,
+    init_network,
+    integrator,
+    normalise,
+    normalise_measurement,
+)
 from flatjax.methods.sampling import (
     ImageUNet,
     at_time,
@@ -43,38 +51,25 @@ def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
 
 
-def sample(predict: Predict, start: Array, times: np.ndarray, tableau: Tableau,
-           record: Record | None = None) -> tuple[Array, Array | None]:
-    """Follow a velocity from t = 1 to t = 0.
-
-    Args:
-        predict: `(k, t) -> dk/dt`.
-        start: k_1 `[batch, coil, ky, kx]` complex64.
-        times: `[steps + 1]`, from 1 to 0.
-        tableau: of the solver.
-        record: what to keep of every state, or None.
-
-    Returns:
-        `(k_0, records or None)`, records `[steps + 1, ...]`.
-    """
-    final, states = integrate(lambda k, t, _: predict(k, t), start, times, tableau=tableau,
-                              trajectory=record is not None)
-    return final, None if record is None else jax.vmap(record)(states)
-
-
-def make(*, steps: int = 12, alpha: float = 0.0, solver: str = "euler", tau: float = 0.1,
+def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
+         solver: str = "euler", tolerance: float = 1e-3, tau: float = 0.1,
          data_consistency: bool = True, samples: int = 1, combine: str = "sense",
          channels: int = 18, pools: int = 4, time_channels: int = 32,
          dtype: str = "float32") -> Method:
     """Conditional flow matching as a `Method`.
 
     The network sees the images of the state and of the measurement. Steps, schedule and solver
-    concern sampling alone: one training serves them all.
+    concern sampling alone: one training serves them all. For one coil the method has a
+    `log_density`.
 
     Args:
         steps: of the solver.
         alpha: of the schedule `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
-        solver: name in `flow.solvers.SOLVERS`.
+        times: `t_0, ..., t_K` themselves, in place of the schedule's; empty for those.
+        solver: name in `flow.SOLVERS`; or "adaptive", which takes as many steps as the tolerance
+            asks for and interpolates its trajectory at the times.
+        tolerance: of adaptive steps, relative and absolute, on the scale of an image with
+            maximum 1.
         tau: scale of the noise at the start; the default is about the rms of unsampled k-space in
             a brain slice of maximum 1 at R = 4.
         data_consistency: project the end point `k - t v` that every velocity implies on the
@@ -93,8 +88,8 @@ def make(*, steps: int = 12, alpha: float = 0.0, solver: str = "euler", tau: flo
     if not tau > 0:
         raise InputError(f"tau is {tau}, expected above 0: without noise at the start the "
                          "velocity is known beforehand and nothing is learned")
-    tableau = solver_named(solver)
-    times = time_grid(steps, alpha).astype(np.float32)
+    integrate = integrator(solver, tolerance=tolerance)
+    grid = time_grid(steps, alpha, times).astype(np.float32)
     net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
                     dtype=DTYPES[dtype])
 
@@ -119,15 +114,44 @@ def make(*, steps: int = 12, alpha: float = 0.0, solver: str = "euler", tau: flo
         error = jnp.mean(squared_error(predicted, path.velocity(start, kspace)))
         return error, {"velocity": error}
 
-    def draw(params: Params, rng: Array, measured: Measurement,
-             record: Record | None) -> tuple[Array, Array | None]:
+    def field_of(params: Params, measured: Measurement) -> VectorField:
         zero_filled = reduce(measured.kspace, measured.maps)
+        return lambda k, t, _: velocity(params, k, at_time(t, k), measured, zero_filled)
 
-        def predict(kspace: Array, t: Array) -> Array:
-            return velocity(params, kspace, at_time(t, kspace), measured, zero_filled)
+    def draw(params: Params, rng: Array, measured: Measurement,
+             trajectory: bool | int, record: Record) -> Rolled:
+        return integrate(field_of(params, measured), random_start(rng, measured, tau), grid,
+                         trajectory=trajectory, record=record)
 
-        return sample(predict, random_start(rng, measured, tau), times, tableau, record)
+    def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
+                    probes: int = 1) -> Array:
+        """See `Method`: of the unsampled entries of one coil's k-space, `[batch, 1, ky, kx]`.
+
+        From t = 0 to t = 1 by the method's solver. Random are the `probes` with which the
+        divergence is estimated, see `flow.divergence`; the error falls with their number and,
+        that of the steps, with theirs.
+
+        Raises:
+            InputError: for several coils, or without data consistency: the start has no density.
+        """
+        if kspace.shape[1] != 1:
+            raise InputError(f"k-space of {kspace.shape[1]} coils has no density that is known "
+                             "here, expected 1 coil: the noise at the start lies in the range of "
+                             "the coil maps")
+        if not data_consistency:
+            raise InputError("data_consistency is False, expected True for a density: the start "
+                             "has none where it is the measurement, and the flow leaves it")
+        measured, scale = normalise_measurement(measurement)
+        free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
+        count = jnp.sum(free, axis=(1, 2, 3))
+        start, change = transport(
+            field_of(params, measured), measured.kspace + free * kspace / scale, grid[::-1],
+            free * rademacher(rng, (probes, *kspace.shape)), integrate)
+        noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
+        # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
+        return (change - noise - count * jnp.log(jnp.pi * tau**2)
+                - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
     return Method(init, loss, posterior_reconstructor(
-        draw, samples=samples, combine=combine, nfe=steps * tableau.stages,
-        times=jnp.asarray(times)))
+        draw, samples=samples, combine=combine, steps=steps, times=jnp.asarray(grid)),
+        log_density)

@@ -24,7 +24,6 @@ from flatjax.flow.diffusion import (
     PREDICTIONS,
     Draw,
     Predict,
-    Record,
     check_eta,
     cosine_alpha_bar,
     diffuse,
@@ -32,10 +31,10 @@ from flatjax.flow.diffusion import (
     noise_from,
     posterior_coefficients,
     respaced,
-    walk,
 )
+from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, Params
-from flatjax.methods.common import DTYPES, check_choice, init_network, normalise
+from flatjax.methods.common import DTYPES, Rolled, check_choice, init_network, normalise
 from flatjax.methods.sampling import (
     ImageUNet,
     at_time,
@@ -52,7 +51,7 @@ SAMPLERS = ("ddpm", "ddim")
 
 def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
            alpha_bar: np.ndarray, eta: float, clip: Callable[[Array], Array] | None = None,
-           record: Record | None = None) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
     """Sample r_0 by ancestral (`eta = 1`) or implicit steps.
 
     Args:
@@ -63,10 +62,10 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of fresh noise, see `posterior_coefficients`.
         clip: applied to every estimate of r_0, or None.
-        record: what to keep of every state, or None.
+        trajectory, record: which states are kept, and what of them, see `walk`.
 
     Returns:
-        `(r_0, records or None)`, records `[steps + 1, ...]`.
+        `(r_0, records or None)`, records `[kept, ...]`.
 
     Raises:
         InputError: for an `eta` outside [0, 1].
@@ -84,7 +83,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         return to_end * end + to_state * state + std * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, record)
+    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def clip_magnitude(image: Array, largest: float) -> Array:
@@ -159,7 +158,7 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
         return error, {prediction: error}
 
     def draw(params: Params, rng: Array, measured: Measurement,
-             record: Record | None) -> tuple[Array, Array | None]:
+             trajectory: bool | int, record: Record) -> Rolled:
         zero_filled = reduce(measured.kspace, measured.maps)
 
         def predict(rest: Array, t: Array) -> Array:
@@ -174,8 +173,8 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
             predict, lambda key: noise(key, measured), rng, indices=indices, alpha_bar=alpha_bar,
             eta=eta,
             clip=lambda r: (1 - measured.mask) * fft2c(clip_magnitude(ifft2c(r), clip / tau)),
-            record=None if record is None else lambda r: record(completed(r)))
-        return completed(rest), states
+            trajectory=trajectory, record=lambda r: record(completed(r)))
+        return completed(rest), states, steps
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
-                                                      nfe=steps))
+                                                      steps=steps))

@@ -9,11 +9,11 @@ from `x = A^H y`, by conjugate gradients. The network is the U-Net of the other 
 of the paper's five convolutions.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from flatjax.flow.walk import walk
 from flatjax.linalg import solve_hermitian
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
@@ -22,6 +22,7 @@ from flatjax.methods.common import (
     check_choice,
     end_supervised,
     init_network,
+    with_sensitivities,
 )
 from flatjax.mri import COMBINES, Batch, Measurement, adjoint, expand
 from flatjax.nets.norm_unet import NormUNet
@@ -29,9 +30,10 @@ from flatjax.nets.norm_unet import NormUNet
 _FIRST_LAM = 0.05  # as in the authors' code; the eigenvalues of A^H A lie between 0 and 1
 
 
-def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense", channels: int = 18,
-         pools: int = 4, dtype: str = "float32", remat: bool = False, w_ssim: float = 1.0,
-         w_l1: float = 1.0, w_kspace: float = 1.0) -> Method:
+def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
+         sensitivities: str = "given", sens_channels: int = 8, sens_pools: int = 4,
+         channels: int = 18, pools: int = 4, dtype: str = "float32", remat: bool = False,
+         w_ssim: float = 1.0, w_l1: float = 1.0, w_kspace: float = 1.0) -> Method:
     """MoDL as a `Method`; its k-space is `E x`.
 
     Its parameters are those of the network, which all steps share, and `log_lam`, so that lam
@@ -42,6 +44,9 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense", ch
         steps: of network and data consistency.
         cg_iterations: of each data-consistency problem, at most; started at `D(x)`.
         combine: how coils are combined for the image, "sense" or "rss".
+        sensitivities: the coil maps "given" with the measurement, or "learned" by a network of
+            their own from the centre of k-space, as in E2E-VarNet.
+        sens_channels, sens_pools: of that network.
         channels, pools: of the U-Net.
         dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
         remat: recompute each step in the backward pass: memory hardly grows with `steps`.
@@ -62,7 +67,7 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense", ch
                 "log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
 
     def rollout(params: Params, measured: Measurement,
-                trajectory: bool) -> tuple[Array, Array | None]:
+                trajectory: bool | int) -> tuple[Array, Array | None]:
         _, mask, maps = measured
         start = adjoint(*measured)
         lam = jnp.exp(params["log_lam"])
@@ -70,17 +75,16 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense", ch
         def normal(image: Array) -> Array:
             return adjoint(expand(image, maps), mask, maps) + lam * image
 
-        def step(image: Array, _: None) -> tuple[Array, Array | None]:
+        def step(image: Array, _: Array) -> Array:
             denoised = image + net.apply({"params": params["net"]}, image)
-            image = solve_hermitian(normal, start + lam * denoised, denoised, cg_iterations)
-            return image, image if trajectory else None
+            return solve_hermitian(normal, start + lam * denoised, denoised, cg_iterations)
 
-        body = jax.checkpoint(step, prevent_cse=False) if remat else step
-        image, images = lax.scan(body, start, length=steps)
-        if not trajectory:
-            return expand(image, maps), None
-        states = jax.vmap(lambda one: expand(one, maps))(images)
-        return states[-1], jnp.concatenate([measured.kspace[None], states])
+        image, states = walk(step, start, jnp.arange(steps), trajectory=trajectory,
+                             record=lambda x: expand(x, maps), remat=remat)
+        if states is not None:
+            states = states.at[0].set(measured.kspace)
+        return expand(image, maps), states
 
-    return end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace},
-                          combine=combine, nfe=steps)
+    method = end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace},
+                            combine=combine, steps=steps)
+    return with_sensitivities(method, sensitivities, sens_channels, sens_pools)

@@ -12,13 +12,16 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.flow.diffusion import Record
+from flatjax.flow.walk import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
     DTYPES,
+    Rolled,
     check_at_least,
     check_choice,
+    kept_steps,
     normalise_measurement,
+    result_unit,
 )
 from flatjax.mri import (
     COMBINES,
@@ -28,9 +31,10 @@ from flatjax.mri import (
 from flatjax.nets.norm_unet import to_channels, to_complex
 from flatjax.nets.unet import UNet
 
-# `(params, rng, measurement, record) -> (k-space, records or None)`, where the measurement is
-# normalised and repeated, and `record` is to be applied to the k-space of every state.
-Sampler = Callable[[Params, Array, Measurement, Record | None], tuple[Array, Array | None]]
+# `(params, rng, measurement, trajectory, record)` to k-space, records or None, and evaluations of
+# the network, where the measurement is normalised and repeated, `trajectory` says which states are
+# kept, see `flow.walk.kept`, and `record` is to be applied to their k-space.
+Sampler = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
 
 class ImageUNet(nn.Module):
@@ -121,21 +125,19 @@ def posterior_summary(kspace: Array, maps: Array,
     return image, mean, jnp.std(combine_coils(kspace, maps, combine), axis=0, ddof=1)
 
 
-def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, nfe: int,
+def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, steps: int,
                             times: Array | None = None) -> Callable[..., Reconstruction]:
     """The `reconstruct` of a `Method` that averages samples of normalised k-space.
-
-    An empty slice gives an empty result: the limit of an ever weaker one.
 
     Args:
         draw: see `Sampler`.
         samples: drawn for each slice.
         combine: how coils are combined, "sense" or "rss".
-        nfe: network evaluations of one sample.
-        times: flow times of its states, if it has such a time.
+        steps: of one sample.
+        times: flow times of its states `[steps + 1]`, if it has such a time.
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
-                    trajectory: bool = False) -> Reconstruction:
+                    trajectory: bool | int = False) -> Reconstruction:
         normalised, scale = normalise_measurement(measurement)
         measured = repeat(normalised, samples)
 
@@ -145,13 +147,13 @@ def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, nfe: i
         def record(kspace: Array) -> Array:
             return by_sample(kspace).mean(axis=0)
 
-        final, states = draw(params, rng, measured, record if trajectory else None)
-        present = jnp.any(measurement.kspace != 0, axis=(1, 2, 3), keepdims=True)
-        unit = jnp.where(present, scale, 0)
+        final, states, nfe = draw(params, rng, measured, trajectory, record)
+        unit = result_unit(measurement, scale)
         image, kspace, std = posterior_summary(unit * by_sample(final), measurement.maps, combine)
         return Reconstruction(image=image, kspace=kspace,
                               trajectory=None if states is None else unit * states,
-                              times=times if trajectory else None, nfe=nfe * samples,
-                              std=std)
+                              nfe=nfe.reshape(samples, -1).sum(axis=0) if jnp.ndim(nfe)
+                              else nfe * samples,
+                              std=std, **kept_steps(steps, times, trajectory))
 
     return reconstruct

@@ -31,16 +31,16 @@ from flatjax.errors import InputError
 from flatjax.flow.diffusion import (
     PREDICTIONS,
     Predict,
-    Record,
     diffuse,
     geometric_sigma,
     learned,
     noise_from,
-    walk,
 )
+from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
+    Rolled,
     check_at_least,
     check_choice,
     init_network,
@@ -83,7 +83,7 @@ def langevin(state: Array, score: Array, noise: Array, snr: float) -> Array:
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array, rng: Array, *,
            steps: int, sigma_min: float, sigma_max: float, snr: float,
-           record: Record | None = None) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
     """Predictor-corrector sampling down from sigma_max.
 
     Every step is a corrector, a Langevin step at the present noise level, and a predictor, the
@@ -102,10 +102,10 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         steps: N, number of noise levels, `t_j` evenly from 1 to 0.
         sigma_min, sigma_max: of `geometric_sigma`.
         snr: of `langevin`.
-        record: what to keep of every state, or None.
+        trajectory, record: which states are kept, and what of them, see `walk`.
 
     Returns:
-        `(x, records or None)`, records `[steps + 1, ...]`.
+        `(x, records or None)`, records `[kept, ...]`.
     """
     times = jnp.linspace(1.0, 0.0, steps)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
@@ -118,7 +118,8 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         x = consistent(langevin(x, predict(x, t), first, snr))
         return consistent(x + removed_ * predict(x, t) + jnp.sqrt(added_) * second)
 
-    return walk(advance, start, (jax.random.split(rng, steps), times, removed, added), record)
+    return walk(advance, start, (jax.random.split(rng, steps), times, removed, added),
+                trajectory=trajectory, record=record)
 
 
 def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
@@ -174,7 +175,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
         return error, {prediction: error}
 
     def draw(params: Params, rng: Array, measured: Measurement,
-             record: Record | None) -> tuple[Array, Array | None]:
+             trajectory: bool | int, record: Record) -> Rolled:
         def score(image: Array, t: Array) -> Array:
             level = level_at(t)
             seen = jnp.sqrt(level) * image
@@ -187,8 +188,8 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
             score, lambda x: replace_measured(x, measured),
             sigma_max * image_noise(key_start, measured.kspace), key_steps,
             steps=steps, sigma_min=sigma_min, sigma_max=sigma_max, snr=snr,
-            record=None if record is None else lambda x: record(expand(x, measured.maps)))
-        return expand(image, measured.maps), states
+            trajectory=trajectory, record=lambda x: record(expand(x, measured.maps)))
+        return expand(image, measured.maps), states, 2 * steps
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
-                                                      nfe=2 * steps))
+                                                      steps=steps))

@@ -45,7 +45,7 @@ def make(*, projection: bool = False, combine: str = "sense", channels: int = 32
         return {"net": init_network(net, rng, batch)}
 
     def rollout(params: Params, measured: Measurement,
-                trajectory: bool) -> tuple[Array, Array | None]:
+                trajectory: bool | int) -> tuple[Array, Array | None]:
         image = adjoint(*measured)
         final = expand(image + net.apply({"params": params["net"]}, image), measured.maps)
         if projection:
@@ -53,4 +53,4 @@ def make(*, projection: bool = False, combine: str = "sense", channels: int = 32
         return final, jnp.stack([measured.kspace, final]) if trajectory else None
 
     return end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": 0.0},
-                          combine=combine, nfe=1)
+                          combine=combine, steps=1)

@@ -1,7 +1,7 @@
 """E2E-VarNet: a gradient-descent network with learned step sizes, supervised at its end.
 
 Sriram et al., "End-to-End Variational Networks for Accelerated MRI Reconstruction", MICCAI 2020
-(arXiv 2004.06688), given the coil sensitivities. One cascade is
+(arXiv 2004.06688), with coil sensitivities given or learned. One cascade is
 
     k <- k - eta_j M (k - y) - E net_j(E^H k)
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flatjax.flow.solvers import integrate, solver
+from flatjax.flow.solvers import SOLVERS, integrate
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -21,6 +21,7 @@ from flatjax.methods.common import (
     check_choice,
     end_supervised,
     init_network,
+    with_sensitivities,
 )
 from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
 from flatjax.nets.norm_unet import NormUNet
@@ -29,7 +30,8 @@ LOSSES = ("own", "flat")
 
 
 def make(*, steps: int = 12, weights: str = "per_cascade", parity: bool = True,
-         combine: str = "sense", channels: int = 18, pools: int = 4, dtype: str = "float32",
+         combine: str = "sense", sensitivities: str = "given", sens_channels: int = 8,
+         sens_pools: int = 4, channels: int = 18, pools: int = 4, dtype: str = "float32",
          remat: bool = False, loss: str = "own", w_ssim: float = 1.0, w_l1: float = 1.0,
          w_kspace: float = 1.0) -> Method:
     """E2E-VarNet as a `Method`.
@@ -44,6 +46,9 @@ def make(*, steps: int = 12, weights: str = "per_cascade", parity: bool = True,
         parity: with fastMRI's network to the letter, or else FLAT's without time, whose last
             layer starts from zero.
         combine: how coils are combined for the image, "sense" or "rss".
+        sensitivities: the coil maps "given" with the measurement, or "learned" by a network of
+            their own from the centre of k-space, as in E2E-VarNet.
+        sens_channels, sens_pools: of that network.
         channels, pools: of the U-Net.
         dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
         remat: recompute each cascade in the backward pass: memory hardly grows with `steps`.
@@ -71,25 +76,20 @@ def make(*, steps: int = 12, weights: str = "per_cascade", parity: bool = True,
         return {"net": init_network(net, rng, batch, None if shared else steps),
                 "eta": jnp.ones(steps)}
 
-    def refine(weights_: Params, image: Array) -> Array:
-        # fastMRI's network divides by the deviation, so an empty slice would come out as NaN.
-        empty = ~jnp.any(image, axis=(-2, -1), keepdims=True)
-        harmless = (1 + 1j) * jnp.arange(image[0].size).reshape(image.shape[1:])
-        refined = net.apply({"params": weights_}, jnp.where(empty, harmless, image))
-        return jnp.where(empty, 0, refined)
-
     def rollout(params: Params, measured: Measurement,
-                trajectory: bool) -> tuple[Array, Array | None]:
+                trajectory: bool | int) -> tuple[Array, Array | None]:
         def field(kspace: Array, t: Array, cascade: tuple[Array, Params]) -> Array:
             eta, own = cascade
             residual = measured.mask * (kspace - measured.kspace)
-            refined = refine(params["net"] if shared else own, reduce(kspace, measured.maps))
+            refined = net.apply({"params": params["net"] if shared else own},
+                                reduce(kspace, measured.maps))
             return eta * residual + expand(refined, measured.maps)
 
         # Steps of length -1: the cascade subtracts the field as it is.
         return integrate(field, measured.kspace, -np.arange(steps + 1.0, dtype=np.float32),
-                         tableau=solver("euler"),
+                         solver=SOLVERS["euler"],
                          args=(params["eta"], None if shared else params["net"]),
                          trajectory=trajectory, remat=remat)
 
-    return end_supervised(init, rollout, loss_weights, combine=combine, nfe=steps)
+    method = end_supervised(init, rollout, loss_weights, combine=combine, steps=steps)
+    return with_sensitivities(method, sensitivities, sens_channels, sens_pools)

@@ -5,6 +5,7 @@ from jax import Array
 
 from flatjax.losses import l1
 from flatjax.methods.base import Method, Params, Reconstruction
+from flatjax.methods.common import kept_steps
 from flatjax.mri import Batch, Measurement, center_crop, combine as combine_coils
 
 
@@ -19,11 +20,11 @@ def make(*, combine: str = "sense") -> Method:
         return {}
 
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
-                    trajectory: bool = False) -> Reconstruction:
+                    trajectory: bool | int = False) -> Reconstruction:
         kspace = measurement.kspace
         return Reconstruction(image=combine_coils(kspace, measurement.maps, combine),
                               kspace=kspace, trajectory=kspace[None] if trajectory else None,
-                              times=None, nfe=0)
+                              nfe=0, **kept_steps(0, None, trajectory))
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         image = reconstruct(params, rng, batch.measurement).image

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
 from flatjax.mri.fourier import ifft2c
@@ -74,11 +74,12 @@ def intensity_scale(measurement: Measurement) -> Array:
     """Largest magnitude of the zero-filled image, `max |A^H y|`, or 1 for an empty slice.
 
     Dividing by it puts every slice on one scale, so that losses, sigma and the network see the
-    same numbers from every scanner, and reconstruction commutes with scaling.
+    same numbers from every scanner, and reconstruction commutes with scaling. It gets no gradient,
+    so that maps that are learned cannot lower a loss by their scale.
 
     Returns:
         `[batch, 1, 1, 1]` float32, positive.
     """
     magnitude = jnp.abs(adjoint(*measurement))
     peak = jnp.max(magnitude, axis=(-2, -1))[:, None, None, None]
-    return jnp.where(peak > 0, peak, 1.0)
+    return lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))

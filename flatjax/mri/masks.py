@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from numbers import Real
 
 import numpy as np
+from jax import Array
 
 from flatjax.errors import InputError
 from flatjax.mri.poisson import distance_from_centre, poisson_disc
@@ -98,6 +99,49 @@ def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np
     root = math.sqrt(center_fraction)
     rows, columns = (max(round(n * root), 1) if root > 0 else 0 for n in (ky, kx))
     return _span(ky, rows)[:, None] & _span(kx, columns)[None, :]
+
+
+def central(size: int, length: int) -> slice:
+    """The `length` central indices of an axis of k-space, as `center_mask` places them."""
+    start = (size - length + 1) // 2
+    return slice(start, start + length)
+
+
+def calibration_size(mask: Array) -> tuple[Array, Array]:
+    """The largest fully sampled box around the zero frequency, by its number of points.
+
+    Args:
+        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
+
+    Returns:
+        `(rows, columns)`, int arrays `[...]`: the box is `central` along both axes. Of masks of
+        lines the one row stands for all. Both are 0 where the zero frequency was not sampled.
+    """
+    ky, kx = mask.shape[-2:]
+    # indices in the order in which a growing box takes them in
+    rows, columns = (np.argsort([min(length for length in range(1, n + 1)
+                                     if i in range(n)[central(n, length)]) for i in range(n)])
+                     for n in (ky, kx))
+    grown = (mask != 0)[..., rows, :][..., columns].astype(np.int32)
+    full = grown.cumprod(-2).cumprod(-1)
+    points = full * np.arange(1, ky + 1)[:, None] * np.arange(1, kx + 1)
+    best = points.reshape(*mask.shape[:-2], -1).argmax(-1)
+    sampled = full[..., 0, 0]
+    return (best // kx + 1) * sampled, (best % kx + 1) * sampled
+
+
+def calibration_mask(mask: Array) -> Array:
+    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it runs under `jax.jit`.
+
+    Args:
+        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
+    """
+    inside = []
+    for n, length in zip(mask.shape[-2:], calibration_size(mask), strict=True):
+        box = central(n, length[..., None])
+        inside.append((np.arange(n) >= box.start) & (np.arange(n) < box.stop))
+    rows, columns = inside
+    return rows[..., :, None] & columns[..., None, :]
 
 
 def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndarray:
@@ -241,8 +285,9 @@ def _spokes(shape, angles):
 
 
 def _span(size, length):
-    start = (size - length + 1) // 2
-    return (np.arange(size) >= start) & (np.arange(size) < start + length)
+    inside = np.zeros(size, bool)
+    inside[central(size, length)] = True
+    return inside
 
 
 def _points_outside(acceleration, centre, valid):

@@ -1,4 +1,4 @@
-"""Coil sensitivities estimated from the fully sampled centre of k-space. Host side, numpy."""
+"""Coil sensitivities estimated from the fully sampled centre of k-space, for data sets."""
 
 import operator
 
@@ -6,6 +6,33 @@ import numpy as np
 import scipy.fft
 
 from flatjax.errors import InputError
+from flatjax.mri.espirit import espirit
+
+ESTIMATES = ("low_resolution", "espirit")
+_ESPIRIT_BOX = 32  # samples along a side, at most: more of them cost time alone
+
+
+def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
+    """Coil maps of k-space whose central columns were sampled, by an estimate of `ESTIMATES`.
+
+    Args:
+        kspace: `[..., coil, ky, kx]` complex.
+        num_low: number of central columns that were sampled.
+        kind: "low_resolution", see `from_calibration`, or "espirit", see `mri.espirit`, left
+            uncropped. The first is quicker, the second tells the coils from the object.
+
+    Returns:
+        `[..., coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`, or 0 in slices without signal.
+
+    Raises:
+        InputError: another kind, or too few columns for it.
+    """
+    if kind not in ESTIMATES:
+        raise InputError(f"coil maps by {kind!r}, expected one of {', '.join(ESTIMATES)}")
+    if kind == "low_resolution":
+        return from_calibration(kspace, num_low)
+    box = min(kspace.shape[-2], _ESPIRIT_BOX), min(num_low, _ESPIRIT_BOX)
+    return np.asarray(espirit(kspace, box, crop=0).maps)
 
 
 def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0) -> np.ndarray:
@@ -15,10 +42,10 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
     and transformed: coil images so blurred that little but the sensitivities is left in them
     (Roemer et al., MRM 1990; McKenzie et al., MRM 2002). It is quick and needs no parameters.
 
-    Its limits against ESPIRiT (Uecker et al., MRM 2014): the object's own smooth phase goes into
-    the maps, so that `E^H k` is close to real; maps are biased where sensitivity or image changes
-    within the blur, mostly at edges; signal that folds into a small field of view needs more than
-    the one set of maps given here; and no eigenvalue tells object from background.
+    Its limits against `mri.espirit` (Uecker et al., MRM 2014): maps are biased where sensitivity
+    or image changes within the blur, mostly at edges, and no eigenvalue tells object from
+    background. In both the object's own smooth phase goes into the maps, so that `E^H k` is close
+    to real, and signal that folds into a small field of view needs more than one set of maps.
 
     Args:
         kspace: `[..., coil, ky, kx]` complex; only the box of central samples is read, so it may

@@ -40,19 +40,23 @@ def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
 def varnet_params(state: Mapping[str, np.ndarray]) -> Arrays:
     """Parameters of `methods.varnet` from a `fastmri.models.VarNet` state dict.
 
-    Those of its network for the coil sensitivities, `sens_net`, are left out.
-
     Args:
         state: names to arrays; torch tensors need `.numpy()` first.
 
     Returns:
         the params of a `varnet.make(parity=True)` with the same `steps` (num_cascades),
-        `channels` (chans) and `pools`, and `weights="per_cascade"`.
+        `channels` (chans) and `pools`, `weights="per_cascade"` and, if `state` holds its network
+        for the coil sensitivities, `sensitivities="learned"` with `sens_channels` and
+        `sens_pools`.
     """
     steps = sum(name.endswith(".dc_weight") for name in state)
     prefixes = [f"cascades.{j}." for j in range(steps)]
     nets = [norm_unet_params({name.removeprefix(f"{prefix}model."): array
                               for name, array in state.items() if name.startswith(prefix)})
             for prefix in prefixes]
-    return {"net": jax.tree.map(lambda *arrays: np.stack(arrays), *nets),
-            "eta": np.concatenate([state[f"{prefix}dc_weight"] for prefix in prefixes])}
+    sens = {name.removeprefix("sens_net.norm_unet."): array for name, array in state.items()
+            if name.startswith("sens_net.")}
+    learned = {"sensitivities": {"norm_unet": norm_unet_params(sens)}} if sens else {}
+    return learned | {
+        "net": jax.tree.map(lambda *arrays: np.stack(arrays), *nets),
+        "eta": np.concatenate([state[f"{prefix}dc_weight"] for prefix in prefixes])}

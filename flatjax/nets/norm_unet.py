@@ -35,8 +35,9 @@ class NormUNet(nn.Module):
     Attributes:
         channels, pools, time_channels, zero_init, dtype: as in `UNet`.
         parity: be fastMRI's NormUnet (E2E-VarNet) to the letter: no time, last layer not zero,
-            unbiased deviation without eps, multiples of 16, and the mean added back. An empty
-            slice gives NaN there, as it does in the original.
+            unbiased deviation without eps, multiples of 16, and the mean added back. A channel
+            that is constant, as in an empty slice or a real image, gives NaN in the original; here
+            its deviation counts as 0, so that it comes out as it is.
     """
 
     channels: int = 18
@@ -53,7 +54,8 @@ class NormUNet(nn.Module):
         height, width = x.shape[1:3]
         mean = x.mean(axis=(1, 2), keepdims=True)
         variance = x.var(axis=(1, 2), keepdims=True, ddof=int(self.parity))
-        std = jnp.sqrt(variance if self.parity else variance + _EPS**2)
+        constant = ~(variance > 0) & self.parity  # also where there is one pixel
+        std = jnp.sqrt(jnp.where(constant, 1.0, variance if self.parity else variance + _EPS**2))
         multiple = 16 if self.parity else 2**self.pools
         rows, columns = _pads(height, multiple), _pads(width, multiple)
         x = jnp.pad((x - mean) / std, ((0, 0), rows, columns, (0, 0)))
@@ -61,5 +63,5 @@ class NormUNet(nn.Module):
                  time_channels=0 if self.parity else self.time_channels,
                  zero_init=self.zero_init and not self.parity, name="unet")(x, t)
         x = x[:, rows[0]:rows[0] + height, columns[0]:columns[0] + width]
-        x = x * std[..., :2]
+        x = x * jnp.where(constant, 0.0, std)[..., :2]
         return to_complex(x + mean[..., :2] if self.parity else x)

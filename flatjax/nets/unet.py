@@ -4,15 +4,30 @@ Sriram et al., "End-to-End Variational Networks for Accelerated MRI Reconstructi
 (arXiv 2004.06688), on the U-Net of Ronneberger et al., MICCAI 2015 (arXiv 1505.04597).
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.nets.conv import Conv, UpConv, average_pool
+from flatjax.errors import InputError
+from flatjax.nets.conv import SAVED, Conv, UpConv, average_pool
 
 _NORM_EPS = 1e-5  # torch's InstanceNorm2d default, which E2E-VarNet uses
+
+
+def check_time_channels(time_channels: int) -> None:
+    """Refuse a width of the time embedding that leaves no room for the time.
+
+    Raises:
+        InputError: naming it.
+    """
+    if not (time_channels == 0 or time_channels >= 2):
+        raise InputError(f"time_channels is {time_channels}, expected at least 2, half of them "
+                         "sines and half cosines, or 0 for a network without time")
 
 
 def time_features(t: Array, features: int) -> Array:
@@ -63,6 +78,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, optionally conditioned on time.
 
+    For its gradient only the convolutions' results are kept; norms, activations and
+    concatenations cost less to compute again than to store and read.
+
     Attributes:
         out_channels: of the result.
         channels: of the first level; each pooling doubles them.
@@ -79,10 +97,13 @@ class UNet(nn.Module):
     zero_init: bool = True
     dtype: DTypeLike = jnp.float32
 
+    @partial(nn.remat, prevent_cse=False,
+             policy=jax.checkpoint_policies.save_only_these_names(SAVED))
     @nn.compact
     def __call__(self, x: Array, t: Array | None = None) -> Array:
         """Map `[batch, y, x, in]` and times `[batch]` to `[batch, y, x, out_channels]` float32."""
         embedding = None
+        check_time_channels(self.time_channels)
         if self.time_channels:
             embedding = nn.silu(nn.Dense(self.time_channels, name="time")(
                 time_features(t, self.time_channels)))

@@ -1,0 +1,97 @@
+r"""FLAT against the other methods at the demo's scale, for many hours on two CPU cores.
+
+The same command goes on where it stopped:
+
+    python train.py --config=configs/compare.py:NAME --workdir=runs/compare \
+        --results=docs/comparison/NAME --dry-run
+
+NAME is methods_r4, methods_r8 or evaluations; docs/comparison.md says what they are. With one
+workdir for all three, what they have in common is trained once. Without `--dry-run` it runs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flatjax.cli import load_config_file
+from flatjax.errors import InputError
+from flatjax.grid import Grid, Run, changed
+
+SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about
+# Their networks see no measurement: trained once for all accelerations.
+UNCONDITIONAL = ("score_sde", "dds")
+GENERATIVE = ("flow_matching", "mc_ddpm", *UNCONDITIONAL)
+R8 = {"acquisition.acceleration": 8.0, "acquisition.center_fraction": 0.04}
+STEP_NFE = {"flow_matching": 1, "mc_ddpm": 1, "score_sde": 2, "dds": 1}
+
+
+def trained(method: str, budget: int, changes: Mapping[str, Any], *,
+            evaluations: Mapping[str, Mapping[str, Any]] | None = None,
+            seeds: tuple[int, ...] = (0,)) -> Run:
+    """A run of the demo's config of a method with so many times its updates."""
+    config = load_config_file(f"demo:{method}")
+    config = changed(config, {"train.steps": budget * config.train.steps,
+                              "train.validate_every": budget * config.train.validate_every,
+                              **changes})
+    return Run(config, evaluations or {"": {}}, seeds)
+
+
+def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
+    """Every method, trained for one acceleration at each of its budgets."""
+    runs = {}
+    for budget in (1, 3):
+        for name, method, changes, seeds in (
+                ("flat", "flat", {}, SEEDS), ("varnet", "varnet", {}, SEEDS),
+                ("varnet with flat loss", "varnet", {"method.loss": "flat"}, SEEDS),
+                ("vanilla", "vanilla", {}, (0,)), ("modl", "modl", {}, (0,)),
+                ("unet", "unet", {}, (0,))):
+            runs[named(name, budget, suffix)] = trained(method, budget, {**changes, **acquisition},
+                                                        seeds=seeds)
+    for method in GENERATIVE:
+        for budget in (1, 3, 10):
+            if method in UNCONDITIONAL:
+                runs[named(method, budget, "")] = trained(method, budget, {},
+                                                          evaluations={"": acquisition})
+            else:
+                runs[named(method, budget, suffix)] = trained(method, budget, acquisition)
+    sparse = "compressed_sensing"
+    return runs | {named(sparse, 1, suffix): trained(sparse, 1, acquisition)}
+
+
+def named(name: str, budget: int, suffix: str) -> str:
+    """Of a run: the same in every grid that it belongs to."""
+    return f"{name}{f' {budget}x' if budget > 1 else ''}{suffix}"
+
+
+def methods_r4() -> Grid:
+    """All methods at R = 4."""
+    return Grid("All methods, R = 4", methods({}, ""), baseline="flat")
+
+
+def methods_r8() -> Grid:
+    """All methods at R = 8."""
+    return Grid("All methods, R = 8", methods(R8, " R 8"), baseline="flat R 8")
+
+
+def evaluations() -> Grid:
+    """Network evaluations: FLAT of 4, 8 and 12 steps, and one sample of each sampler by 12 to 100.
+
+    FLAT has three times the demo's updates, the samplers ten times.
+    """
+    runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.steps": steps})
+            for steps in (4, 8, 12)}
+    for method in GENERATIVE:
+        one = {"method.samples": 1}
+        tried = {f"{count} evaluations": {"method.steps": count // STEP_NFE[method], **one}
+                 for count in (12, 24, 36, 50, 100)}
+        runs[named(method, 10, "")] = trained(method, 10, {}, evaluations={"": {}, **tried})
+    return Grid("Network evaluations, R = 4", runs, baseline=named("flat K 4", 3, ""))
+
+
+GRIDS = {grid.__name__: grid for grid in (methods_r4, methods_r8, evaluations)}
+
+
+def get_config(name: str = "") -> Grid:
+    if name not in GRIDS:
+        raise InputError(f"the comparison is {name!r}, expected configs/compare.py:NAME with one "
+                         f"of {', '.join(GRIDS)}")
+    return GRIDS[name]()

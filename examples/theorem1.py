@@ -1,0 +1,297 @@
+"""Theorem 1 of Qi et al. (arXiv 2512.03020), seen: an unrolled network is a flow's Euler method.
+
+    python examples/theorem1.py --out=figures
+    python examples/theorem1.py --out=figures --workdir runs/vanilla runs/varnet
+
+Read it from top to bottom, as a notebook: each part below answers one question, draws one figure
+and adds its numbers to `theorem1.json`. Parts (a) and (b) need no training and take less than a
+minute on a CPU. Parts (c) and (d) read trained runs: E2E-VarNets, or the unrolled networks that
+configs/demo.py:vanilla describes, whose step sizes are free.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from jax import Array, lax
+from matplotlib.figure import Figure
+
+from flatjax import flow, mri
+from flatjax.config import make_method
+from flatjax.data import DATASETS
+from flatjax.errors import InputError
+from flatjax.evaluate import load_config, load_params
+from flatjax.files import make_folder, write_atomically, write_json
+from flatjax.flow.theorem import Flow, Unrolled, as_flow, as_unrolled, unit_interval, unroll
+from flatjax.mri.masks import make_mask
+
+SIGMA = 0.5
+CHANNELS = 8
+SOLVERS = {"euler": "o", "ab2": "s", "heun": "^", "bs3": "v", "rk4": "D"}
+
+
+# What both parts act on: a brain slice seen by four coils, at R = 4, and a small smooth network
+# with random weights. It is smooth so that a flow has all the derivatives that (b) counts.
+
+def brain_slice(size: int) -> mri.Measurement:
+    """One slice of the template, 4 coils, R = 4, on the scale of an image with maximum 1."""
+    sample, = DATASETS["icbm"](matrix=size, coils=4).draw(np.random.default_rng(0), 1)
+    mask = make_mask("random", (size, size), 4.0, 0.08, 0)[None, None]
+    kspace = (mask * sample.kspace[None]).astype(np.complex128)
+    measured = mri.Measurement(*map(jnp.asarray, (kspace, mask, sample.maps[None])))
+    return measured._replace(kspace=measured.kspace / mri.intensity_scale(measured))
+
+
+def random_weights(seed: int, copies: tuple[int, ...] = (), dtype: Any = float) -> dict[str, Array]:
+    """Of `network`: three 3 x 3 convolutions and the way in for the time."""
+    rng = np.random.default_rng(seed)
+    shapes = {"first": (3, 3, 2, CHANNELS), "time": (2, CHANNELS),
+              "second": (3, 3, CHANNELS, CHANNELS), "last": (3, 3, CHANNELS, 2)}
+    return {name: jnp.asarray(rng.normal(0, np.prod(shape[:-1]) ** -0.5, (*copies, *shape)), dtype)
+            for name, shape in shapes.items()}
+
+
+def network(weights: dict[str, Array], image: Array, t: Array) -> Array:
+    """A complex image `[batch, y, x]` and a time to another one."""
+    def convolve(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME",
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    clock = jnp.stack([jnp.cos(np.pi * t), jnp.sin(np.pi * t)]) @ weights["time"]
+    x = jnp.stack([jnp.real(image), jnp.imag(image)], axis=-1)
+    x = jnp.tanh(convolve(3 * x, weights["first"]) + clock)
+    x = convolve(jnp.tanh(convolve(x, weights["second"])), weights["last"])
+    return x[..., 0] + 1j * x[..., 1]
+
+
+def relative(a: Array, b: Array) -> Array:
+    """Norm of the difference of states `[K + 1, ...]`, over that of the second."""
+    axes = tuple(range(1, b.ndim))
+    return jnp.sqrt(jnp.sum(jnp.abs(a - b) ** 2, axes) / jnp.sum(jnp.abs(b) ** 2, axes))
+
+
+# (a) Is every cascade an Euler step, and every Euler step a cascade? Both directions, with
+# parameters drawn at random: eta and lam free in the one, uneven timesteps and a sigma for each
+# step in the other. The two programs share no line of the update.
+
+def euler_states(reading: Flow, measured: mri.Measurement) -> Array:
+    """The states of a flow by `flow.integrate`, `[K + 1, batch, coil, ky, kx]`."""
+    _, states = flow.integrate(reading.field(measured.kspace, measured.mask), measured.kspace,
+                               reading.times, solver=flow.SOLVERS["euler"],
+                               args=reading.step_args, trajectory=True)
+    return states
+
+
+def agreement(measured: mri.Measurement, dtype: Any, steps: int = 12) -> dict[str, Array]:
+    """Relative difference of unrolled network and flow after each cascade, by direction."""
+    rng = np.random.default_rng(1)
+    kind = jnp.complex64 if dtype == jnp.float32 else jnp.complex128
+    y, mask, maps = measured
+    measured = mri.Measurement(y.astype(kind), mask.astype(dtype), maps.astype(kind))
+    weights = random_weights(0, (steps,), dtype)
+
+    def own_network(kspace: Array, own: dict[str, Array]) -> Array:
+        return mri.expand(network(own, mri.reduce(kspace, measured.maps),
+                                  jnp.zeros((), dtype)), measured.maps)
+
+    eta, lam = jnp.asarray(rng.uniform(0.1, 1.5, (2, steps)), dtype)
+    unrolled = Unrolled(eta, lam, own_network, weights)
+    delta = -jnp.asarray(rng.dirichlet(np.ones(steps)), dtype)
+    sampled = Flow(delta, jnp.asarray(rng.uniform(0.5, 2, steps), dtype), own_network, weights)
+    return {"unrolled network read as a flow": relative(
+                euler_states(as_flow(unrolled), measured),
+                unroll(unrolled, measured.kspace, measured.mask)),
+            "flow read as an unrolled network": relative(
+                unroll(as_unrolled(sampled), measured.kspace, measured.mask),
+                euler_states(sampled, measured))}
+
+
+def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Differences after each cascade, those that are not 0, and the rounding of each precision."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for precision, marker in (("float32", "o"), ("float64", "s")):
+        for (label, values), fill in zip(found[precision].items(), ("full", "none"), strict=True):
+            axes.semilogy(np.where(values > 0, values, np.nan), marker=marker, fillstyle=fill,
+                          linestyle=":", color="C0" if marker == "o" else "C1",
+                          label=f"{precision}: {label}")
+        axes.axhline(np.finfo(precision).eps, color="0.6", linewidth=0.8)
+        axes.text(1, 1.3 * np.finfo(precision).eps, f"eps of {precision}", color="0.4", fontsize=8)
+    axes.set(xlabel="cascade", ylabel="relative difference", ylim=(1e-17, 1e-4),
+             title="Cascades and Euler steps are the same map")
+    axes.legend(fontsize=8)
+    return figure
+
+
+# (b) One velocity network, sampled at K times: an unrolled network of K cascades with shared
+# weights. As K doubles it tends to its flow with an error that halves, as Euler's method should;
+# better solvers of the same flow use the same network evaluations better.
+
+def convergence(measured: mri.Measurement, counts: list[int]) -> dict[str, list[float]]:
+    """Relative error of the last state against the flow's own, by solver and number of steps."""
+    weights = random_weights(2)
+    y, mask, maps = measured
+
+    def velocity(kspace: Array, t: Array) -> Array:
+        return mri.expand(network(weights, mri.reduce(kspace, maps), t), maps)
+
+    def field(kspace: Array, t: Array, _: None) -> Array:
+        return mask * (kspace - y) / SIGMA**2 + velocity(kspace, t)
+
+    def unrolled_network(steps: int) -> Array:
+        times = jnp.asarray(flow.time_grid(steps))
+        sampled = Flow(jnp.diff(times), jnp.full(steps, SIGMA), velocity, times[:-1])
+        return unroll(as_unrolled(sampled), y, mask)[-1]
+
+    def solved(solver: str, steps: int) -> Array:
+        return flow.integrate(field, y, flow.time_grid(steps), solver=flow.SOLVERS[solver])[0]
+
+    exact = jax.jit(solved, static_argnums=(0, 1))("rk4", 4 * max(counts))
+    errors = {"euler": [unrolled_network(steps) for steps in counts]}
+    errors |= {name: [solved(name, steps) for steps in counts]
+               for name in SOLVERS if name != "euler"}
+    return {name: [float(relative(end[None], exact[None])[0]) for end in ends]
+            for name, ends in errors.items()}
+
+
+def slope(counts: list[int], errors: list[float]) -> float:
+    """Order of convergence: the slope in log-log from the second half of the counts."""
+    half = len(counts) // 2
+    return float(-np.polyfit(np.log(counts[half:]), np.log(errors[half:]), 1)[0])
+
+
+def draw_convergence(counts: list[int], errors: dict[str, list[float]]) -> Figure:
+    """Error against network evaluations, log-log, with each slope."""
+    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for name, marker in SOLVERS.items():
+        spent = [flow.SOLVERS[name].evaluations * steps for steps in counts]
+        label = "K cascades (Euler)" if name == "euler" else name
+        axes.loglog(spent, errors[name], marker=marker,
+                    label=f"{label}: order {slope(counts, errors[name]):.2f}")
+    axes.set(xlabel="network evaluations", ylabel="relative error of the last state",
+             title="A K-step network tends to its flow")
+    axes.legend()
+    return figure
+
+
+# (c) What do learned step sizes say, read as timesteps? If one sigma is to hold for all cascades,
+# eta is proportional to the timesteps: the profile eta / sum(eta) lies beside FLAT's schedule, and
+# a negative entry is a step back in time. (d) With lam free too, the timesteps are -lam and every
+# cascade has a sigma of its own, (lam / eta)^0.5; both are shown in the unit of time in which the
+# timesteps add up to -1. FLAT's own sigma is a line beside them.
+
+def learned_steps(workdir: str) -> dict[str, Any]:
+    """Step sizes of a trained run and their reading.
+
+    Raises:
+        InputError: for a run whose step sizes were not learned freely.
+    """
+    config = load_config(workdir)
+    params, step = load_params(workdir, config, make_method(config))
+    if "eta" not in params:
+        raise InputError(f"the run in {workdir} has no step sizes of its own, expected one of "
+                         "configs/demo.py:vanilla or configs/demo.py:varnet")
+    eta = np.asarray(params["eta"], np.float64)
+    delta, sigma = unit_interval(eta)
+    found = {"name": f"{Path(workdir).name} ({config.method.name})", "checkpoint_step": int(step),
+             "eta": eta, "profile": -np.asarray(delta), "sigma": float(sigma[0]),
+             "schedule": -np.diff(flow.time_grid(len(eta), config.method.get("alpha", 0.0))),
+             "steps_back": int((np.asarray(delta) > 0).sum())}
+    if "lam" in params:
+        lam = np.asarray(params["lam"], np.float64)
+        delta, sigma = unit_interval(eta, lam)
+        found |= {"lam": lam, "delta_of_lam": np.asarray(delta),
+                  "sigma_of_both": np.asarray(sigma)}
+    return found
+
+
+def draw_profiles(runs: list[dict[str, Any]]) -> Figure:
+    """Profiles of (c), and the times that they amount to."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for index, run in enumerate(runs):
+        steps = np.arange(len(run["eta"]))
+        left.plot(steps, run["profile"], "o-", color=f"C{index}", label=run["name"])
+        left.plot(steps, run["schedule"], ":", color=f"C{index}", label="FLAT's schedule")
+        right.plot(1 - np.append(0, np.cumsum(run["profile"])), "o-", color=f"C{index}")
+        right.plot(1 - np.append(0, np.cumsum(run["schedule"])), ":", color=f"C{index}")
+    left.axhline(0, color="0.6", linewidth=0.8)
+    left.set(xlabel="cascade", ylabel="eta / sum(eta)", title="Learned step sizes as timesteps")
+    left.legend(fontsize=8)
+    right.set(xlabel="after cascade", ylabel="time t", title="Where each cascade stands")
+    return figure
+
+
+def draw_both(runs: list[dict[str, Any]]) -> Figure:
+    """Timesteps and noise scales of (d); a cascade without a real sigma has a cross at 0."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for index, run in enumerate(runs):
+        steps, sigma = np.arange(len(run["eta"])), run["sigma_of_both"]
+        left.plot(steps, run["delta_of_lam"], "o-", color=f"C{index}", label=run["name"])
+        left.plot(steps, -run["schedule"], ":", color=f"C{index}", label="FLAT's schedule")
+        right.plot(steps, sigma, "o-", color=f"C{index}")
+        right.plot(steps[np.isnan(sigma)], np.zeros(np.isnan(sigma).sum()), "x",
+                   color=f"C{index}")
+        right.axhline(len(steps)**-0.5, linestyle=":", color=f"C{index}")
+    left.axhline(0, color="0.6", linewidth=0.8)
+    left.set(xlabel="cascade", ylabel="delta = -lam / sum(lam)", title="Timesteps when lam is free")
+    left.legend(fontsize=8)
+    right.set(xlabel="cascade", ylabel="sigma = (lam / (eta sum(lam)))^0.5",
+              title="Noise scale of each step")
+    return figure
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Draw all that the arguments allow; returns what `theorem1.json` holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="folder for figures and theorem1.json")
+    parser.add_argument("--workdir", nargs="*", default=[], help="trained runs, for (c) and (d)")
+    parser.add_argument("--size", type=int, default=64, help="of the slice in (a) and (b)")
+    parser.add_argument("--most", type=int, default=128, help="largest K of (b), from 4 doubling")
+    arguments = parser.parse_args(argv)
+    folder = make_folder(arguments.out)
+    results: dict[str, Any] = {}
+
+    def save(figure: Figure, name: str) -> None:
+        write_atomically(folder / f"theorem1_{name}.png",
+                         lambda path: figure.savefig(path, dpi=110))
+        plt.close(figure)
+
+    with jax.enable_x64(True):
+        measured = brain_slice(arguments.size)
+        found = {precision: {label: np.asarray(values) for label, values in
+                             agreement(measured, getattr(jnp, precision)).items()}
+                 for precision in ("float32", "float64")}
+        results["largest_difference"] = {
+            precision: max(float(values.max()) for values in by_label.values())
+            for precision, by_label in found.items()}
+        save(draw_agreement(found), "agreement")
+        counts = [4 * 2**i for i in range(int(np.log2(arguments.most / 4)) + 1)]
+        errors = convergence(measured, counts)
+        results["steps"], results["errors"] = counts, errors
+        results["orders"] = {name: slope(counts, errors[name]) for name in errors}
+        save(draw_convergence(counts, errors), "convergence")
+    runs = [learned_steps(workdir) for workdir in arguments.workdir]
+    if runs:
+        save(draw_profiles(runs), "profiles")
+    if both := [run for run in runs if "delta_of_lam" in run]:
+        save(draw_both(both), "free_lambda")
+    results["runs"] = [{key: value.tolist() if isinstance(value, np.ndarray) else value
+                        for key, value in run.items()} for run in runs]
+    write_json(folder / "theorem1.json", results)
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        out = main()
+    except InputError as error:
+        raise SystemExit(f"theorem1: error: {error}") from None
+    print("largest relative difference of cascades and Euler steps:",
+          ", ".join(f"{value:.1e} in {name}" for name, value in out["largest_difference"].items()))
+    print("orders:", ", ".join(f"{name} {value:.2f}" for name, value in out["orders"].items()))
+    for run in out["runs"]:
+        print(f"{run['name']}: eta / sum(eta) =", " ".join(f"{x:.3f}" for x in run["profile"]),
+              f"({run['steps_back']} steps back in time)")

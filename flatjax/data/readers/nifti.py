@@ -1,0 +1,42 @@
+"""NIfTI 1 and 2, by nibabel."""
+
+import math
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.wrapstruct import WrapStructError
+
+from flatjax.data.readers.common import (
+    DAMAGED,
+    check_declared,
+    check_volume,
+    first_line,
+    most_bytes,
+    to_ras,
+)
+from flatjax.errors import InputError
+
+_DAMAGED = (*DAMAGED, nibabel.filebasedimages.ImageFileError,
+            nibabel.spatialimages.HeaderDataError, WrapStructError)
+
+
+def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a `.nii` or `.nii.gz` file of one volume; see `read_placed`."""
+    try:
+        with LoggingOutputSuppressor():  # what it says of damaged headers is said by our errors
+            image = nibabel.load(file)
+    except _DAMAGED as error:
+        raise InputError(f"{file}: is not a NIfTI file or is damaged ({first_line(error)}); "
+                         "download or export it again") from error
+    shape = image.shape[:3] if image.ndim > 3 and set(image.shape[3:]) == {1} else image.shape
+    dtype = image.get_data_dtype()
+    check_volume(file, shape, dtype)
+    check_declared(file, dtype.itemsize * math.prod(shape), most_bytes(file))
+    try:
+        voxels = np.asarray(image.dataobj, np.float32).reshape(shape)
+    except _DAMAGED as error:
+        raise InputError(f"{file}: its voxels cannot be read, the file is cut short or damaged "
+                         f"({first_line(error)}); download or export it again") from error
+    return to_ras(file, voxels, image.affine)

@@ -1,0 +1,328 @@
+"""Data sets of several subjects: split by subject, their slices prepared once and kept on disk.
+
+Slices of one person show the same anatomy, so no person is ever in two parts of a split.
+"""
+
+import json
+import math
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from tqdm import tqdm
+
+from flatjax.data.base import DataSet, Sample
+from flatjax.data.readers.common import Spacing
+from flatjax.data.slices import (
+    ORIENTATIONS,
+    check_grid,
+    display_slices,
+    draw_sample,
+    fixed_volume,
+    usable_slices,
+)
+from flatjax.errors import InputError
+from flatjax.files import make_folder, write_atomically, write_json
+from flatjax.mri.masks import seed_from_name
+
+SPLIT = "split.json"  # in a workdir
+ROLES = ("train", "validation", "test")
+CACHE_NAME = ".flatjax-{}"  # beside the folder of the files
+_VERSION = 1  # of what is kept: counted up whenever the same file would be prepared otherwise
+_SPLIT_OPTIONS = ("name", "split", "split_seed", "validation", "test", "validation_share",
+                  "test_share")
+
+
+class Scan(NamedTuple):
+    """A volume of a subject.
+
+    Attributes:
+        subject: whose it is.
+        name: unique in its data set and usable as a file name.
+        files: that it is made of.
+        recipe: what else it depends on.
+        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 towards
+            right, anterior and superior, and the size of a voxel in mm.
+    """
+
+    subject: str
+    name: str
+    files: Sequence[Path]
+    recipe: str
+    load: Callable[[], tuple[np.ndarray, Spacing]]
+
+
+class Kept(NamedTuple):
+    """The prepared slices of a scan: a `.npy` file `[slice, y, x]` float32, and its shape."""
+
+    scan: Scan
+    file: Path
+    shape: tuple[int, int, int]
+
+    def slices(self) -> np.ndarray:
+        """The slices, mapped into memory."""
+        return np.load(self.file, mmap_mode="r", allow_pickle=False)
+
+
+def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
+                   test: Sequence[str] = (), validation_share: float = 0.1,
+                   test_share: float = 0.2, seed: int = 0) -> dict[str, list[str]]:
+    """Who is trained on, validated and tested; the same for the same names and seed.
+
+    Args:
+        subjects: names.
+        validation, test: those of them who have that role, drawn by the shares if empty.
+        validation_share, test_share: of all subjects, at least one each.
+        seed: of the draw.
+
+    Returns:
+        sorted names by role, disjoint.
+
+    Raises:
+        InputError: a share out of range, a name that is unknown or in both roles, or nobody left
+            to train on.
+    """
+    subjects = sorted(set(subjects))
+    for option, share in (("validation_share", validation_share), ("test_share", test_share)):
+        if not 0 < share < 1:
+            raise InputError(f"{option} is {share}, expected above 0 and below 1")
+    for option, names in (("validation", validation), ("test", test)):
+        if isinstance(names, str):
+            raise InputError(f"{option} is {names!r}, expected a list of subjects as ('a', 'b')")
+        unknown = sorted(set(names) - set(subjects))
+        if unknown:
+            raise InputError(f"{option}: no subject {', '.join(unknown)}, expected some of "
+                             f"{', '.join(subjects)}")
+    both = sorted(set(validation) & set(test))
+    if both:
+        raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
+    rest = sorted(set(subjects) - set(validation) - set(test),
+                  key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
+    if not test:
+        count = max(1, round(test_share * len(subjects)))
+        test, rest = rest[:count], rest[count:]
+    if not validation:
+        count = max(1, round(validation_share * len(subjects)))
+        validation, rest = rest[:count], rest[count:]
+    if not (rest and validation and test):
+        raise InputError(
+            f"{len(subjects)} subjects ({', '.join(subjects)}) leave nobody to train on or to "
+            "validate on, expected at least 3; add some, test all of them with data.split=False, "
+            "or train on parts of one volume with data.name=volume")
+    return {"train": sorted(rest), "validation": sorted(validation), "test": sorted(test)}
+
+
+def make_dataset(kind: str, folder: Path, scans: Sequence[Scan], *, matrix: int, coils: int,
+                 orientation: str, split: bool, split_seed: int, validation: Sequence[str],
+                 test: Sequence[str], validation_share: float, test_share: float, cache: str,
+                 skip_bad: bool) -> DataSet:
+    """The data set of some scans.
+
+    Their slices with tissue are prepared before anything else, so that a bad file is known at
+    once, and kept as `.npy` files which later starts map into memory. A line on stderr tells who
+    has which role. A batch has slices of one shape.
+
+    Args:
+        kind: of data set, for messages.
+        folder: that the scans come from.
+        scans: with names that differ.
+        matrix: pixels along each side of a square field of view as wide as the longer side of a
+            slice; 0 for the files' own grids.
+        coils: simulated birdcage coils.
+        orientation: one of `ORIENTATIONS`.
+        split: whether subjects are split by `split_subjects`; otherwise all are tested.
+        split_seed, validation, test, validation_share, test_share: of the split.
+        cache: folder for the prepared slices, "" for one beside `folder`.
+        skip_bad: leave bad scans out, with a warning, instead of refusing them all.
+
+    Returns:
+        a `DataSet` whose `split` may be replaced by that of an earlier run.
+
+    Raises:
+        InputError: an option out of range, a bad scan, or too few subjects.
+    """
+    check_grid(matrix, coils, native=True)
+    if orientation not in ORIENTATIONS:
+        raise InputError(f"orientation is {orientation!r}, expected one of "
+                         f"{', '.join(ORIENTATIONS)}")
+    kept = _prepare(folder, scans, matrix, orientation, cache, skip_bad)
+    subjects = sorted({one.scan.subject for one in kept})
+    roles = split_subjects(
+        subjects, validation=validation, test=test, validation_share=validation_share,
+        test_share=test_share, seed=split_seed) if split else {
+            "train": [], "validation": [], "test": subjects}
+    mirrored = orientation != "sagittal"
+    test_name = "held_out" if split else "all"
+
+    def build(roles: Mapping[str, Sequence[str]]) -> DataSet:
+        parts = {role: [one for one in kept if one.scan.subject in names]
+                 for role, names in roles.items()}
+        missing = sorted({name for names in roles.values() for name in names} - set(subjects))
+        if set(missing) & {*roles["validation"], *roles["test"]}:
+            raise InputError(f"{folder}: {', '.join(missing)} of the run's split not found; put "
+                             "the same files there, or name another workdir")
+        _tell(kind, parts)
+        volumes = {role: [fixed_volume(one.scan.name, one.slices, coils,
+                                       seed_from_name(one.scan.name)) for one in parts[role]]
+                   for role in ("validation", "test")}
+        return DataSet(_make_draw(folder, parts["train"], missing, coils, mirrored),
+                       volumes["validation"], {test_name: volumes["test"]},
+                       {role: list(roles[role]) for role in ROLES}, build)
+
+    return build(roles)
+
+
+def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
+    """The data set with the split of a run, which subjects added since do not change.
+
+    Args:
+        dataset: made with `options`.
+        options: the section `data` of the config.
+        workdir: of the run. Its `split.json` counts if the options of the split are the same and
+            either the path is, too, or all its subjects are in the data set.
+    """
+    saved = _read_split(Path(workdir))
+    if dataset.split is None or not saved or saved["data"] != _split_options(options):
+        return dataset
+    roles = {role: saved[role] for role in ROLES}
+    present = {name for names in dataset.split.values() for name in names}
+    if saved["path"] != options["path"] and not present >= {*sum(roles.values(), [])}:
+        return dataset
+    added = sorted(present - {*sum(roles.values(), [])})
+    if added:
+        print(f"{options['path']}: {', '.join(added)} not in the run's split and left out",
+              file=sys.stderr)
+    return dataset if roles == dataset.split else dataset.resplit(roles)
+
+
+def write_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> None:
+    """Write `split.json` into a workdir: who is trained on, validated and tested, and why.
+
+    Nothing is written for a data set without subjects.
+    """
+    if dataset.split is not None:
+        write_json(Path(workdir) / SPLIT, dataset.split | {
+            "path": options["path"], "data": _split_options(options)})
+
+
+def _read_split(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / SPLIT
+    try:
+        saved = json.loads(path.read_text())
+        good = all(isinstance(name, str) for role in ROLES for name in saved[role])
+        good = good and isinstance(saved["data"], dict) and isinstance(saved["path"], str)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a split that flatjax wrote ({error}); restore it, or remove "
+                         "it to split the subjects again") from error
+    if not good:
+        raise InputError(f"{path}: not a split that flatjax wrote; restore it, or remove it to "
+                         "split the subjects again")
+    return saved
+
+
+def _split_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({key: options[key] for key in _SPLIT_OPTIONS}))
+
+
+def _tell(kind: str, parts: Mapping[str, Sequence[Kept]]) -> None:
+    for role in ROLES:
+        found = parts[role]
+        names = sorted({one.scan.subject for one in found})
+        some = ", ".join(names if len(names) <= 8 else [*names[:7], "..."])
+        slices = "; ".join(
+            f"{sum(one.shape[0] for one in found if one.shape[1:] == shape)} slices of "
+            f"{shape[0]} x {shape[1]}" for shape in sorted({one.shape[1:] for one in found}))
+        if found:
+            print(f"{kind} {role}: {len(names)} subjects ({some}), {len(found)} volumes: {slices}",
+                  file=sys.stderr)
+
+
+def _prepare(folder: Path, scans: Sequence[Scan], matrix: int, orientation: str, cache: str,
+             skip_bad: bool) -> list[Kept]:
+    place = Path(cache).expanduser() if cache else (
+        folder.resolve().parent / CACHE_NAME.format(folder.resolve().name))
+    try:
+        place = make_folder(place)
+    except InputError as error:
+        raise InputError(f"{error}; slices are kept there: set data.cache") from error
+    kept, errors = [], []
+    for scan in tqdm(scans, desc=f"prepare {folder.name}", unit="volume", delay=2):
+        try:
+            kept.append(_prepare_one(scan, place, matrix, orientation))
+        except InputError as error:
+            errors.append(str(error))
+    if errors and not (skip_bad and kept):
+        more = f"; {len(errors) - 1} more volumes there are bad" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{more}; or leave bad files out with data.skip_bad=True")
+    if errors:
+        warnings.warn(f"{folder}: {len(errors)} volumes are bad and left out: "
+                      f"{' | '.join(errors)}", stacklevel=3)
+    return kept
+
+
+def _prepare_one(scan: Scan, place: Path, matrix: int, orientation: str) -> Kept:
+    try:
+        stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+                 for file in scan.files]
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check its "
+                         "permissions") from error
+    key = sha256(repr((_VERSION, stats, scan.recipe, matrix, orientation)).encode()).hexdigest()
+    file = place / f"{key[:24]}.npy"
+    try:
+        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+        if len(shape) == 3 and math.prod(shape):
+            return Kept(scan, file, shape)
+    except (OSError, ValueError, EOFError):
+        pass  # none, or a damaged one: it is made again
+    volume, spacing = scan.load()
+    slices, spacing = display_slices(volume, spacing, orientation)
+    images = np.ascontiguousarray(usable_slices(slices, spacing, matrix), np.float32)
+    write_atomically(file, partial(_save, images))
+    return Kept(scan, file, images.shape)
+
+
+def _save(images: np.ndarray, file: Path) -> None:
+    with open(file, "wb") as opened:
+        np.save(opened, images, allow_pickle=False)
+
+
+def _make_draw(folder: Path, kept: Sequence[Kept], missing: Sequence[str], coils: int,
+               mirrored: bool) -> Callable[[Generator, int], list[Sample]]:
+    buckets: dict[tuple[int, ...], list[tuple[Kept, int]]] = {}
+    for one in kept:
+        bucket = buckets.setdefault(one.shape[1:], [])
+        bucket.extend((one, index) for index in range(one.shape[0]))
+    every = list(buckets.values())
+    ends = np.cumsum([len(bucket) for bucket in every])
+
+    def draw(rng: Generator, n: int) -> list[Sample]:
+        if missing:
+            raise InputError(f"{folder}: {', '.join(missing)} of the run's split not found; put "
+                             "the same files there, or name another workdir")
+        if not every:
+            raise InputError(f"{folder}: with split=False every subject is for testing; set "
+                             "split=True to train on some")
+        bucket = every[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
+        picked = [bucket[i] for i in rng.integers(len(bucket), size=n)]
+        return [draw_sample(one.slices()[index], coils, mirrored, rng) for one, index in picked]
+
+    return draw
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, a number after those that came before."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return out if len(set(out)) == len(out) else unique_names(out)

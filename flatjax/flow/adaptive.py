@@ -1,0 +1,181 @@
+"""Steps chosen by their error: the embedded pair of Bogacki and Shampine.
+
+Bogacki and Shampine, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), 1989: three
+evaluations per step give a third-order state, and the slope there, with which the next step
+begins, gives a second-order one to compare it with. Control and first step are those of Hairer,
+Norsett and Wanner, "Solving Ordinary Differential Equations I", sec. II.4.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from flatjax.errors import InputError
+from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, moved, stages
+
+# Third-order weights less the second-order ones, the last being that of the slope at the end.
+_ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
+_EXPONENT = -1 / 3  # the error of a step grows with its length to the power of 3
+_SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
+
+
+class _Walk(NamedTuple):
+    """Where every element of the batch stands; `[batch]` unless said otherwise.
+
+    Attributes:
+        state: pytree of `[batch, ...]`.
+        slope: the field there, like `state`.
+        t: time.
+        length: of the next step, not negative.
+        retried: the last step was refused.
+        evaluations: of the field so far.
+        attempts: steps of the batch so far, a scalar.
+        states: `[K + 1, batch, ...]`, NaN at times not yet reached; None unless asked for.
+    """
+
+    state: State
+    slope: State
+    t: Array
+    length: Array
+    retried: Array
+    evaluations: Array
+    attempts: Array
+    states: State | None
+
+
+def _per_element(values: Array, like: Array) -> Array:
+    return jnp.reshape(values, values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def _choose(which: Array, ours: State, theirs: State) -> State:
+    return jax.tree.map(lambda a, b: jnp.where(_per_element(which, a), a, b), ours, theirs)
+
+
+def _norm(vector: State, scale: State) -> Array:
+    """Root mean square of `|vector| / scale` over each element of the batch."""
+    squares = jax.tree.map(lambda v, s: jnp.square(jnp.abs(v) / s), vector, scale)
+    flat = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(squares)],
+                           axis=1)
+    # How steps are chosen is not differentiated, and the root would not be at 0.
+    return jnp.sqrt(jnp.mean(lax.stop_gradient(flat), axis=1))
+
+
+def _first_length(field: VectorField, state: State, slope: State, t: Array, sign: Array,
+                  span: Array, scale: State) -> Array:
+    """Hairer, Norsett and Wanner's starting step, at the cost of one evaluation."""
+    size, speed = _norm(state, scale), _norm(slope, scale)
+    tiny = (size < 1e-5) | (speed < 1e-5)
+    trial = jnp.minimum(jnp.where(tiny, 1e-6, 0.01 * size / jnp.where(tiny, 1, speed)), span)
+    ahead = field(moved(state, [slope], [1.0], sign * trial), t + sign * trial, None)
+    bend = _norm(jax.tree.map(jnp.subtract, ahead, slope), scale) / trial
+    largest = jnp.maximum(speed, bend)
+    length = jnp.where(largest <= 1e-15, jnp.maximum(1e-6, trial * 1e-3),
+                       (0.01 / jnp.maximum(largest, 1e-15)) ** -_EXPONENT)
+    return jnp.minimum(jnp.minimum(100 * trial, length), span)
+
+
+def _between(times: Array, before: _Walk, reached: State, slope: State, step: Array) -> State:
+    """Cubic Hermite interpolation of one step at all times: `[K + 1, batch, ...]`."""
+    fraction = (times[:, None] - before.t) / jnp.where(step == 0, 1, step)
+
+    def leaf(y: Array, z: Array, f: Array, g: Array) -> Array:
+        s = _per_element(fraction, y[None])
+        h = _per_element(step, y)
+        return (1 - s) * y + s * z + s * (s - 1) * (
+            (1 - 2 * s) * (z - y) + (s - 1) * h * f + s * h * g)
+
+    return jax.tree.map(leaf, before.state, reached, before.slope, slope)
+
+
+def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rtol: float = 1e-3,
+                       atol: float = 1e-3, max_steps: int = 1000, trajectory: bool = False
+                       ) -> tuple[State, State | None, Array]:
+    """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
+
+    Every element of the batch has its own time and its own steps, so that its result does not
+    depend on its neighbours; the batch takes as long as its slowest element. A step is taken if
+    the root mean square of `|error| / (atol + rtol |y|)` over the element's entries is at most 1,
+    with the moduli of complex entries.
+
+    It can be differentiated in forward mode, the steps being held as they were chosen, but not in
+    reverse mode: train with a solver of `SOLVERS`.
+
+    Args:
+        field: `f(state, t, None) -> d state / d t`, with times `[batch]`, without exchange
+            between elements of the batch. It is evaluated at both ends too.
+        state: pytree of `[batch, ...]` at `times[0]`.
+        times: `[K + 1]`, monotone. Only the ends matter to the steps; the states at the others
+            are interpolated, to third order.
+        rtol, atol: relative and absolute tolerance of one step.
+        max_steps: at most so many steps, refused ones included.
+        trajectory: also return the states at all `times`.
+
+    Returns:
+        `(final, states, evaluations)`: the state at `times[-1]`; with `trajectory` the states
+        `[K + 1, batch, ...]`, otherwise None; and the evaluations of the field spent on each
+        element, `[batch]` int32. An element that ran out of steps, because its field is stiff or
+        not finite, is NaN from there on.
+
+    Raises:
+        InputError: for a tolerance or a number of steps out of range.
+    """
+    if not (rtol >= 0 and atol > 0):
+        raise InputError(f"the tolerances are rtol = {rtol} and atol = {atol}, expected rtol at "
+                         "least 0 and atol above 0")
+    if not max_steps >= 1:
+        raise InputError(f"max_steps is {max_steps}, expected at least 1")
+    times = jnp.asarray(times)
+    leaves = jax.tree.leaves(state)
+    first, last = (jnp.broadcast_to(t, leaves[0].shape[:1]) for t in (times[0], times[-1]))
+    sign, span = jnp.sign(last - first), jnp.abs(last - first)
+
+    def tolerated(*sizes: State) -> State:
+        return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
+
+    def running(walk: _Walk) -> Array:
+        # A step that the time cannot resolve, or that is not a number, leads nowhere.
+        return (walk.t != last) & (walk.length > jnp.finfo(times.dtype).eps * jnp.abs(walk.t))
+
+    def unfinished(walk: _Walk) -> Array:
+        return (walk.attempts < max_steps) & jnp.any(running(walk))
+
+    def attempt(walk: _Walk) -> _Walk:
+        left = jnp.abs(last - walk.t)
+        step = sign * jnp.minimum(walk.length, left)
+        slopes = stages(BOGACKI_SHAMPINE, field, walk.state, walk.t, step, None, walk.slope)
+        reached = moved(walk.state, slopes, BOGACKI_SHAMPINE.b, step)
+        t = jnp.where(walk.length >= left, last, walk.t + step)
+        slope = field(reached, t, None)
+        zero = jax.tree.map(jnp.zeros_like, walk.state)
+        error = _norm(moved(zero, [*slopes, slope], _ERROR, step),
+                      tolerated(walk.state, reached))
+        good = error <= 1
+        factor = jnp.where(jnp.isfinite(error), jnp.clip(_SAFETY * error**_EXPONENT, _SMALLEST,
+                                                         _LARGEST), _SMALLEST)
+        factor = jnp.where(walk.retried | ~good, jnp.minimum(factor, 1), factor)
+        taken = running(walk) & good
+        states = walk.states
+        if trajectory:
+            passed = (sign * (times[:, None] - walk.t) > 0) & (sign * (times[:, None] - t) <= 0)
+            states = _choose(passed & taken, _between(times, walk, reached, slope, step), states)
+        return _Walk(
+            state=_choose(taken, reached, walk.state), slope=_choose(taken, slope, walk.slope),
+            t=jnp.where(taken, t, walk.t), length=jnp.abs(step) * factor, retried=~good,
+            evaluations=walk.evaluations + 3 * running(walk), attempts=walk.attempts + 1,
+            states=states)
+
+    slope = field(state, first, None)
+    slope = jax.tree.map(lambda k, s: jnp.asarray(k, s.dtype), slope, state)
+    length = _first_length(field, state, slope, first, sign, span, tolerated(state, state))
+    states = None
+    if trajectory:
+        states = jax.tree.map(lambda s: jnp.full((times.size, *s.shape), jnp.nan, s.dtype)
+                              .at[0].set(s), state)
+    end = lax.while_loop(unfinished, attempt, _Walk(
+        state, slope, first, length, jnp.zeros(first.shape, bool),
+        jnp.full(first.shape, 2, jnp.int32), jnp.zeros((), jnp.int32), states))
+    nothing = jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), state)
+    return _choose(end.t == last, end.state, nothing), end.states, end.evaluations

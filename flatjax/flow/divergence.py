@@ -1,0 +1,76 @@
+"""How a flow changes log-densities: the integral of its divergence.
+
+Along a solution of `dk/dt = f(k, t)` the density of what flows with it obeys
+
+    d log p_t(k_t) / dt = -div f(k_t, t)
+
+(Chen et al., "Neural Ordinary Differential Equations", NeurIPS 2018, arXiv 1806.07366). The
+divergence is the trace of f's Jacobian, complex numbers being pairs of real ones, and is estimated
+without bias by probes e with `E e e^T = I` as `(e J) . e` (Hutchinson, Comm. Stat. Simul. 19(2),
+1990; Grathwohl et al., "FFJORD", ICLR 2019, arXiv 1810.01367).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from flatjax.flow.solvers import VectorField
+
+
+def rademacher(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.complex64) -> Array:
+    """A probe of signs; real and imaginary parts of a complex one have theirs each."""
+    if not jnp.issubdtype(dtype, jnp.complexfloating):
+        return jax.random.rademacher(rng, shape, dtype)
+    real, imaginary = jax.random.rademacher(rng, (2, *shape), jnp.finfo(dtype).dtype)
+    return real + 1j * imaginary
+
+
+def divergence(field: Callable[[Array], Array], state: Array,
+               probes: Array) -> tuple[Array, Array]:
+    """The field and an estimate of its divergence, per element of the batch.
+
+    Args:
+        field: `f(state)`, without exchange between elements of the batch.
+        state: `[batch, ...]`, real or complex; complex entries count as two real ones.
+        probes: `[probes, batch, ...]`, such as `rademacher` draws, over which the estimate is
+            averaged. It is exact for probes that are an orthonormal basis, times the root of their
+            number.
+
+    Returns:
+        `(field(state), divergence)`, shaped `[batch, ...]` and `[batch]` real.
+    """
+    # Reverse mode, since the networks' convolutions have no forward derivative.
+    slope, pull = jax.vjp(field, state)
+    axes = tuple(range(1, state.ndim))
+    along = jax.vmap(lambda e: jnp.sum(jnp.real(pull(jnp.conj(e))[0] * e), axis=axes))(probes)
+    return slope, along.mean(axis=0)
+
+
+def transport(field: VectorField, state: Array, times: ArrayLike, probes: Array,
+              integrate: Callable[..., tuple[Any, ...]]) -> tuple[Array, Array]:
+    """Follow a flow together with the integral of its divergence.
+
+    With `(end, change)` returned and p the densities of the flow, `log p(state) = log p(end) +
+    change` at the first and at the last time.
+
+    Args:
+        field: `f(state, t, args) -> d state / d t`.
+        state: `[batch, ...]` at `times[0]`.
+        times: `[K + 1]`, monotone.
+        probes: `[probes, batch, ...]`, held along the way; see `divergence`.
+        integrate: `(field, state, times) -> (final, ...)` on a pair of arrays, such as a partial
+            `flow.integrate`.
+
+    Returns:
+        `(end, change)`, shaped `[batch, ...]` and `[batch]` real.
+    """
+    def both(pair: tuple[Array, Array], t: Array, args: Any) -> tuple[Array, Array]:
+        return divergence(lambda k: field(k, t, args), pair[0], probes)
+
+    nothing = jnp.zeros(state.shape[:1], jnp.finfo(state.dtype).dtype)
+    (end, change), *_ = integrate(both, (state, nothing), times)
+    return end, change

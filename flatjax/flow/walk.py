@@ -1,0 +1,93 @@
+"""A loop over steps that remembers its states, all or so many that they fit in memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from flatjax.errors import InputError
+
+State = Any
+Record = Callable[[State], Any]
+
+
+def itself(state: State) -> State:
+    """The record that keeps a state as it is."""
+    return state
+
+
+def kept(steps: int, trajectory: bool | int) -> np.ndarray:
+    """Which of the states 0 to `steps` a trajectory keeps.
+
+    Args:
+        steps: number of steps.
+        trajectory: True for every state, False or 0 for none; or at most how many, evenly spread
+            from the first to the last.
+
+    Returns:
+        indices `[kept]` int64, rising.
+
+    Raises:
+        InputError: for a number that does not leave room for the first and the last.
+    """
+    if not trajectory:
+        return np.arange(0)
+    if trajectory is True:
+        return np.arange(steps + 1)
+    if not trajectory >= 2:
+        raise InputError(f"trajectory is {trajectory}, expected True, False or a number of states, "
+                         "at least 2: the first and the last")
+    count = min(trajectory, steps + 1)
+    return steps * np.arange(count) // max(count - 1, 1)
+
+
+def walk(advance: Callable[[State, Any], State], start: State, xs: Any, *,
+         trajectory: bool | int = False, record: Record = itself,
+         remat: bool = False) -> tuple[State, Any]:
+    """Steps as one `lax.scan`.
+
+    Args:
+        advance: `(state, xs_j) -> state`.
+        start: first state, a pytree of arrays.
+        xs: pytree of arrays with a leading axis of steps.
+        trajectory: which states are recorded, see `kept`. The memory that records take depends
+            on their number alone, however many steps lie between them.
+        record: what is kept of a state.
+        remat: recompute a step in the backward pass rather than keep its activations.
+
+    Returns:
+        `(final, records)`: the last state, and the records `[kept, ...]`, the first being that of
+        the start; None without any.
+    """
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    indices = kept(steps, trajectory)
+    every = len(indices) == steps + 1
+    advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
+
+    def stacked(state: State, x: Any) -> tuple[State, Any]:
+        state = advance(state, x)
+        return state, record(state) if every else None
+
+    def thinned(carry: tuple[State, Any], x: tuple[Array, Any]) -> tuple[tuple[State, Any], None]:
+        (state, records), (slot, x) = carry, x
+        state = advance(state, x)
+        return (state, jax.tree.map(lambda all_, one: all_.at[slot].set(one), records,
+                                    record(state))), None
+
+    if every or not len(indices):
+        final, records = lax.scan(stacked, start, xs)
+        if not every:
+            return final, None
+        return final, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]),
+                                   record(start), records)
+    # Every state goes where the next one to be kept belongs, which takes its place.
+    slots = np.searchsorted(indices, np.arange(1, steps + 1))
+    records = jax.tree.map(
+        lambda first: jnp.zeros((len(indices), *first.shape), first.dtype).at[0].set(first),
+        record(start))
+    (final, records), _ = lax.scan(thinned, (start, records), (slots, xs))
+    return final, records
+

@@ -1,0 +1,185 @@
+"""The table and the figure of a grid of runs."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from flatjax.files import write_atomically, write_text
+from flatjax.grid import Grid, outcomes, trials
+from flatjax.statistics import Difference, paired_difference
+
+
+class Row(NamedTuple):
+    """An evaluation of a run on one test set, over its seeds.
+
+    Attributes:
+        label: see `grid.label`.
+        test_set: its name.
+        seeds: of the trainings it holds.
+        metrics: per seed, as in `metrics.json`, with the scores of `"slices"`.
+        against: the baseline in PSNR and SSIM, if it is there and another row.
+    """
+
+    label: str
+    test_set: str
+    seeds: tuple[int, ...]
+    metrics: tuple[dict[str, Any], ...]
+    against: dict[str, Difference] | None
+
+    def values(self, *keys: str) -> np.ndarray:
+        """An entry of the metrics, `[seeds, ...]`."""
+        found = []
+        for one in self.metrics:
+            for key in keys:
+                one = one[key]
+            found.append(one)
+        return np.array(found, np.float64)
+
+
+def rows(grid: Grid, results: Path) -> list[Row]:
+    """All rows that results are on file for, test set by test set.
+
+    The differences are of scores averaged over the seeds that both have.
+    """
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for label, trial, outcome in outcomes(grid, results):
+        for test_set, metrics in outcome.sets.items():
+            found.setdefault((test_set, label), {})[trial.seed] = metrics
+    sets = list(dict.fromkeys(test_set for test_set, _ in found))
+    out = []
+    for test_set in sets:
+        base = found.get((test_set, grid.baseline), {})
+        for (name, label), seeds in found.items():
+            if name == test_set:
+                against = None if label == grid.baseline else _against(seeds, base)
+                out.append(Row(label, test_set, tuple(seeds), tuple(seeds.values()), against))
+    return out
+
+
+def _against(own: dict[int, dict], base: dict[int, dict]) -> dict[str, Difference] | None:
+    common = [seed for seed in own if seed in base]
+    if not common:
+        return None
+
+    def scores(which: dict[int, dict], key: str) -> np.ndarray:
+        return np.mean([which[seed]["slices"][key] for seed in common], axis=0)
+
+    if scores(own, "psnr").shape != scores(base, "psnr").shape:
+        return None  # other slices
+    return {key: paired_difference(scores(own, key), scores(base, key)) for key in ("psnr", "ssim")}
+
+
+def write(grid: Grid, results: Path) -> str:
+    """Write `table.md`, `table.csv`, `table.json` and `figure.png`; return the Markdown."""
+    lines = rows(grid, results)
+    text = markdown(grid, lines)
+    write_text(results / "table.md", text + "\n")
+    plain = [_plain(row) for row in lines]
+    write_text(results / "table.json", json.dumps(plain, indent=1) + "\n")
+    if plain:
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(plain[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain)
+        write_text(results / "table.csv", table.getvalue())
+        figure = draw(grid, lines)
+        write_atomically(results / "figure.png", lambda path: figure.savefig(path, dpi=110))
+        plt.close(figure)
+    return text
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    out = {"test_set": row.test_set, "run": row.label,
+           "seeds": " ".join(map(str, row.seeds))}
+    for key in ("psnr", "ssim", "nmse"):
+        per_seed = row.values("method", key, "mean")
+        out |= {key: float(per_seed.mean()), f"{key}_min": float(per_seed.min()),
+                f"{key}_max": float(per_seed.max())}
+    for key in ("psnr", "ssim"):
+        for end in Difference._fields:
+            out[f"{key}_difference_{end}"] = getattr(row.against[key], end) if row.against else None
+    return out | {key: float(row.values(key).mean()) for key in (
+        "nfe", "parameters", "seconds_per_slice", "straightness", "psnr_drops", "psnr_drop_db",
+        "measurement_residual", "num_slices")}
+
+
+def markdown(grid: Grid, lines: list[Row]) -> str:
+    """The table; scores of several seeds as their mean and, in brackets, their range."""
+    count = len(trials(grid))
+    complete = len({(row.label, seed) for row in lines for seed in row.seeds})
+    wanted = sum(len(trial.evaluations) for trial in trials(grid))
+    out = [f"# {grid.title}", ""]
+    if complete < wanted:
+        out += [f"{complete} of {wanted} evaluations of {count} runs are there.", ""]
+    head = ["run", "PSNR (dB)", "SSIM", f"PSNR - {grid.baseline}", f"SSIM - {grid.baseline}",
+            "straightness", "drops (dB)", "NFE", "ms per slice", "parameters"]
+    for test_set in dict.fromkeys(row.test_set for row in lines):
+        own = [row for row in lines if row.test_set == test_set]
+        blank = own[0].metrics[0]
+        out += [f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} volumes; "
+                f"zero-filled: {blank['zero_filled']['psnr']['mean']:.2f} dB, SSIM "
+                f"{blank['zero_filled']['ssim']['mean']:.3f}", "",
+                f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        out += [f"| {' | '.join(_cells(row))} |" for row in own] + [""]
+    devices = sorted({one["device"] for row in lines for one in row.metrics})
+    seeds = sorted({trial.seed for trial in trials(grid)})
+    out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes, in brackets the "
+               "range over seeds. Differences are paired by slice and averaged over seeds, with "
+               f"95 % bootstrap intervals over slices. Evaluated on {'; '.join(devices)}.")
+    return "\n".join(out)
+
+
+def _cells(row: Row) -> list[str]:
+    def spread(key: str, digits: int) -> str:
+        each = row.values("method", key, "mean")
+        ends = f" ({each.min():.{digits}f} to {each.max():.{digits}f})" if len(each) > 1 else ""
+        return f"{each.mean():.{digits}f}{ends}"
+
+    def difference(key: str, digits: int) -> str:
+        if not row.against:
+            return ""
+        mean, low, high = row.against[key]
+        return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+    return [row.label, spread("psnr", 2), spread("ssim", 4), difference("psnr", 2),
+            difference("ssim", 4), f"{row.values('straightness').mean():.2f}",
+            f"{row.values('psnr_drops').mean():.1f} ({row.values('psnr_drop_db').mean():.2f})",
+            f"{row.values('nfe').mean():g}",
+            f"{1000 * row.values('seconds_per_slice').mean():.1f}",
+            f"{row.values('parameters').mean():,.0f}"]
+
+
+def draw(grid: Grid, lines: list[Row]) -> Figure:
+    """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps."""
+    sets = list(dict.fromkeys(row.test_set for row in lines))
+    labels = list(dict.fromkeys(row.label for row in lines))
+    colours = {name: plt.get_cmap("turbo")(x) for name, x in
+               zip(labels, np.linspace(0.05, 0.95, len(labels)), strict=True)}
+    figure, axes = plt.subplots(len(sets), 2, squeeze=False, layout="constrained",
+                                figsize=(12, max(3.2, 0.3 * len(labels) + 1.2) * len(sets)))
+    for (scores, curves), test_set in zip(axes, sets, strict=True):
+        own = [row for row in lines if row.test_set == test_set]
+        for at, row in enumerate(own):
+            each = row.values("method", "psnr", "mean")
+            scores.plot(each.mean(), at, "o", color=colours[row.label], markersize=8)
+            scores.plot(each, np.full(len(each), at), "|", color="black", markersize=10)
+            paths = [one["psnr_per_step"] for one in row.metrics]
+            if len(paths[0]) > 1:
+                steps = np.asarray(row.metrics[0]["steps"], float)
+                curves.plot(steps / steps[-1], np.mean(paths, axis=0), marker=".",
+                            color=colours[row.label], label=row.label)
+        scores.set_yticks(range(len(own)), [row.label for row in own])
+        scores.invert_yaxis()
+        scores.grid(axis="x", alpha=0.3)
+        scores.set(xlabel="PSNR (dB); a bar per seed", title=f"{grid.title}: {test_set}")
+        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)", title="along the steps")
+        curves.grid(alpha=0.3)
+        if len(labels) <= 12:
+            curves.legend(fontsize=7)
+    return figure

@@ -1,0 +1,98 @@
+"""Several processes that train together, on one machine or many, joined by `jax.distributed`.
+
+The first process, of index 0, alone writes; with one process everything here does nothing.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flatjax.data.subjects import SPLIT
+from flatjax.errors import InputError
+from flatjax.files import make_folder
+
+
+def join(description: str = "") -> None:
+    """Join the other processes of this run; before anything else asks JAX for devices.
+
+    Args:
+        description: `HOST:PORT,PROCESSES,INDEX`: where the first process listens, how many there
+            are and which this is, from 0; or empty, for JAX to ask the scheduler (SLURM, Open MPI,
+            Kubernetes) or the TPU pod.
+
+    Raises:
+        InputError: for another description, or if they do not come together.
+    """
+    address, *numbers = description.split(",")
+    described = ":" in address and len(numbers) == 2 and all(n.isdecimal() for n in numbers)
+    if described:
+        processes, index = map(int, numbers)
+        described = index < processes
+    if description and not described:
+        raise InputError(f"--distributed is {description!r}, expected HOST:PORT,PROCESSES,INDEX "
+                         "with INDEX from 0, or nothing under SLURM, Open MPI or on a TPU pod")
+    try:
+        if description:
+            jax.distributed.initialize(address, processes, index)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the processes do not come together: {error}; start one on each host, "
+                         "and without a scheduler say --distributed=HOST:PORT,PROCESSES,INDEX"
+                         ) from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def of_first(tree: Any) -> Any:
+    """The first process's arrays, in every process."""
+    return multihost_utils.broadcast_one_to_all(tree) if jax.process_count() > 1 else tree
+
+
+def share(size: int) -> range:
+    """The rows of a batch of `size` that the devices of this process compute on.
+
+    Raises:
+        InputError: if the processes have different numbers of devices.
+    """
+    processes = jax.process_count()
+    if jax.local_device_count() * processes != jax.device_count():
+        raise InputError(f"process {jax.process_index()} has {jax.local_device_count()} of "
+                         f"{jax.device_count()} devices, expected the same number in each of the "
+                         f"{processes} processes")
+    own = size // processes
+    return range(jax.process_index() * own, (jax.process_index() + 1) * own)
+
+
+def text_of_first(text: str) -> str:
+    """The first process's text, in every process."""
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(of_first(np.int32(content.size)))
+    return bytes(np.asarray(of_first(np.resize(content, length)))).decode() if length else ""
+
+
+@contextmanager
+def writable(workdir: str | Path) -> Iterator[Path]:
+    """The run's folder in the first process, and in others one that is thrown away.
+
+    The latter holds the run's split of the subjects, which all follow.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make_folder(workdir) if is_first() else Path(scratch)
+        split = folder / SPLIT
+        text = text_of_first(split.read_text() if split.is_file() else "")
+        if text and not is_first():
+            split.write_text(text)
+        yield folder

@@ -1,0 +1,220 @@
+"""Grids of runs: what is trained, what is taken from file, and tables that do not depend on it."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+from flatjax import cli, grid as grids
+from flatjax.cli import load_config_file
+from flatjax.data import DATASETS
+from flatjax.errors import InputError, TrainingError
+from flatjax.grid import Grid, Run, changed, describe, run_grid, trials
+from flatjax.statistics import paired_difference
+
+ABLATE = Path(__file__).parents[1] / "configs" / "ablate.py"
+NAMES = ("flat_parts", "loss_terms", "schedule", "steps", "solver", "parameterisation", "sigma",
+         "sharing", "acceleration", "alignment", "initialisation", "teacher")
+
+
+@pytest.fixture(autouse=True)
+def toy_data(monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", toy.make)
+
+
+def small(broken=False, **method):
+    return toy.experiment(method={"weights": "shared", "sigma": 1.0} | method,
+                          data=toy.config.data("toy", broken=broken) if broken else None)
+
+
+def small_grid(**runs):
+    tried = {"": {}, "at K 3": {"method.steps": 3}}
+    return Grid("Toy", {"aligned": Run(small(), tried), "unaligned": Run(small(w_velocity=0.0))}
+                | runs, baseline="aligned")
+
+
+def table(folder):
+    """The table without what a clock measured."""
+    return [{key: value for key, value in row.items() if key != "seconds_per_slice"}
+            for row in json.loads((folder / "table.json").read_text())]
+
+
+class Trainings:
+    """Stands for `train`: counts, and interrupts one of them half way."""
+
+    def __init__(self, monkeypatch, interrupted=None):
+        self.names, self._train, self._interrupted = [], grids.train, interrupted
+        monkeypatch.setattr(grids, "train", self)
+
+    def __call__(self, config, workdir):
+        self.names.append(workdir.name)
+        if len(self.names) == self._interrupted:
+            monkeypatch, checkpoint = pytest.MonkeyPatch(), grids.Checkpoints.save
+
+            def save(*args):
+                checkpoint(*args)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(grids.Checkpoints, "save", save)
+                self._train(config, workdir)
+        return self._train(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A grid's workdir, made in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "toy", toy.make)
+        run_grid(small_grid(), folder)
+    return folder
+
+
+def test_an_interrupted_grid_goes_on_and_ends_with_the_same_table(whole, tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch, interrupted=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(small_grid(), tmp_path)
+    assert trainings.names == ["aligned_seed0", "unaligned_seed0"]
+    assert {row["run"] for row in table(tmp_path / "results")} == {"aligned", "aligned, at K 3"}
+    dry = describe(small_grid(), tmp_path)
+    assert "| aligned_seed0 | flat | " in dry and "| 4 | done | 0.0 |" in dry
+    assert "| 4 | at step 2 | " in dry
+    run_grid(small_grid(), tmp_path)
+    assert trainings.names[2:] == ["unaligned_seed0"]
+    assert table(tmp_path / "results") == table(whole / "results")
+
+
+def test_published_results_stand_in_for_their_runs(whole, tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    run_grid(small_grid(), tmp_path, whole / "results")
+    assert trainings.names == []
+    grid = small_grid()
+    other = grid._replace(runs={"aligned": Run(small(steps=3))})
+    assert grids.outcome(trials(grid)[0], "", whole / "results")
+    assert not grids.outcome(trials(other)[0], "", whole / "results"), "of another config"
+    scores = whole / "results" / "runs" / "aligned_seed0.json"
+    text = scores.read_text()
+    scores.write_text(text[:100])
+    assert not grids.outcome(trials(grid)[0], "", whole / "results"), "cut short"
+    scores.write_text(text)
+
+
+def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
+    shutil.copytree(whole / "results", tmp_path / "first")
+    (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
+    grid = Grid("Other", {"base": Run(small()), "other": Run(small(w_velocity=0.0))}, "base")
+    grids.adopt(grid, tmp_path / "second")
+    assert grids.outcome(trials(grid)[0], "", tmp_path / "second")
+    assert not grids.outcome(trials(grid)[1], "", tmp_path / "second")
+
+
+def test_the_table_says_what_the_evaluations_said(whole):
+    rows = {(row["test_set"], row["run"]): row for row in table(whole / "results")}
+    assert rows.keys() == {(a, b) for a in ("main", "other")
+                           for b in ("aligned", "aligned, at K 3", "unaligned")}
+    folder = whole / "unaligned_seed0" / "evaluations" / "plain"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = rows["main", "unaligned"]
+    assert row["psnr"] == metrics["method"]["psnr"]["mean"] and row["nfe"] == 2
+    assert rows["main", "aligned, at K 3"]["nfe"] == 3
+
+    def scores(name):
+        path = whole / f"{name}_seed0" / "evaluations" / "plain" / "slices.csv"
+        return np.array([float(line["psnr"]) for line in csv.DictReader(path.open())])
+
+    expected = paired_difference(scores("unaligned"), scores("aligned"))
+    assert row["psnr_difference_mean"] == pytest.approx(expected.mean, abs=1e-5)
+    assert row["psnr_difference_low"] == pytest.approx(expected.low, abs=1e-5)
+    text = (whole / "results" / "table.md").read_text()
+    assert f"| unaligned | {row['psnr']:.2f} | " in text and "evaluations of" not in text
+    assert (whole / "results" / "table.csv").read_text().count("\n") == 7
+    assert (whole / "results" / "figure.png").stat().st_size > 10_000
+
+
+def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
+    """Against numbers worked out by hand from two seeds on file."""
+    grid = small_grid()._replace(seeds=(0, 1))
+    del grid.runs["aligned"].evaluations["at K 3"]
+    for trial in trials(grid):
+        found = grids.outcome(trials(small_grid())[0], "", whole / "results")
+        plain = json.loads(grids.configuration.to_json(trial.config))
+        sets = json.loads(json.dumps({"main": found.sets["main"]}))
+        shift = 0.5 * trial.seed + (trial.run == "unaligned")
+        sets["main"]["slices"]["psnr"] = [x + shift for x in sets["main"]["slices"]["psnr"]]
+        sets["main"]["method"]["psnr"]["mean"] += shift
+        path = tmp_path / "runs" / f"{trial.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found._replace(trained=plain, evaluated=plain,
+                                                  sets=sets)._asdict()))
+    run_grid(grid, tmp_path / "unused", tmp_path)
+    aligned, unaligned = table(tmp_path)
+    assert unaligned["seeds"] == "0 1"
+    assert unaligned["psnr"] - aligned["psnr"] == pytest.approx(1)
+    assert aligned["psnr_max"] - aligned["psnr_min"] == pytest.approx(0.5)
+    assert [unaligned[f"psnr_difference_{end}"] for end in ("mean", "low", "high")] == (
+        pytest.approx([1, 1, 1]))
+
+
+def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
+    grid = Grid("Toy", {"broken": Run(small(broken=True)), "aligned": Run(small())}, "aligned")
+    with pytest.raises(TrainingError, match="1 of 2 runs failed: broken_seed0: .*step 1"):
+        run_grid(grid, tmp_path)
+    assert {row["run"] for row in table(tmp_path / "results")} == {"aligned"}
+    assert "1 of 2 evaluations" in (tmp_path / "results" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_ablation_can_run(name):
+    grid = load_config_file(f"{ABLATE}:{name}")
+    labels = {grids.label(run, evaluation) for run, one in grid.runs.items()
+              for evaluation in one.evaluations}
+    assert grid.baseline in labels and len(grid.runs) > 1
+    for trial in trials(grid):
+        for changes in trial.evaluations.values():
+            config = changed(trial.config, changes)
+            grids.configuration.make_method(config)
+            grids.configuration.make_acquisition(config)
+    different = {grids.configuration.to_json(trial.config) for trial in trials(grid)}
+    assert len(different) == len(trials(grid)), "no run is made twice"
+
+
+def test_the_eight_cells_differ_by_what_they_are_called():
+    grid = load_config_file(f"{ABLATE}:flat_parts")
+    assert len(grid.runs) == 8 and len(grid.seeds) >= 2
+    for name, run in grid.runs.items():
+        method = run.config.method
+        assert ("timesteps" in name) == (method.timesteps == "schedule")
+        assert ("parameters" in name) == (method.step_sizes == "derived")
+        assert ("alignment" in name) == (method.w_velocity > 0)
+
+
+def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, capsys):
+    def command(*argv):
+        monkeypatch.setattr("sys.argv", ["train", *argv])
+        cli.train_main()
+
+    command(f"--config={ABLATE}:flat_parts", f"--workdir={tmp_path}", "--dry-run",
+            "--config.train.steps=50")
+    printed = capsys.readouterr().out
+    assert "| vanilla_seed1 | flat | " in printed and "| 50 | to train | ? |" in printed
+    assert "16 runs" in printed and not list(tmp_path.iterdir())
+    for argv, match in (([f"--config={ABLATE}:parts"], "the ablation is 'parts'"),
+                        ([f"--config={ABLATE}"], "the ablation is ''"),
+                        ([f"--config={ABLATE}:steps", "--config.train.step=1"], "Did you mean")):
+        with pytest.raises(SystemExit) as stopped:
+            command(*argv, f"--workdir={tmp_path}")
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and match in error and error.count("\n") == 1
+
+
+def test_changes_are_of_keys_that_there_are():
+    config = small()
+    assert changed(config, {"method.steps": 5}).method.steps == 5 and config.method.steps == 2
+    for change in ({"method.step": 5}, {"method.steps": "five"}):
+        with pytest.raises(InputError, match="cannot be set"):
+            changed(config, change)
