@@ -22,7 +22,9 @@ CONFIGS = [path for path in sorted(Path(__file__).parents[1].glob("configs/[!_]*
            if path.stem not in GRIDS]
 METHODS = {path: runpy.run_path(str(path)).get("METHODS", {"": {}}) for path in CONFIGS}
 NAMES = [f"{path}{':' * bool(name)}{name}" for path in CONFIGS for name in METHODS[path]]
-STEPPED = [name for name in NAMES if "brain.py:" not in name or name.endswith("flat")]
+# The other methods of a config are compiled for minutes, and have tests of their own.
+STEPPED = [name if name.endswith((".py", ":flat")) else pytest.param(name, marks=pytest.mark.slow)
+           for name in NAMES if "brain.py:" not in name or name.endswith("flat")]
 SMALL = {"channels": 2, "pools": 1, "steps": 2}  # of what a method has of them
 SHRUNK = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
           f"--config.train.batch_size={jax.local_device_count()}"]
