@@ -2,8 +2,8 @@
 
     python benchmarks/methods.py
 
-Each with its default number of steps, but FLAT and E2E-VarNet with 12 and DDS with 50 network
-evaluations. Untrained weights: time does not depend on them. Prints JSON: for each method seconds
+Each with its default number of steps, but FLAT and E2E-VarNet with 12, DDS with 50 and score-SDE
+with 100 network evaluations. Untrained weights: time does not depend on them. Prints JSON: for each method seconds
 per slice, network evaluations and compile time; and DDS's seconds over FLAT's.
 """
 
@@ -15,7 +15,8 @@ from common import compile_, in_turn, perturbed, random_batch, report
 
 from flatjax.methods import METHODS
 
-STEPS = {"flat": {"steps": 12}, "dds": {"steps": 50}, "varnet": {"steps": 12}}
+STEPS = {"flat": {"steps": 12}, "dds": {"steps": 50}, "varnet": {"steps": 12},
+         "score_sde": {"steps": 50}}
 ALL = [name for name in METHODS if name not in ("zero_filled",)]
 
 

@@ -28,7 +28,8 @@ def toy_data(monkeypatch):
 
 def small(broken=False, **method):
     return toy.experiment(method={"weights": "shared", "sigma": 1.0} | method,
-                          data=toy.config.data("toy", broken=broken) if broken else None)
+                          data=toy.config.data("toy", broken=broken) if broken else None,
+                          evaluation=toy.config.evaluation(figures=0))
 
 
 def small_grid(**runs):
