@@ -3,8 +3,8 @@
     python benchmarks/methods.py
 
 Each with its default number of steps, but FLAT and E2E-VarNet with 12, DDS with 50 and score-SDE
-with 100 network evaluations. Untrained weights: time does not depend on them. Prints JSON: for each method seconds
-per slice, network evaluations and compile time; and DDS's seconds over FLAT's.
+with 100 network evaluations. Untrained weights: time does not depend on them. Prints JSON: for each
+method seconds per slice, network evaluations and compile time; and DDS's seconds over FLAT's.
 """
 
 import argparse
