@@ -256,5 +256,5 @@ def checksum(state: State) -> int:
     value = 0
     for name, leaf in leaves:
         value = zlib.crc32(f"{name} {leaf.dtype} {leaf.shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8), value)
+        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
     return value

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _join(argv: list[str]) -> list[str]:
     return [argument for argument in argv if argument not in named]
 
 
-def _reconstruct(workdirs: list[str], inputs: list[str], argv: list[str]) -> None:
+def _reconstruct(workdirs: Sequence[str | Path], inputs: list[str], argv: list[str]) -> None:
     from flatjax.evaluate import load_config
     from flatjax.reconstruct import reconstruct_files
     if len(workdirs) > 1:
@@ -213,6 +213,9 @@ def load_config_file(name: str) -> Any:
                              f"get_config(), or one of {', '.join(shipped)}")
     try:
         spec = importlib.util.spec_from_file_location(f"_flatjax_config_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise InputError(f"config file {path} is no Python file; expected a name that ends "
+                             "with .py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config(*[argument] * bool(colon))

@@ -161,12 +161,13 @@ def tabulate(results: dict[str, dict[str, dict[str, Any]]], folders: dict[str, P
     first = next(iter(results))
     rows = []
     for index, test_set in enumerate(results[first]):
-        base = None
+        base: dict[str, np.ndarray] | None = None
         for run, sets in results.items():
             folder = folders[run] / ("" if index == 0 else test_set)
             slices = read_slices(folder / "slices.csv")
-            against = base and {key: paired_difference(slices[key], base[key]) for key in slices}
-            base = base or slices
+            against = None if base is None else {
+                key: paired_difference(slices[key], base[key]) for key in slices}
+            base = slices if base is None else base
             metrics = sets[test_set]
             rows.append(Row(run, metrics["acceleration"]["nominal"], test_set, metrics, slices,
                             against))
@@ -268,7 +269,7 @@ def panels(config: ConfigDict, folders: dict[str, Path]) -> Panels:
     slices = measure_volume(volume, configuration.make_acquisition(config))
     index = len(slices) // 2
     batch = stack(slices[index:index + 1])
-    target = batch.target[0]
+    target = np.asarray(batch.target[0])
     measured = batch.measurement
     blank = center_crop(combine(measured.kspace, measured.maps, config.method.combine),
                         target.shape)
@@ -297,13 +298,15 @@ def draw(rows: list[Row], shown: Panels) -> Figure:
     height = _PANEL * target.shape[0] / target.shape[1]
     figure = plt.figure(figsize=(max(4, per_row) * _PANEL + 1, blocks * (2 * height + 0.5) + 4.2),
                         layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(blocks * (2 * height + 0.5), 4.2))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(blocks * (2 * height + 0.5), 4.2))
+    upper, lower = parts
     axes = upper.subplots(2 * blocks, per_row, squeeze=False)
     for one in axes.flat:
         one.set_axis_off()
     window = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
     axes[0, 0].imshow(target, **window)
     axes[0, 0].set_title("target\n", fontsize=9)
+    drawn = []
     for at, (label, image) in enumerate(images.items(), start=1):
         row, column = 2 * (at // per_row), at % per_row
         scores = quality(target[None], image[None])
@@ -312,6 +315,8 @@ def draw(rows: list[Row], shown: Panels) -> Figure:
             f"{label}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", fontsize=9)
         error = axes[row + 1, column].imshow(errors[label], cmap="magma", vmin=0, vmax=largest,
                                              interpolation="nearest")
+        drawn.append((grey, error))
+    grey, error = drawn[-1]
     for block in range(blocks):
         upper.colorbar(grey, ax=axes[2 * block, :], label="intensity")
         upper.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")

@@ -155,7 +155,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
                 "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
                 "and with adaptive steps a larger method.tolerance or a fixed method.solver")
         scored = [volume for volume in scored if np.isfinite(volume.target).all()]
-        if not scored:
+        if timed is None or not scored:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
         metrics = {

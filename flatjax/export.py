@@ -71,7 +71,7 @@ def export_run(config: ConfigDict, workdir: str | Path, path: str | Path) -> Non
         raise InputError("--export needs the package flatbuffers; install flatjax[export]"
                          ) from error
     try:
-        write_atomically(Path(path), lambda temporary: temporary.write_bytes(content) and None)
+        write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; name a file in a folder "
                          "that you may write to") from error

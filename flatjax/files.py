@@ -80,7 +80,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(temporary)` make a file and put it in place only when it is whole and on disk.
 
     Several processes may write one file: the last one to finish wins. A killed one leaves its
@@ -140,7 +140,7 @@ def _sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text) and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -95,8 +95,8 @@ def write(grid: Grid, results: Path) -> str:
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    out = {"test_set": row.test_set, "run": row.label,
-           "seeds": " ".join(map(str, row.seeds))}
+    out: dict[str, Any] = {"test_set": row.test_set, "run": row.label,
+                           "seeds": " ".join(map(str, row.seeds))}
     for key in ("psnr", "ssim", "nmse"):
         per_seed = row.values("method", key, "mean")
         out |= {key: float(per_seed.mean()), f"{key}_min": float(per_seed.min()),

@@ -31,10 +31,8 @@ def join(description: str = "") -> None:
     """
     address, *numbers = description.split(",")
     described = ":" in address and len(numbers) == 2 and all(n.isdecimal() for n in numbers)
-    if described:
-        processes, index = map(int, numbers)
-        described = index < processes
-    if description and not described:
+    processes, index = map(int, numbers) if described else (0, 0)
+    if description and not index < processes:
         raise InputError(f"--distributed is {description!r}, expected HOST:PORT,PROCESSES,INDEX "
                          "with INDEX from 0, or nothing under SLURM, Open MPI or on a TPU pod")
     try:

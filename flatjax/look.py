@@ -35,7 +35,7 @@ class Seen(NamedTuple):
     """
 
     scan: Scan
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # of a tuple
     kspace: np.ndarray
     mask: np.ndarray
     centre: tuple[int, int]
@@ -92,7 +92,8 @@ def look_at(scan: Scan) -> Seen:
     index, kspace = slice_with_signal(scan)
     mask = find_mask(kspace) if scan.mask is None else scan.mask
     full = np.broadcast_to(mask, kspace.shape[1:])
-    return Seen(scan, index, kspace, mask, tuple(int(n) for n in calibration_size(full)))
+    rows, columns = calibration_size(full)
+    return Seen(scan, index, kspace, mask, (int(rows), int(columns)))
 
 
 def table(seen: Sequence[Seen]) -> str:
@@ -137,12 +138,14 @@ def draw(one: Seen) -> Figure:
                f"{' x '.join(map(str, one.centre))}", 0.0, 1.0),
         (image, "image" if mask.all() else "zero-filled image", 0.0,
          float(np.percentile(image, 99.9))))
+    shown = []
     for one_axes, (picture, title, low, high) in zip(axes, panels, strict=True):
-        shown = one_axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+        shown.append(one_axes.imshow(picture, cmap="gray", vmin=low, vmax=high,
+                                     interpolation="nearest"))
         one_axes.set_title(title, fontsize=10)
         one_axes.set_xticks([])
         one_axes.set_yticks([])  # the frame stays: a mask of ones would be invisible
-    figure.colorbar(shown, ax=axes[2], shrink=0.8, label="intensity")
+    figure.colorbar(shown[-1], ax=axes[2], shrink=0.8, label="intensity")
     figure.suptitle(f"{scan.file.name} ({scan.form}), slice {one.index + 1} of {scan.shape[0]}",
                     fontsize=10)
     return figure
@@ -159,7 +162,7 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
                 found += find_files([folder])
             except InputError as error:
                 reason = reason or error
-        if not found:
+        if reason and not found:
             raise reason
         files += found
     return files

@@ -4,6 +4,7 @@ All are finite, in value and in gradient, on all-zero images.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,8 +25,9 @@ def _same_shape(prediction: Array, target: Array) -> None:
 def _window_mean(x: Array, window: int) -> Array:
     """Mean over every full `window x window` neighbourhood of `[..., y, x]`."""
     height, width = (n - window + 1 for n in x.shape[-2:])
-    rows = sum(x[..., i:i + height, :] for i in range(window))
-    return sum(rows[..., j:j + width] for j in range(window)) / window**2
+    rows: Any = sum(x[..., i:i + height, :] for i in range(window))
+    total: Any = sum(rows[..., j:j + width] for j in range(window))
+    return total / window**2
 
 
 def ssim(prediction: Array, target: Array, data_range: ArrayLike | None = None, *,

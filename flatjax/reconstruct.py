@@ -36,6 +36,7 @@ from flatjax.files import make_folder, write_atomically
 from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
 from flatjax.mri.espirit import KERNEL, espirit
+from flatjax.mri.forward import on_host
 from flatjax.mri.masks import achieved_acceleration, calibration_size, make_mask, seed_from_name
 from flatjax.mri.sensitivities import from_calibration
 from flatjax.mri.simulate import acquire, complex_noise, ifft2c
@@ -196,7 +197,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
             raise InputError("the mask takes none of the samples of a slice, expected one of this "
                              "scan; leave it out to have the mask found in the data")
         ones = np.ones_like(kspace) / np.float32(np.sqrt(len(kspace)))
-        return Prepared(Measurement(kspace, _with_axis(mask), ones), 0.0)
+        return Prepared(_measurement(kspace, mask, ones), 0.0)
     kspace = kspace / np.float32(peak)
     if maps is not None:
         maps = _normalised(maps)
@@ -208,15 +209,16 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
     mean = np.sum(image * np.abs(image))
     if mean:
         kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))
-    return Prepared(Measurement(kspace, _with_axis(mask), maps), peak)
+    return Prepared(_measurement(kspace, mask, maps), peak)
 
 
-def _with_axis(mask: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(mask[None], np.float32)
+def _measurement(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray) -> Measurement:
+    with_axis = np.ascontiguousarray(mask[None], np.float32)
+    return Measurement(on_host(kspace), on_host(with_axis), on_host(maps))
 
 
 def _normalised(maps: np.ndarray) -> np.ndarray:
-    power = np.sum(maps.real**2 + maps.imag**2, axis=0)
+    power = np.sum(np.real(maps) ** 2 + np.imag(maps) ** 2, axis=0)
     if not power.any():
         raise InputError("the coil maps are zero everywhere, expected those of this scan")
     # below, maps are noise: dividing by it would make signal of it
@@ -277,11 +279,12 @@ def _write(path: Path, scan: Scan, results: Iterable[tuple[Prepared, dict[str, n
            ) -> str:
     """Write the three files of a scan as results come in, and say what was found in it."""
     count, coils, *whole = scan.shape
-    crop = tuple(scan.crop or whole)
-    middle, empty, accelerations = None, 0, []
+    height, width = scan.crop or whole
+    empty, accelerations = 0, []
+    middle: list[tuple[int, Prepared, np.ndarray]] = []  # one at most
 
     def save(temporary: Path) -> None:
-        nonlocal middle, empty
+        nonlocal empty
         with h5py.File(temporary, "w") as file:
             for index, (one, images) in enumerate(results):
                 for name, image in images.items():
@@ -290,19 +293,19 @@ def _write(path: Path, scan: Scan, results: Iterable[tuple[Prepared, dict[str, n
                             f"{scan.file}: the reconstruction of slice {index} is not finite, "
                             "expected numbers: take the checkpoint of a run that did not diverge")
                     if name not in file:
-                        file.create_dataset(name, (count, *crop), np.float32)
-                    file[name][index] = center_crop(image, crop)
+                        file.create_dataset(name, (count, height, width), np.float32)
+                    file[name][index] = center_crop(image, (height, width))
                 empty += not one.scale
                 if one.scale:
                     accelerations.append(float(achieved_acceleration(one.measurement.mask)))
-                    if middle is None or index <= count // 2:
-                        middle = index, one, file["reconstruction"][index]
+                    if not middle or index <= count // 2:
+                        middle[:] = [(index, one, file["reconstruction"][index])]
             if scan.affine is not None:
                 file.attrs["affine"] = scan.affine
 
     write_atomically(path, save)
     write_atomically(path.with_suffix(".nii"), lambda temporary: _save_nifti(temporary, path, scan))
-    figure = draw(scan, *middle, crop)
+    figure = draw(scan, *middle[0], (height, width))
     write_atomically(path.with_suffix(".png"), lambda temporary: figure.savefig(temporary, dpi=110))
     plt.close(figure)
     return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
@@ -330,10 +333,10 @@ def _save_nifti(path: Path, images: Path, scan: Scan) -> None:
 
 def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray, crop: tuple[int, int]) -> Figure:
     """Zero-filled image and reconstruction of a slice in one grey window, and its mask."""
-    kspace, mask, maps = one.measurement
+    kspace, mask, maps = map(np.asarray, one.measurement)
     start = one.scale * np.abs(np.sum(np.conj(maps) * ifft2c(kspace), axis=0))
     start = center_crop(start, crop)
-    peak = max(float(np.percentile(image, 99.9)), np.finfo(np.float32).tiny)
+    peak = max(float(np.percentile(image, 99.9)), float(np.finfo(np.float32).tiny))
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
     panels: list[tuple[Any, str, float]] = [
         (start, "zero-filled", peak), (image, "reconstruction", peak),

@@ -98,6 +98,7 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
                                 layout="constrained")
     grey = {"cmap": "gray", "vmin": 0, "vmax": peak}
     shown = [_image(axes[0, 0], target, "target", **grey)]
+    last = []
     for column, (name, image) in enumerate(images.items(), start=1):
         scores = quality(target[None], image[None])
         _image(axes[0, column], image,
@@ -107,7 +108,8 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
                           vmin=0, vmax=largest)
         squared = _image(axes[2, column], error**2, f"error², {name}", cmap=_ERRORS,
                          vmin=0, vmax=largest**2)
-    shown += [absolute, squared]
+        last = [absolute, squared]
+    shown += last
     labels = ("intensity", "|error| / target maximum", "(error / target maximum)²")
     for row, label in enumerate(labels):
         figure.colorbar(shown[row], ax=axes[row, :], label=label, shrink=0.9)
@@ -136,6 +138,7 @@ def strip(volume: Scored, index: int) -> Figure:
                                          2 * blocks * (height * 0.8 + 0.2)))
     for one in axes.flat:
         one.set_axis_off()
+    drawn = []
     for at, step in enumerate(volume.steps):
         row, column = 2 * (at // per_row), at % per_row
         value = measures.psnr(target[None], states[at][None])
@@ -144,6 +147,8 @@ def strip(volume: Scored, index: int) -> Figure:
                       vmin=0, vmax=peak)
         error = _image(axes[row + 1, column], errors[at], "", cmap=_ERRORS, vmin=0,
                        vmax=largest)
+        drawn.append((grey, error))
+    grey, error = drawn[-1]
     _image(axes[2 * (count // per_row), count % per_row], target, "target\n", cmap="gray", vmin=0,
            vmax=peak)
     for block in range(blocks):

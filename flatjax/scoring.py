@@ -76,15 +76,15 @@ def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]
                 measurement.mask * kspace - measurement.kspace, measurement.kspace))
             return apart / jnp.where(whole > 0, whole, 1.0)
 
-        times = result.times
-        if times is None:
-            times = 1 - result.steps / max(result.steps[-1], 1)
+        times, steps = result.times, result.steps
+        if times is None and steps is not None:
+            times = 1 - steps / max(steps[-1], 1)
         out = {
             "reconstruction": crop(result.image),
             "zero_filled": crop(combine(measurement.kspace, maps, combine_kind)),
             "residual": residual(result.kspace),
             "nfe": jnp.broadcast_to(result.nfe, len(measurement.kspace)),
-            "steps": result.steps,
+            "steps": steps,
             "times": times,
             # One state after the other, for their coil images would take much memory at once.
             "states": lax.map(lambda k: crop(combine(k, maps, combine_kind)), result.trajectory),
@@ -111,7 +111,7 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
         slices: from `data.batches.measure_volume`.
         batch_size: slices at once.
     """
-    parts = []
+    parts, steps, times = [], np.zeros(0), np.zeros(0)
     for index, (batch, count) in enumerate(padded_batches(slices, batch_size)):
         out = jax.device_get(score(params, jax.random.fold_in(rng, index), batch))
         steps, times = out.pop("steps"), out.pop("times")
@@ -124,10 +124,11 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     for key in _BY_STATE:
         arrays[key] = np.moveaxis(arrays[key], 1, 0)
+    fields: dict[str, Any] = {"std": None} | arrays | {"nfe": float(np.mean(arrays["nfe"]))}
     return Scored(
         name=name, target=np.stack([one.target for one in slices]), steps=steps, times=times,
         acceleration=float(np.mean([achieved_acceleration(s.measurement.mask) for s in slices])),
-        **{"std": None} | arrays | {"nfe": float(np.mean(arrays["nfe"]))})
+        **fields)
 
 
 def quality(target: np.ndarray, images: np.ndarray) -> dict[str, float]:
@@ -200,7 +201,7 @@ def cost(method: Method, params: Any, rng: Array, batch: Batch,
         start = time.perf_counter()
         jax.block_until_ready(reconstruct(params, rng, measurement))
         seconds.append(time.perf_counter() - start)
-    memory = reconstruct.memory_analysis()
+    memory: Any = reconstruct.memory_analysis()
     return {"seconds_per_slice": float(np.median(seconds)) / batch.target.shape[0],
             "peak_memory_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes
             + memory.output_size_in_bytes}

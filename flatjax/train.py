@@ -297,7 +297,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         old = json.loads(configuration.to_json(configuration.from_json(saved.read_text())))
         new = json.loads(configuration.to_json(config))
         for section, key in _NEUTRAL:
-            old[section].pop(key), new[section].pop(key)
+            del old[section][key], new[section][key]
         differing = _differences(old, new)
         if differing:
             raise InputError(

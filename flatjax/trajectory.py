@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import matplotlib.pyplot as plt
@@ -179,7 +179,8 @@ def animate(path: Path, films: Mapping[str, Film], frames: int = 40, seconds: fl
                 f"{name}\nt = {film.times[reached]:.2f}\n"
                 f"{metrics.psnr(target[None], image[None]):.1f} dB", fontsize=8)
 
+    rate: Any = frames / seconds  # which may be no whole number, whatever the stub says
     movie = FuncAnimation(figure, show, [*np.linspace(1, 0, frames), *[0.0] * (frames // 4)])
     write_atomically(path, lambda temporary: movie.save(
-        temporary, writer=PillowWriter(fps=frames / seconds), dpi=80))
+        temporary, writer=PillowWriter(fps=rate), dpi=80))
     plt.close(figure)

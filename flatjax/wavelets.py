@@ -8,6 +8,7 @@ proximal operator. Others are padded with zeros.
 References: Daubechies, "Ten Lectures on Wavelets", 1992, table 6.1; Mallat, IEEE TPAMI 11(7), 1989.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import jax.numpy as jnp
@@ -32,9 +33,10 @@ def _level(size: int) -> np.ndarray:
     return rows.reshape(size, size)
 
 
-def padded_shape(shape: tuple[int, int], levels: int) -> tuple[int, int]:
+def padded_shape(shape: Sequence[int], levels: int) -> tuple[int, int]:
     """The next larger shape whose sides `2^levels` divides."""
-    return tuple(-(-n // 2**levels) * 2**levels for n in shape)
+    height, width = (-(-n // 2**levels) * 2**levels for n in shape)
+    return height, width
 
 
 def forward(image: Array, levels: int) -> Array:
@@ -56,7 +58,7 @@ def forward(image: Array, levels: int) -> Array:
     return out
 
 
-def inverse(coefficients: Array, shape: tuple[int, int], levels: int) -> Array:
+def inverse(coefficients: Array, shape: Sequence[int], levels: int) -> Array:
     """The image `[..., *shape]` of coefficients from `forward`: its adjoint and left inverse."""
     for level in reversed(range(levels)):
         coefficients = _on_corner(coefficients, level, inverse=True)

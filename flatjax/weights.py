@@ -2,7 +2,7 @@
 
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -34,7 +34,8 @@ def save(path: Path, params: Params, dtype: str = "float16") -> None:
         InputError: if one of them is not finite, or too large for that type.
     """
     with np.errstate(over="ignore"):  # told below
-        arrays = {name: np.asarray(leaf).astype(dtype) for name, leaf in named(params).items()}
+        arrays: dict[str, Any] = {name: np.asarray(leaf).astype(dtype)
+                                  for name, leaf in named(params).items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise InputError(f"the weight {name} is not finite as {dtype}, expected numbers up to "
@@ -77,7 +78,7 @@ def load(path: Path, expected: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(expected), arrays.values())
 
 
-def _read(file: BinaryIO, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+def _read(file: IO[bytes], name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"{name} is of an unknown version")

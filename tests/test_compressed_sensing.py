@@ -65,7 +65,8 @@ def test_reconstruction_is_sigpys(name):
     assert relative(found, image) < 1.2 * relative(app, image) < relative(zero, image)
     np.testing.assert_allclose(result.image[0], np.abs(found), atol=1e-5)
     assert result.nfe == 0 and result.trajectory.shape[0] == 41
-    np.testing.assert_array_equal(result.trajectory[-1], result.kspace)
+    # the same numbers, which XLA may round differently where it fuses them with others
+    np.testing.assert_allclose(result.trajectory[-1], result.kspace, rtol=0, atol=1e-6)
     np.testing.assert_allclose(result.trajectory[0], measurement.kspace, atol=1e-6)
 
 

@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     mask: np.ndarray | None = None
 
 
-class Lazy(Sequence):
+class Lazy(Sequence[Sample]):
     """Samples that are read when they are looked at.
 
     Attributes:
@@ -40,7 +40,9 @@ class Lazy(Sequence):
     def __len__(self) -> int:
         return len(self.read)
 
-    def __getitem__(self, index: int) -> Sample:
+    # no one asks for slices of it
+    def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, index: int) -> Sample:
         return self.read[index]()
 
     def __iter__(self) -> Iterator[Sample]:

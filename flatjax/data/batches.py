@@ -1,7 +1,7 @@
 """From samples to batches: every batch is a pure function of its seed and step."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.random import Generator
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.errors import InputError
 from flatjax.mri import Batch, Measurement
+from flatjax.mri.forward import on_host
 from flatjax.mri.masks import make_mask, seed_from_name
 from flatjax.mri.simulate import acquire, complex_noise
 
@@ -63,8 +64,10 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
         mask = make_mask(acquisition.mask, sample.kspace.shape[-2:], acquisition.acceleration,
                          acquisition.center_fraction, mask_seed, sample.padding)
     noise = complex_noise(rng, sample.kspace.shape, acquisition.noise) if acquisition.noise else 0
-    measured = acquire(sample.kspace, mask, noise)
-    return Batch(Measurement(measured, mask[None], sample.maps), sample.kspace, sample.target)
+    measured, mask, maps, kspace, target = map(on_host, (
+        acquire(sample.kspace, mask, noise), mask[None], sample.maps, sample.kspace,
+        sample.target))
+    return Batch(Measurement(measured, mask, maps), kspace, target)
 
 
 def stack(slices: list[Batch]) -> Batch:
@@ -114,7 +117,7 @@ def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]
 
 
 def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
-             depth: int = 4) -> Iterator[Batch]:
+             depth: int = 4) -> Generated[Batch, None, None]:
     """`make(step)` for each step in order, computed ahead in threads.
 
     The order and content do not depend on the number of workers. Closing the iterator drops

@@ -196,13 +196,14 @@ def _models(found: Sequence[tuple[Named, Path]], source: str,
     scans = []
     for (subject, _), parts in models.items():
         files = tuple(file for _, file in parts)
+        first, *others = files
         for contrast in contrasts:
-            load: Callable = partial(crisp_image, files[0], subject, contrast)
+            load: Callable = partial(crisp_image, first, subject, contrast)
             if source == "fuzzy":
                 load = partial(fuzzy_image, dict((one.part, file) for one, file in parts), contrast)
-            elif len(files) > 1:
-                raise InputError(f"{files[1]}: is another crisp model of {subject} beside "
-                                 f"{files[0].name}; keep one of them")
+            elif others:
+                raise InputError(f"{others[0]}: is another crisp model of {subject} beside "
+                                 f"{first.name}; keep one of them")
             scans.append(Scan(subject, f"{subject}_{contrast}", files, f"{source} {contrast}",
                               load))
     names = unique_names([scan.name for scan in scans])
@@ -222,7 +223,8 @@ def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Sp
     """
     labels, spacing = read_volume(file)
     if stem(file.name).lower().startswith("brainweb_s") and format_of(file.name) == ".nii":
-        labels, spacing = labels.transpose(2, 1, 0), spacing[::-1]  # as brainweb-dl stores them
+        x, y, z = spacing
+        labels, spacing = labels.transpose(2, 1, 0), (z, y, x)  # as brainweb-dl stores them
     tissues = PHANTOM_LABELS if subject == "icbm" else SUBJECT_LABELS
     low, high = float(labels.min()), float(labels.max())
     if high > len(tissues):
@@ -252,7 +254,7 @@ def fuzzy_image(files: dict[str, Path], contrast: str) -> tuple[np.ndarray, Spac
     if lacking:
         raise InputError(f"{first}: of this fuzzy model {', '.join(sorted(lacking))} is missing, "
                          "expected a file of each tissue; download it")
-    image, spacing = None, None
+    image, spacing = np.zeros(0, np.float32), (1.0, 1.0, 1.0)  # until the first tissue is read
     for part, file in files.items():
         (signal,) = _signal((FUZZY_NAMES[part],), contrast)
         if not signal:
@@ -262,7 +264,7 @@ def fuzzy_image(files: dict[str, Path], contrast: str) -> tuple[np.ndarray, Spac
         if fraction.min() < -0.01 or fraction.max() > 1.01:
             raise InputError(f"{file}: its values go up to {fraction.max():g}, expected fractions "
                              "of a tissue from 0 to 1; download it again as MINC")
-        if image is None:
+        if not image.size:
             image, spacing = np.zeros_like(fraction), size
         if fraction.shape != image.shape:
             raise InputError(f"{file}: has {fraction.shape} voxels and {first.name} "

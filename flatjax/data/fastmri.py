@@ -302,11 +302,11 @@ def _buckets(scans: list[Scan]) -> dict[tuple, list[tuple[Scan, int]]]:
     return buckets
 
 
-def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], list[Sample]]:
+def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
     buckets = list(_buckets(scans).values())
     ends = np.cumsum([len(bucket) for bucket in buckets])
 
-    def draw(rng: Generator, n: int) -> list[Sample]:
+    def draw(rng: Generator, n: int) -> Sequence[Sample]:
         bucket = buckets[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
         picked = [bucket[i] for i in rng.integers(len(bucket), size=n)]
         return Lazy([partial(_read_one, scan, index, use) for scan, index in picked])
@@ -361,4 +361,4 @@ def _combined(kspace: np.ndarray, maps: np.ndarray, combine: str) -> np.ndarray:
     images = ifft2c(kspace)
     if combine == "sense":
         return np.abs(np.sum(np.conj(maps) * images, axis=0))
-    return np.sqrt(np.sum(images.real**2 + images.imag**2, axis=0))
+    return np.sqrt(np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=0))

@@ -152,7 +152,7 @@ def read_record(file: Path) -> Record:
         mask = _mask(file, content, width, padding)
         sampled = valid_columns(width, padding) if mask is None else mask[0] > 0
         slices = _first_slice_with_signal(file, kspace)
-        measured = slices.any(axis=tuple(range(slices.ndim - 1)))
+        measured = np.asarray(slices.any(axis=tuple(range(slices.ndim - 1))))
         left_out = valid_columns(width, padding) & ~sampled
         return Record(
             name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,

@@ -79,7 +79,9 @@ def spacing(xml: bytes) -> tuple[float, float, float] | None:
                 for axis in "yxz"}
     except (KeyError, ValueError, ZeroDivisionError, OverflowError):
         return None
-    return tuple(size.values()) if all(0 < one < 1e5 for one in size.values()) else None
+    if not all(0 < one < 1e5 for one in size.values()):
+        return None
+    return size["y"], size["x"], size["z"]
 
 
 def texts(xml: bytes, fields: Mapping[Any, tuple[str, ...]]) -> dict[Any, str]:

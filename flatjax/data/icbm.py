@@ -158,12 +158,13 @@ def load_template() -> dict[str, np.ndarray]:
         InputError: nilearn or nibabel is not installed, or has no such files.
     """
     spec = importlib.util.find_spec("nilearn")
-    if spec is None or importlib.util.find_spec("nibabel") is None:
+    places = spec.submodule_search_locations if spec else None
+    if not places or importlib.util.find_spec("nibabel") is None:
         raise InputError("the data set icbm needs the ICBM152 maps of the package nilearn, which "
                          "is not installed: pip install nilearn")
     import nibabel
 
-    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+    folder = Path(places[0]) / "datasets" / "data"
     maps = {}
     for name in ("t1", "gm", "wm"):
         path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
@@ -194,9 +195,10 @@ def build_anatomy(template: dict[str, np.ndarray], indices: np.ndarray,
     texture = np.where(inside, np.clip(t1 / explained, 0.8, 1.2) - 1, 0)
     support = ndimage.gaussian_filter(brain.astype(np.float32), (0, 2, 2))
     outside = np.stack([_hull_distance(mask, matrix) for mask in brain])
-    planes = [resample(plane, (1.0, 1.0), FOV_MM, matrix) for plane in (gm, wm, texture, support)]
-    gm, wm = np.clip(planes[:2], 0, 1)
-    return Anatomy(gm, wm, *planes[2:], outside)
+    *fractions, texture, support = (resample(plane, (1.0, 1.0), FOV_MM, matrix)
+                                    for plane in (gm, wm, texture, support))
+    gm, wm = np.clip(fractions, 0, 1)
+    return Anatomy(gm, wm, texture, support, outside)
 
 
 def _hull_distance(brain: np.ndarray, matrix: int, directions: int = 48) -> np.ndarray:
@@ -266,7 +268,7 @@ def _fixed_slices(template: dict[str, np.ndarray], indices: np.ndarray, contrast
 def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
                  fov: tuple[float, float], rng: Generator) -> Sample:
     shape = anatomy.gm.shape[1:]
-    protocol = CONTRASTS[contrasts[rng.integers(len(contrasts))]]
+    protocol = CONTRASTS[contrasts[int(rng.integers(len(contrasts)))]]
     tissues = TISSUES * np.exp(TISSUE_SPREAD * rng.standard_normal(TISSUES.shape))
     signal = spin_echo(tissues, rng.uniform(*protocol.tr_range), rng.uniform(*protocol.te_range))
     index = rng.integers(len(anatomy.gm))

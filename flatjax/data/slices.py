@@ -92,7 +92,8 @@ def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
                          f"{', '.join(ORIENTATIONS)}")
     order = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}[orientation]
     slices = volume.transpose(order)[:, ::-1, ::-1]
-    return slices, tuple(float(spacing[axis]) for axis in order)
+    between, row, column = (float(spacing[axis]) for axis in order)
+    return slices, (between, row, column)
 
 
 @lru_cache(maxsize=32)

@@ -198,7 +198,11 @@ def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Pa
     if added:
         print(f"{options['path']}: {', '.join(added)} not in the run's split and left out",
               file=sys.stderr)
-    return dataset if roles == dataset.split else dataset.resplit(roles)
+    if roles == dataset.split:
+        return dataset
+    if dataset.resplit is None:
+        raise TypeError("the data set has a split but no resplit, expected both")
+    return dataset.resplit(roles)
 
 
 def write_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> None:

@@ -4,6 +4,8 @@ Flow time runs as in Qi et al. (arXiv 2512.03020): t = 1 is the measured, zero-f
 t = 0 the fully sampled one. Most flow-matching papers run the other way.
 """
 
+from typing import Any
+
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -16,7 +18,8 @@ def interpolate(start: Array, end: Array, t: ArrayLike) -> Array:
         end: state at t = 0, same shape.
         t: flow time in [0, 1], a scalar or broadcastable to the states.
     """
-    return (1 - t) * end + t * start
+    time: Any = t  # numpy's stubs have an array times one of JAX's as one of theirs
+    return (1 - time) * end + time * start
 
 
 def velocity(start: Array, end: Array) -> Array:

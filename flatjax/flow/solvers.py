@@ -71,7 +71,7 @@ def moved(state: State, slopes: Sequence[State], weights: Sequence[float],
     return jax.tree.map(leaf, state, *slopes)
 
 
-def stages(tableau: Tableau, field: VectorField, state: State, t: ArrayLike, delta: ArrayLike,
+def stages(tableau: Tableau, field: VectorField, state: State, t: Array, delta: Array,
            args: Any, first: State | None = None) -> list[State]:
     """The slopes of a Runge-Kutta step; `first`, if it is known already, is not evaluated."""
     slopes = [field(state, t, args) if first is None else first]
@@ -82,7 +82,7 @@ def stages(tableau: Tableau, field: VectorField, state: State, t: ArrayLike, del
 
 def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
     """The `Solver` of a tableau; it has no memory."""
-    def advance(field: VectorField, state: State, memory: Memory, t: ArrayLike, delta: ArrayLike,
+    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
                 args: Any = None) -> tuple[State, Memory]:
         slopes = stages(tableau, field, state, t, delta, args)
         return moved(state, slopes, tableau.b, delta), memory
@@ -101,7 +101,7 @@ def adams_bashforth_2() -> Solver:
     def start(state: State, delta: Array) -> Memory:
         return jax.tree.map(jnp.zeros_like, state), jnp.full_like(delta, jnp.inf)
 
-    def advance(field: VectorField, state: State, memory: Memory, t: ArrayLike, delta: ArrayLike,
+    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
                 args: Any = None) -> tuple[State, Memory]:
         before, length = memory
         half = delta / length / 2

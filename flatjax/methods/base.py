@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 from flatjax.mri.forward import Batch
@@ -30,10 +31,10 @@ class Reconstruction(NamedTuple):
     image: Array
     kspace: Array
     trajectory: Array | None
-    times: Array | None
+    times: Array | np.ndarray | None
     nfe: int | Array
     std: Array | None = None
-    steps: Array | None = None
+    steps: Array | np.ndarray | None = None
 
 
 class Method(NamedTuple):

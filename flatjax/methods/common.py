@@ -1,7 +1,7 @@
 """What trained methods share: checks of their options, scale, the loss on the result."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,12 @@ def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = 
     return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
 
 
+def apply_network(net: nn.Module, params: Params, *images: Array, **times: Any) -> Array:
+    """What a network makes of images, as `net(*images, t=t)`, with these weights."""
+    result: Any = net.apply({"params": params}, *images, **times)  # flax: or a pair
+    return result
+
+
 def with_sensitivities(method: Method, sensitivities: str, channels: int, pools: int) -> Method:
     """The method as it is, or with maps of a network that is trained along with it.
 
@@ -103,7 +109,7 @@ def with_sensitivities(method: Method, sensitivities: str, channels: int, pools:
 
     def estimated(params: Params, measurement: Measurement) -> Measurement:
         centre = ifft2c(measurement.kspace * calibration_mask(measurement.mask))
-        return measurement._replace(maps=net.apply({"params": params["sensitivities"]}, centre))
+        return measurement._replace(maps=apply_network(net, params["sensitivities"], centre))
 
     def init(rng: Array, batch: Batch) -> Params:
         key_maps, key_method = jax.random.split(rng)
@@ -167,8 +173,14 @@ def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[
             "kspace": lambda: losses.l1(kspace, batch.kspace)}
 
 
-def kept_steps(steps: int, times: Array | None,
-               trajectory: bool | int) -> dict[str, np.ndarray | Array | None]:
+class KeptSteps(TypedDict):
+    """Fields of a `Reconstruction`."""
+
+    steps: np.ndarray | None
+    times: Array | None
+
+
+def kept_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptSteps:
     """The fields `steps` and `times` of a `Reconstruction`.
 
     Args:

@@ -42,6 +42,7 @@ from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
     Rolled,
+    apply_network,
     check_at_least,
     check_choice,
     init_network,
@@ -157,15 +158,15 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
         index = jax.random.randint(key_time, image.shape[:1], 1, TOTAL + 1)
         noise = image_noise(key_noise, kspace)
         level = levels[index][:, None, None]
-        predicted = net.apply({"params": params["net"]}, diffuse(image, noise, level),
-                              t=index / TOTAL)
+        predicted = apply_network(net, params["net"], diffuse(image, noise, level),
+                                  t=index / TOTAL)
         error = jnp.mean(squared_error(predicted, learned(prediction, image, noise, level)))
         return error, {prediction: error}
 
     def draw(params: Params, rng: Array, measured: Measurement,
              trajectory: bool | int, record: Record) -> Rolled:
         def predict(image: Array, t: Array) -> Array:
-            predicted = net.apply({"params": params["net"]}, image, t=at_time(t, image))
+            predicted = apply_network(net, params["net"], image, t=at_time(t, image))
             level = levels[jnp.round(TOTAL * t).astype(int)]
             return noise_from(prediction, predicted, image, level)
 

@@ -9,6 +9,8 @@ from t = 1 (measured, zero-filled) to t = 0 (fully sampled). The same code is th
 network when its step sizes are learned freely and its path is not aligned.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -25,6 +27,7 @@ from flatjax.methods.common import (
     DTYPES,
     WEIGHTS,
     Rolled,
+    apply_network,
     check_at_least,
     check_choice,
     end_terms,
@@ -117,8 +120,8 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     integrate = integrator(solver, tolerance=tolerance, remat=remat)
     grid = time_grid(steps, alpha if timesteps == "schedule" else 0.0, times).astype(np.float32)
     delta = np.diff(grid)
-    sigma = steps**-0.5 if sigma is None else sigma
-    check_stable(delta, sigma, np.inf if adaptive else SOLVERS[solver].stability)
+    scale: float = steps**-0.5 if sigma is None else sigma
+    check_stable(delta, scale, np.inf if adaptive else SOLVERS[solver].stability)
     if parameterisation == "endpoint" and (adaptive or SOLVERS[solver].nodes[-1] == 1):
         raise InputError(f"solver {solver!r} evaluates the velocity at t = 0, where the endpoint "
                          "parameterisation divides by t; use euler, midpoint, ralston, ab2, bs3 "
@@ -139,15 +142,15 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     def coefficients(params: Params) -> tuple[ArrayLike, ArrayLike]:
         """Factors of the data term and the velocity in the field, `[steps]` or for all time."""
         if adaptive:
-            return 1 / sigma**2, 1.0
+            return 1 / scale**2, 1.0
         lam = -params["delta"] if "delta" in params else params.get("lam", -delta)
-        eta = params.get("eta", lam / sigma**2)
+        eta = params.get("eta", lam / scale**2)
         return eta / -delta, lam / -delta
 
     def velocity(weights_: Params, kspace: Array, t: Array, maps: Array) -> Array:
         image = reduce(kspace, maps)
-        predicted = net.apply({"params": weights_}, image,
-                              t=jnp.broadcast_to(t, kspace.shape[:1]))
+        predicted = apply_network(net, weights_, image,
+                                  t=jnp.broadcast_to(t, kspace.shape[:1]))
         if parameterisation == "velocity":
             return expand(predicted, maps)
         return (kspace - expand(image + predicted, maps)) / t
@@ -179,7 +182,8 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
                              "unknown length has no gradient in reverse mode")
         batch = normalise(batch)
         measured = batch.measurement
-        final, states, _ = rollout(params, measured, trajectory=w_velocity > 0)
+        final, kept, _ = rollout(params, measured, trajectory=w_velocity > 0)
+        states: Any = kept  # not None where its term is computed
 
         def velocity_term() -> Array:
             ideal = path.interpolate(measured.kspace, batch.kspace,

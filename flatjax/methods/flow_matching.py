@@ -29,6 +29,7 @@ from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
     Rolled,
+    apply_network,
     init_network,
     integrator,
     normalise,
@@ -98,8 +99,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
 
     def velocity(params: Params, kspace: Array, t: Array, measured: Measurement,
                  zero_filled: Array) -> Array:
-        image = net.apply({"params": params["net"]}, reduce(kspace, measured.maps), zero_filled,
-                          t=t)
+        image = apply_network(net, params["net"], reduce(kspace, measured.maps), zero_filled, t=t)
         predicted = expand(image, measured.maps)
         # Where sampled, the projected end point gives (k - y) / t, and k stays y from the start.
         return (1 - measured.mask) * predicted if data_consistency else predicted

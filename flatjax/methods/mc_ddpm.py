@@ -34,7 +34,14 @@ from flatjax.flow.diffusion import (
 )
 from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, Params
-from flatjax.methods.common import DTYPES, Rolled, check_choice, init_network, normalise
+from flatjax.methods.common import (
+    DTYPES,
+    Rolled,
+    apply_network,
+    check_choice,
+    init_network,
+    normalise,
+)
 from flatjax.methods.sampling import (
     ImageUNet,
     at_time,
@@ -142,8 +149,8 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
     # Below, the unsampled k-space is in units of tau.
     def output(params: Params, rest: Array, t: Array, measured: Measurement,
                zero_filled: Array) -> Array:
-        image = net.apply({"params": params["net"]},
-                          zero_filled + tau * reduce(rest, measured.maps), zero_filled, t=t)
+        image = apply_network(net, params["net"], zero_filled + tau * reduce(rest, measured.maps),
+                              zero_filled, t=t)
         return (1 - measured.mask) * expand(image, measured.maps)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:

@@ -18,6 +18,7 @@ from flatjax.linalg import solve_hermitian
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
+    apply_network,
     check_at_least,
     check_choice,
     end_supervised,
@@ -76,7 +77,7 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
             return adjoint(expand(image, maps), mask, maps) + lam * image
 
         def step(image: Array, _: Array) -> Array:
-            denoised = image + net.apply({"params": params["net"]}, image)
+            denoised = image + apply_network(net, params["net"], image)
             return solve_hermitian(normal, start + lam * denoised, denoised, cg_iterations)
 
         image, states = walk(step, start, jnp.arange(steps), trajectory=trajectory,

@@ -152,8 +152,8 @@ def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, steps:
         image, kspace, std = posterior_summary(unit * by_sample(final), measurement.maps, combine)
         return Reconstruction(image=image, kspace=kspace,
                               trajectory=None if states is None else unit * states,
-                              nfe=nfe.reshape(samples, -1).sum(axis=0) if jnp.ndim(nfe)
-                              else nfe * samples,
+                              nfe=jnp.reshape(nfe, (samples, -1)).sum(axis=0)
+                              if jnp.ndim(nfe) else nfe * samples,
                               std=std, **kept_steps(steps, times, trajectory))
 
     return reconstruct

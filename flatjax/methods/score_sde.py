@@ -41,6 +41,7 @@ from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
     Rolled,
+    apply_network,
     check_at_least,
     check_choice,
     init_network,
@@ -170,7 +171,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
         t = jax.random.uniform(key_time, image.shape[:1])
         noise = image_noise(key_noise, kspace)
         level = level_at(t)[:, None, None]
-        predicted = net.apply({"params": params["net"]}, diffuse(image, noise, level), t=t)
+        predicted = apply_network(net, params["net"], diffuse(image, noise, level), t=t)
         error = jnp.mean(squared_error(predicted, learned(prediction, image, noise, level)))
         return error, {prediction: error}
 
@@ -179,7 +180,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
         def score(image: Array, t: Array) -> Array:
             level = level_at(t)
             seen = jnp.sqrt(level) * image
-            predicted = net.apply({"params": params["net"]}, seen, t=at_time(t, image))
+            predicted = apply_network(net, params["net"], seen, t=at_time(t, image))
             noise = noise_from(prediction, predicted, seen, level)
             return -noise / geometric_sigma(t, sigma_min, sigma_max)
 

@@ -11,6 +11,7 @@ from jax import Array
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
+    apply_network,
     check_at_least,
     check_choice,
     end_supervised,
@@ -47,7 +48,7 @@ def make(*, projection: bool = False, combine: str = "sense", channels: int = 32
     def rollout(params: Params, measured: Measurement,
                 trajectory: bool | int) -> tuple[Array, Array | None]:
         image = adjoint(*measured)
-        final = expand(image + net.apply({"params": params["net"]}, image), measured.maps)
+        final = expand(image + apply_network(net, params["net"], image), measured.maps)
         if projection:
             final = project(final, measured)
         return final, jnp.stack([measured.kspace, final]) if trajectory else None

@@ -17,6 +17,7 @@ from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
     WEIGHTS,
+    apply_network,
     check_at_least,
     check_choice,
     end_supervised,
@@ -81,8 +82,8 @@ def make(*, steps: int = 12, weights: str = "per_cascade", parity: bool = True,
         def field(kspace: Array, t: Array, cascade: tuple[Array, Params]) -> Array:
             eta, own = cascade
             residual = measured.mask * (kspace - measured.kspace)
-            refined = net.apply({"params": params["net"] if shared else own},
-                                reduce(kspace, measured.maps))
+            refined = apply_network(net, params["net"] if shared else own,
+                                    reduce(kspace, measured.maps))
             return eta * residual + expand(refined, measured.maps)
 
         # Steps of length -1: the cascade subtracts the field as it is.

@@ -1,5 +1,6 @@
 """Centred cropping."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -8,8 +9,8 @@ from jax import Array
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 
-def center_crop(image: AnyArray, shape: tuple[int, int]) -> AnyArray:
-    """The central `shape` of the last two axes, numpy or JAX.
+def center_crop(image: AnyArray, shape: Sequence[int]) -> AnyArray:
+    """The central `shape` `(h, w)` of the last two axes, numpy or JAX.
 
     Raises:
         ValueError: if the image is smaller.

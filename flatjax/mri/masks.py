@@ -13,11 +13,13 @@ import math
 import operator
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
-from jax import Array
+from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
+from flatjax.mri.crop import AnyArray
 from flatjax.mri.poisson import distance_from_centre, poisson_disc
 
 # Standard deviation of the Gaussian kinds, where 1 is the distance from the centre to an edge.
@@ -101,13 +103,16 @@ def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np
     return _span(ky, rows)[:, None] & _span(kx, columns)[None, :]
 
 
-def central(size: int, length: int) -> slice:
-    """The `length` central indices of an axis of k-space, as `center_mask` places them."""
+def central(size: int, length: Any) -> slice:
+    """The `length` central indices of an axis of k-space, as `center_mask` places them.
+
+    Of an array of lengths, the slice has arrays for its ends.
+    """
     start = (size - length + 1) // 2
     return slice(start, start + length)
 
 
-def calibration_size(mask: Array) -> tuple[Array, Array]:
+def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The largest fully sampled box around the zero frequency, by its number of points.
 
     Args:
@@ -122,7 +127,7 @@ def calibration_size(mask: Array) -> tuple[Array, Array]:
     rows, columns = (np.argsort([min(length for length in range(1, n + 1)
                                      if i in range(n)[central(n, length)]) for i in range(n)])
                      for n in (ky, kx))
-    grown = (mask != 0)[..., rows, :][..., columns].astype(np.int32)
+    grown: Any = (mask != 0)[..., rows, :][..., columns].astype(np.int32)
     full = grown.cumprod(-2).cumprod(-1)
     points = full * np.arange(1, ky + 1)[:, None] * np.arange(1, kx + 1)
     best = points.reshape(*mask.shape[:-2], -1).argmax(-1)
@@ -130,7 +135,7 @@ def calibration_size(mask: Array) -> tuple[Array, Array]:
     return (best // kx + 1) * sampled, (best % kx + 1) * sampled
 
 
-def calibration_mask(mask: Array) -> Array:
+def calibration_mask(mask: AnyArray) -> AnyArray:
     """The box of `calibration_size` as a mask, shaped like `mask`, bool; it runs under `jax.jit`.
 
     Args:
@@ -164,7 +169,7 @@ def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndar
     return (left <= columns) & (columns < right)
 
 
-def achieved_acceleration(mask: np.ndarray, valid: np.ndarray | None = None) -> float:
+def achieved_acceleration(mask: ArrayLike, valid: ArrayLike | None = None) -> float:
     """Total points per sampled point, a float; infinite for a mask that samples nothing.
 
     Args:
@@ -176,11 +181,12 @@ def achieved_acceleration(mask: np.ndarray, valid: np.ndarray | None = None) -> 
         InputError: valid does not broadcast to the mask's shape, or leaves no point.
     """
     sampled = np.asarray(mask) != 0
+    possible = np.asarray(True if valid is None else np.asarray(valid) != 0)
     try:
-        counted = np.broadcast_to(True if valid is None else np.asarray(valid) != 0, sampled.shape)
+        counted = np.broadcast_to(possible, sampled.shape)
     except ValueError:
         raise InputError(
-            f"valid has shape {np.shape(valid)}, expected one that broadcasts to the mask's "
+            f"valid has shape {possible.shape}, expected one that broadcasts to the mask's "
             f"{sampled.shape}; pass valid_columns(kx, padding)"
         ) from None
     total, hits = int(counted.sum()), int((sampled & counted).sum())
@@ -306,7 +312,8 @@ def _rng(seed):
         ) from None
 
 
-def _checked(kind, shape, acceleration, center_fraction):
+def _checked(kind: str, shape: Sequence[int], acceleration: float,
+             center_fraction: float) -> tuple[tuple[int, int], float]:
     if kind not in KINDS:
         raise InputError(f"unknown mask kind {kind!r}; use one of {', '.join(KINDS)}")
     try:

@@ -69,7 +69,7 @@ def _throw(order, radius):
     ends = np.searchsorted(distances[nearest], np.arange(squared.max() + 1))
     places = (order // columns + reach) * stride + order % columns + reach
     darts = np.stack([order, places, ends[squared.flat[order]]], axis=1).tolist()
-    is_blocked, taken = memoryview(blocked), []
+    is_blocked, taken = blocked.data, []
     for point, place, end in darts:
         if not is_blocked[place]:
             taken.append(point)

@@ -81,7 +81,7 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
                          " coil maps need the fully sampled centre of k-space; use a mask that "
                          "has one")
     images = _low_resolution(kspace, max(1, round(columns * ky / kx)), columns)
-    power = np.sum(images.real**2 + images.imag**2, axis=-3, keepdims=True)
+    power = np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=-3, keepdims=True)
     lowest = threshold**2 * power.max(axis=(-2, -1), keepdims=True)
     inside = (power > 0) & (power >= lowest)
     images *= np.where(inside, 1 / np.sqrt(np.where(inside, power, 1)), np.float32(0))

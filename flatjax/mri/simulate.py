@@ -4,6 +4,7 @@ Everything here is numpy on the host, one slice at a time, and a pure function o
 so that data sets can run it in their loader threads.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -32,7 +33,7 @@ def ifft2c(kspace: np.ndarray) -> np.ndarray:
     return scipy.fft.fftshift(scipy.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 
 
-def birdcage_maps(num_coils: int, shape: tuple[int, int], *, radius: float = 1.5,
+def birdcage_maps(num_coils: int, shape: Sequence[int], *, radius: float = 1.5,
                   rotation: float = 0.0) -> np.ndarray:
     """Sensitivities of a birdcage: coils on a circle around the field of view.
 
@@ -96,7 +97,7 @@ def _spline_taps(size: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     return index, weights
 
 
-def smooth_field(rng: Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+def smooth_field(rng: Generator, shape: Sequence[int], scale: float) -> np.ndarray:
     """A smooth random field of unit standard deviation.
 
     Args:
@@ -115,7 +116,7 @@ def smooth_field(rng: Generator, shape: tuple[int, int], scale: float) -> np.nda
     return field / max(field.std(), 1e-6)
 
 
-def image_phase(rng: Generator, shape: tuple[int, int], amplitude: float = 0.5) -> np.ndarray:
+def image_phase(rng: Generator, shape: Sequence[int], amplitude: float = 0.5) -> np.ndarray:
     """Unit phasors `[y, x]` complex64 of a smooth random phase, `amplitude` rad in rms."""
     return np.exp(1j * amplitude * smooth_field(rng, shape, 0.4)).astype(np.complex64)
 
@@ -138,12 +139,15 @@ def complex_noise(rng: Generator, shape: tuple[int, ...], sigma: float) -> np.nd
     return (sigma * np.sqrt(0.5) * (parts[0] + 1j * parts[1])).astype(np.complex64)
 
 
-def acquire(kspace: np.ndarray, mask: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
+def acquire(kspace: np.ndarray, mask: np.ndarray | float,
+            noise: np.ndarray | float = 0.0) -> np.ndarray:
     """Measured k-space `M (k + n)`, `[coil, ky, kx]` complex64: zero where not sampled.
 
     Args:
         kspace: fully sampled `[coil, ky, kx]` complex64.
-        mask: `[ky or 1, kx]` float32.
+        mask: `[ky or 1, kx]` float32, or 1 to sample everything.
         noise: `[coil, ky, kx]` complex64, or 0.
     """
-    return (mask * (kspace + noise)).astype(np.complex64)
+    if np.any(noise):
+        kspace = kspace + noise
+    return np.asarray(mask * kspace, np.complex64)  # each further pass costs a large slice time

@@ -105,6 +105,8 @@ class UNet(nn.Module):
         embedding = None
         check_time_channels(self.time_channels)
         if self.time_channels:
+            if t is None:
+                raise TypeError("t is None, expected times with time_channels above 0")
             embedding = nn.silu(nn.Dense(self.time_channels, name="time")(
                 time_features(t, self.time_channels)))
         x = x.astype(self.dtype)

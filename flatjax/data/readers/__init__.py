@@ -68,7 +68,7 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
                          "dcm2niix")
     check_readable(file)
     try:
-        volume, affine = reader(file, raw) if reader is read_raw else reader(file)
+        volume, affine = read_raw(file, raw) if reader is read_raw else reader(file)
     except InputError:
         raise
     except DAMAGED as error:

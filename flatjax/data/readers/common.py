@@ -1,10 +1,10 @@
 """What the readers of volumes share."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from nibabel.orientations import (
@@ -17,6 +17,7 @@ from nibabel.orientations import (
 from flatjax.errors import InputError
 
 Spacing = tuple[float, float, float]
+Stream = io.BufferedIOBase  # of bytes: a file, or what decompresses one
 DAMAGED = (zlib.error, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
            AttributeError, OverflowError, RuntimeError, MemoryError, OrientationError,
            AssertionError)
@@ -48,7 +49,7 @@ def is_packed(file: Path) -> bool:
         return stored.read(2) == b"\x1f\x8b"
 
 
-def opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> Stream:
     """The bytes of a file, decompressed if it is compressed by gzip; to be closed."""
     return gzip.open(file) if is_packed(file) else open(file, "rb")
 
@@ -70,7 +71,7 @@ def check_declared(file: Path, declared: int, available: int) -> None:
                          "export it again")
 
 
-def read_exactly(file: Path, stream: BinaryIO, count: int) -> bytearray:
+def read_exactly(file: Path, stream: Stream, count: int) -> bytearray:
     """The next `count` bytes of a stream, taken in chunks so that memory grows with the file.
 
     Raises:
@@ -136,7 +137,8 @@ def to_ras(file: Path, volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarr
 
 def voxel_sizes(affine: np.ndarray) -> Spacing:
     """Size in mm of the voxels of an affine `[>= 3, >= 3]`."""
-    return tuple(np.sqrt(np.sum(np.square(affine[:3, :3]), axis=0)).tolist())
+    x, y, z = np.sqrt(np.sum(np.square(affine[:3, :3]), axis=0)).tolist()
+    return x, y, z
 
 
 def first_line(error: BaseException) -> str:

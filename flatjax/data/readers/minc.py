@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.io import netcdf_file
 
 from flatjax.data.readers.common import (
     GREATEST_RATIO,
+    Stream,
     check_declared,
     check_volume,
     is_packed,
@@ -35,7 +36,7 @@ class _Content(NamedTuple):
     voxels: np.ndarray
     axes: tuple[str, ...]
     attributes: Mapping[str, Any]
-    dimensions: dict[str, Mapping[str, Any]]
+    dimensions: Mapping[str, Mapping[str, Any]]
     lowest: tuple[np.ndarray, tuple[str, ...]] | None
     highest: tuple[np.ndarray, tuple[str, ...]] | None
 
@@ -55,7 +56,7 @@ def read_minc(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return to_ras(file, _scaled(file, content), _affine(file, content))
 
 
-def _rest(file: Path, stream: BinaryIO) -> bytes:
+def _rest(file: Path, stream: Stream) -> bytes:
     content = bytearray()
     while chunk := stream.read(_CHUNK):  # asked for more, it would take that memory at once
         content += chunk
@@ -65,7 +66,7 @@ def _rest(file: Path, stream: BinaryIO) -> bytes:
     return bytes(content)
 
 
-def _read_netcdf(file: Path, source: BinaryIO) -> _Content:
+def _read_netcdf(file: Path, source: Stream) -> _Content:
     variables = netcdf_file(source, mmap=False).variables
     image = _member(file, variables, "image")
     axes = tuple(image.dimensions)
@@ -83,7 +84,7 @@ def _read_netcdf(file: Path, source: BinaryIO) -> _Content:
           for name in ("image-min", "image-max")))
 
 
-def _read_hdf5(file: Path, source: Path | BinaryIO) -> _Content:
+def _read_hdf5(file: Path, source: Path | Stream) -> _Content:
     with h5py.File(source, "r") as content:
         root = _member(file, content, "minc-2.0")
         images = _member(file, root, "image/0")

@@ -2,10 +2,13 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from flatjax.data.readers.common import (
@@ -18,15 +21,14 @@ from flatjax.data.readers.common import (
 )
 from flatjax.errors import InputError
 
-_DAMAGED = (*DAMAGED, nibabel.filebasedimages.ImageFileError,
-            nibabel.spatialimages.HeaderDataError, WrapStructError)
+_DAMAGED = (*DAMAGED, ImageFileError, HeaderDataError, WrapStructError)
 
 
 def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.nii` or `.nii.gz` file of one volume; see `read_placed`."""
     try:
         with LoggingOutputSuppressor():  # what it says of damaged headers is said by our errors
-            image = nibabel.load(file)
+            image: Any = nibabel.load(file)  # of a class that its header tells
     except _DAMAGED as error:
         raise InputError(f"{file}: is not a NIfTI file or is damaged ({first_line(error)}); "
                          "download or export it again") from error

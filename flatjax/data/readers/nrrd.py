@@ -8,13 +8,15 @@ import gzip
 import io
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, TypeVar
 
 import numpy as np
 
 from flatjax.data.readers.common import (
     GREATEST_RATIO,
+    Stream,
     check_declared,
     check_volume,
     most_bytes,
@@ -24,6 +26,7 @@ from flatjax.data.readers.common import (
 )
 from flatjax.errors import InputError
 
+Number = TypeVar("Number", int, float)
 _LONGEST_HEADER = 1 << 20
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -60,7 +63,7 @@ def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
         return _voxels(beside, stream, fields, shape, dtype, affine)
 
 
-def _voxels(file: Path, stream: BinaryIO, fields: dict[str, str], shape: tuple[int, ...],
+def _voxels(file: Path, stream: Stream, fields: dict[str, str], shape: tuple[int, ...],
             dtype: np.dtype, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     encoding = _ENCODINGS.get(fields.get("encoding", "").lower())
     if encoding is None:
@@ -81,13 +84,14 @@ def _voxels(file: Path, stream: BinaryIO, fields: dict[str, str], shape: tuple[i
     if encoding == "raw":
         stream.seek(skip, io.SEEK_CUR)
     else:
-        stream = {"gzip": gzip.open, "bzip2": bz2.open}[encoding](stream)
+        unpacked: Any = {"gzip": gzip.open, "bzip2": bz2.open}[encoding](stream)
+        stream = unpacked
         read_exactly(file, stream, skip)
     content = np.frombuffer(read_exactly(file, stream, count), dtype)
     return to_ras(file, content.reshape(shape, order="F"), affine)
 
 
-def _header(file: Path, stream: BinaryIO) -> dict[str, str]:
+def _header(file: Path, stream: Stream) -> dict[str, str]:
     """The fields, names in lower case; the stream is left at what follows the empty line."""
     text = stream.readline(64)
     if not re.fullmatch(rb"NRRD000[1-5]\r?\n", text):
@@ -128,15 +132,16 @@ def _geometry(file: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], np.d
             if len(sizes) <= 3 or size > 1 or direction is not None]
     shape = tuple(sizes[axis] for axis in kept)
     check_volume(file, shape, dtype)
-    if any(directions[axis] is None for axis in kept):
+    steps = [step for axis in kept if (step := directions[axis]) is not None]
+    if len(steps) < len(kept):
         raise InputError(f"{file}: of {shape} not every axis is a direction in space, expected "
                          "one 3-D volume; extract one")
     space = fields.get("space", "").lower()
     if space not in _SPACES:
         raise InputError(f"{file}: its space is {space!r}, expected one of "
                          f"{', '.join(name for name in _SPACES if name)}; write it again")
-    columns = [directions[axis] for axis in kept] + [_origin(file, fields)]
-    return shape, dtype, np.diag([*_SPACES[space], 1]) @ np.stack(columns, axis=1)
+    columns = np.stack([*steps, _origin(file, fields)], axis=1)
+    return shape, dtype, np.diag([*_SPACES[space], 1]) @ columns
 
 
 def _origin(file: Path, fields: dict[str, str]) -> np.ndarray:
@@ -190,7 +195,7 @@ def _whole(file: Path, fields: dict[str, str], name: str, least: int = 0) -> int
     return value
 
 
-def _number(file: Path, name: str, text: str, kind: type) -> float:
+def _number(file: Path, name: str, text: str, kind: Callable[[str], Number]) -> Number:
     try:
         return kind(text)
     except ValueError as error:

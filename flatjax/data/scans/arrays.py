@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _damage(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _bytes(file: Path, member: str) -> Iterator[tuple[BinaryIO, int]]:
+def _bytes(file: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stream of an array with its header, and its length."""
     if not member:
         size = check_file(file)
@@ -208,10 +208,10 @@ def _slices(stored: Stored, shape: tuple[int, int, int, int],
             indices: Iterable[int]) -> Iterator[np.ndarray]:
     file, count = stored.file, _product(shape[1:])
     with _damage(file), _bytes(file, stored.member) as (stream, _):
-        if stored.fortran and shape[0] > 1:
-            whole = _fortran(stored, stream).reshape(shape)
+        whole = (_fortran(stored, stream).reshape(shape) if stored.fortran and shape[0] > 1
+                 else None)
         for index in indices:
-            if stored.fortran and shape[0] > 1:
+            if whole is not None:
                 one = whole[index]
             else:
                 stream.seek(stored.offset + index * count * stored.dtype.itemsize)
@@ -220,7 +220,7 @@ def _slices(stored: Stored, shape: tuple[int, int, int, int],
             yield to_complex64(file, stored.field, index, one)
 
 
-def _fortran(stored: Stored, stream: BinaryIO) -> np.ndarray:
+def _fortran(stored: Stored, stream: IO[bytes]) -> np.ndarray:
     """An array whose slices are spread over the file: mapped, or read whole from an archive."""
     if not stored.member:
         return np.memmap(stored.file, stored.dtype, "r", stored.offset, stored.shape, order="F")

@@ -73,12 +73,12 @@ def as_slices(file: Path, field: str, shape: tuple[int, ...]) -> tuple[int, int,
     if not 2 <= len(shape) <= 4 or 0 in shape:
         raise InputError(f"{file}: {field} has shape {shape}, expected [ky, kx], [coil, ky, kx] or "
                          "[slice, coil, ky, kx] without a zero; reshape it")
-    full = (1,) * (4 - len(shape)) + tuple(shape)
-    if 8 * full[1] * full[2] * full[3] > LARGEST_SLICE:
+    slices, coils, ky, kx = (1,) * (4 - len(shape)) + tuple(shape)
+    if 8 * coils * ky * kx > LARGEST_SLICE:
         raise InputError(f"{file}: {field} has shape {shape}, slices of more than "
                          f"{LARGEST_SLICE // 2**30} GiB; expected [ky, kx], [coil, ky, kx] or "
                          "[slice, coil, ky, kx]; reshape it")
-    return full
+    return slices, coils, ky, kx
 
 
 def to_complex64(file: Path, field: str, index: int, values: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
     else:
         raise InputError(f"{scan.file}: k-space is zero in every slice, expected measured data; "
                          "export it again")
-    power = np.sum(kspace.real**2 + kspace.imag**2, axis=0)
+    power = np.sum(np.real(kspace) ** 2 + np.imag(kspace) ** 2, axis=0)
     peak = np.unravel_index(power.argmax(), power.shape)
     if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
         raise InputError(f"{scan.file}: the largest sample of k-space lies in a corner, at "

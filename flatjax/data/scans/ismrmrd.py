@@ -8,7 +8,7 @@ such. Only heads are read at first: some 340 bytes per readout; then the readout
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -97,23 +97,24 @@ def open_ismrmrd(file: Path) -> Scan:
                              "a current ISMRMRD library")
         heads = data["head"]
         layout, first = _layout(file, header, heads)
-    recon = header["recon_x"], header["recon_y"]
-    crop = tuple(min(n, m) for n, m in zip(recon, layout.shape[2:], strict=True))
+    _, _, ky, kx = layout.shape
+    crop = min(header["recon_x"], ky), min(header["recon_y"], kx)
     facts = {name: header[name] for name in _FACTS if name in header}
     spacing = header["spacing"]
     affine = None
     if spacing and len({tuple(int(heads["idx"][name][i]) for name in _FRAME[:-1])
                         for i in first}) == 1:
-        affine, spacing = _affine(heads[first], layout.shape[2:], crop, spacing)
+        affine, spacing = _affine(heads[first], (ky, kx), crop, spacing)
     missing = tuple(name for name, there in (("affine", affine is not None),
                                              ("protocol", "protocol" in facts)) if not there)
     return Scan(file, file.stem, "ISMRMRD", layout.shape, partial(_slices, file, layout),
                 crop=crop, affine=affine, spacing=spacing, facts=facts, missing=missing)
 
 
-def _header(xml: bytes) -> dict:
+def _header(xml: bytes) -> dict[str, Any]:
     found = fastmri_header.texts(xml, {"centre": _CENTRE} | _SIZES | _TEXTS)
-    out = {name: fastmri_header.number(found.get(name), path, 1) for name, path in _SIZES.items()}
+    out: dict[str, Any] = {name: fastmri_header.number(found.get(name), path, 1)
+                           for name, path in _SIZES.items()}
     out["centre"] = (fastmri_header.number(found["centre"], _CENTRE, 0) if "centre" in found
                      else out["encoded_y"] // 2)
     out["spacing"] = fastmri_header.spacing(xml)
@@ -132,7 +133,7 @@ def _flagged(flags: np.ndarray, bits: Iterable[int]) -> np.ndarray:
     return flags & np.uint64(mask) != 0
 
 
-def _layout(file: Path, header: dict, heads: np.ndarray) -> tuple[Layout, list[int]]:
+def _layout(file: Path, header: dict[str, Any], heads: np.ndarray) -> tuple[Layout, list[int]]:
     """Where readouts go, and a readout of every slice."""
     flags = heads["flags"].astype(np.uint64)
     imaging = np.flatnonzero(~_flagged(flags, _NOT_IMAGING) & (heads["encoding_space_ref"] == 0))
