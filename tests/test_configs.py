@@ -6,8 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from fastmri_fixture import write_folder
-from volume_fixture import write_brainweb, write_mrbrains13
 
 from flatjax import config
 from flatjax.cli import load_config_file, override
@@ -22,25 +20,14 @@ CONFIGS = [path for path in sorted(Path(__file__).parents[1].glob("configs/[!_]*
            if path.stem not in GRIDS]
 METHODS = {path: runpy.run_path(str(path)).get("METHODS", {"": {}}) for path in CONFIGS}
 NAMES = [f"{path}{':' * bool(name)}{name}" for path in CONFIGS for name in METHODS[path]]
+OF_FILES = ("fastmri", "brainweb", "mrbrains13")  # see test_fastmri_scripts, test_data_mrbrains13
 # The other methods of a config are compiled for minutes, and have tests of their own.
 STEPPED = [name if name.endswith((".py", ":flat")) else pytest.param(name, marks=pytest.mark.slow)
-           for name in NAMES if "brain.py:" not in name or name.endswith("flat")]
+           for name in NAMES if not any(part in name for part in OF_FILES)
+           and ("brain.py:" not in name or name.endswith("flat"))]
 SMALL = {"channels": 2, "pools": 1, "steps": 2}  # of what a method has of them
 SHRUNK = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
           f"--config.train.batch_size={jax.local_device_count()}"]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Options that put small data in the place of a config's own, by the data set's name."""
-    folder = tmp_path_factory.mktemp("fastmri")
-    for challenge in ("singlecoil", "multicoil"):
-        write_folder(folder, challenge)
-    brainweb = write_brainweb(folder / "brainweb")
-    mrbrains13 = write_mrbrains13(folder / "mrbrains13")
-    return {"fastmri": [f"--config.data.path={folder}"],
-            "brainweb": [f"--config.data.path={brainweb}", "--config.data.matrix=32"],
-            "mrbrains13": [f"--config.data.path={mrbrains13}", "--config.data.matrix=32"]}
 
 
 def title(name):
@@ -48,11 +35,10 @@ def title(name):
 
 
 @pytest.mark.parametrize("name", STEPPED, ids=title)
-def test_config_takes_a_step(name, files, tmp_path):
+def test_config_takes_a_step(name, tmp_path):
     full = load_config_file(name)
     method = [f"--config.method.{key}={SMALL[key]}" for key in SMALL if key in full.method]
-    data = files.get(full.data.name, ["--config.data.matrix=32"])
-    small = override(full, SHRUNK + method + data)
+    small = override(full, [*SHRUNK, *method, "--config.data.matrix=32"])
     assert np.isfinite(train(small, tmp_path)["psnr"])  # two steps of a diffusion may be noise
 
 
