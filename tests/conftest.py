@@ -20,6 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from flatjax.data import hdf5  # noqa: E402
 from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
 from flatjax.mri.masks import make_mask  # noqa: E402
 from flatjax.mri.simulate import birdcage_maps  # noqa: E402
@@ -30,6 +31,11 @@ def compiled_programs_go_with_their_module():
     """Each holds mappings of memory; a process has 65,530 on Linux, and dies of the next one."""
     yield
     jax.clear_caches()
+
+
+def pytest_sessionfinish():
+    """Let the process that reads HDF5 files end before its coverage is collected."""
+    hdf5.stop()
 
 
 def complex_normal(rng, shape, dtype=np.complex64):

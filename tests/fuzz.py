@@ -9,7 +9,7 @@ with `--first NUMBER --inputs 1`.
 
 A reader fails by another exception, by a crash, by more than 10 s for one file of some kilobytes,
 by using more than 1 GiB of memory, or by asking NumPy for more than 8 GiB. Readers run in processes
-of their own.
+of their own; what they leave to a further one (`data.hdf5.isolated`) is limited there.
 """
 
 import argparse

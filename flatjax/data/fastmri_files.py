@@ -6,11 +6,9 @@ when it is indexed, so memory does not grow with the number of slices read.
 
 import json
 import math
-import mmap
 import operator
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flatjax.data import fastmri_header
+from flatjax.data.hdf5 import check_heaps, check_stored, isolated, opened
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_json
 from flatjax.mri.masks import valid_columns
@@ -27,10 +26,7 @@ from flatjax.mri.masks import valid_columns
 REFERENCES = ("reconstruction_esc", "reconstruction_rss")
 ATTRIBUTES = ("acquisition", "max", "norm", "patient_id", "acceleration", "num_low_frequency")
 INDEX_NAME = ".flatjax-{}.json"  # beside the folder: other loaders take every file inside it
-_HEAP = b"GCOL\x01\0\0\0"  # how HDF5's global heaps begin
-_GREATEST_RATIO = 1032  # of what HDF5's compression can expand to what is stored
 _VERSION = 1  # of the index: counted up whenever a record or its checks change
-_DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 
 
 class Record(NamedTuple):
@@ -131,6 +127,10 @@ def read_record(file: Path) -> Record:
     Raises:
         InputError: naming the file, the field, what is wrong with it and what to do.
     """
+    return isolated(_read_record, file)
+
+
+def _read_record(file: Path) -> Record:
     with opened(file) as content:
         stat = file.stat()
         check_heaps(file, content)
@@ -186,26 +186,6 @@ def read_slices(file: Path, record: Record, indices: Sequence[int],
             yield Slice(kspace if kspace.ndim == 3 else kspace[None], image, mask)
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
-    try:
-        with open(file, "rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
-                         "that you may read") from error
-    try:
-        with h5py.File(file, "r") as content:
-            yield content
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: is not an HDF5 file or is cut short or damaged ({reason}); "
-                         "download it again") from error
-
-
 def _dataset(file: Path, content: h5py.File, name: str) -> h5py.Dataset:
     found = content.get(name)
     if not isinstance(found, h5py.Dataset):
@@ -214,104 +194,6 @@ def _dataset(file: Path, content: h5py.File, name: str) -> h5py.Dataset:
                          "as fastMRI publishes them")
     check_stored(file, found)
     return found
-
-
-def check_stored(file: Path, dataset: h5py.Dataset) -> None:
-    """Refuse an HDF5 dataset that lies in another file, or declares more than this one can hold.
-
-    Raises:
-        InputError: naming it, before memory is taken for it.
-    """
-    if dataset.external or dataset.is_virtual or dataset.file.filename != str(file):
-        raise InputError(f"{file}: {dataset.name} lies in another file, expected it in this one; "
-                         "copy it there, for instance with h5repack")
-    stored = dataset.id.get_storage_size() * (_GREATEST_RATIO if dataset.chunks else 1)
-    declared = dataset.size * dataset.id.get_type().get_size()
-    if declared > min(stored, file.stat().st_size * _GREATEST_RATIO):
-        raise InputError(f"{file}: {dataset.name} of shape {dataset.shape} and {dataset.dtype} "
-                         f"takes {declared} bytes, more than the file can hold; it is cut short or "
-                         "damaged: download it again")
-    longest = _longest(file, dataset)
-    if longest > file.stat().st_size:
-        raise InputError(f"{file}: {dataset.name} has a row of {longest} bytes, more than the file "
-                         "can hold; it is damaged: download it again")
-
-
-def _longest(file: Path, dataset: h5py.Dataset) -> int:
-    """Bytes of the longest row of variable length, for which libhdf5 takes memory at once.
-
-    On disk such a row is its length, uint32, and where it lies. Of filtered datasets it is not
-    known: 0.
-    """
-    kind, layout = dataset.id.get_type(), dataset.id.get_create_plist()
-    fields = _variable(kind)
-    if not fields or layout.get_nfilters():
-        return 0
-    starts, rows = [dataset.id.get_offset()], dataset.size
-    if dataset.chunks:
-        starts, rows = [], math.prod(dataset.chunks)
-        dataset.id.chunk_iter(lambda chunk: starts.append(chunk.byte_offset))
-    if starts == [None] or not starts:
-        return 0  # in the object's header, or never written
-    content = np.memmap(file, np.uint8, "r")
-    if max(starts) >= content.size:
-        return content.size + 1
-    first = np.add.outer(np.array(starts, np.int64), kind.get_size() * np.arange(rows))
-    longest = 0
-    for offset, size in fields:
-        at = first.reshape(-1, 1) + offset + np.arange(4)
-        if at.max() >= content.size:
-            return content.size + 1
-        longest = max(longest, size * int(content[at].view("<u4").max()))
-    return longest
-
-
-def _variable(kind: h5py.h5t.TypeID) -> list[tuple[int, int]]:
-    """Where the parts of variable length of a row begin, and the bytes of one element of each."""
-    if isinstance(kind, h5py.h5t.TypeVlenID):
-        return [(0, kind.get_super().get_size())]
-    if isinstance(kind, h5py.h5t.TypeStringID):
-        return [(0, 1)] * kind.is_variable_str()
-    if isinstance(kind, h5py.h5t.TypeCompoundID):
-        return [(kind.get_member_offset(i) + offset, size) for i in range(kind.get_nmembers())
-                for offset, size in _variable(kind.get_member_type(i))]
-    return []
-
-
-def check_heaps(file: Path, content: h5py.Group) -> None:
-    """Refuse an HDF5 file with a heap of strings that has no end: libhdf5 2.0 reads it for ever.
-
-    All of the file is searched for them but the datasets of `content` that lie in one piece.
-
-    Raises:
-        InputError: naming the file.
-    """
-    whole = [one.id for one in content.values() if isinstance(one, h5py.Dataset)]
-    pieces = sorted((one.get_offset(), one.get_offset() + one.get_storage_size())
-                    for one in whole if one.get_offset() is not None)
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        begin = 0
-        for start, stop in [*pieces, (len(all_), len(all_))]:
-            while begin < start and (at := all_.find(_HEAP, begin, start)) >= 0:
-                if not _ends(all_, at):
-                    raise InputError(f"{file}: its heap of strings at byte {at} has no end; it is "
-                                     "damaged: download it again")
-                begin = at + 8
-            begin = max(begin, stop)
-
-
-def _ends(content: mmap.mmap, at: int) -> bool:
-    """Whether the objects of a heap follow each other to its end, as libhdf5 takes them."""
-    size = int.from_bytes(content[at + 8:at + 16], "little")
-    begin, end = at + 16, min(at + size, len(content))
-    while begin + 16 <= end:
-        index = int.from_bytes(content[begin:begin + 2], "little")
-        length = int.from_bytes(content[begin + 8:begin + 16], "little")
-        step = 16 + -(-length // 8) * 8 if index else length  # what is free counts its own header
-        if step < 16 or begin + step > at + size:
-            return False
-        begin += step
-    return True
 
 
 def _header(file: Path, content: h5py.File) -> fastmri_header.Header:

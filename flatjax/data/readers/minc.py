@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from scipy.io import netcdf_file
 
+from flatjax.data.hdf5 import isolated
 from flatjax.data.readers.common import (
     GREATEST_RATIO,
     Stream,
@@ -26,6 +27,8 @@ from flatjax.data.readers.common import (
 from flatjax.errors import InputError
 
 _AXES = {"xspace": (1.0, 0.0, 0.0), "yspace": (0.0, 1.0, 0.0), "zspace": (0.0, 0.0, 1.0)}
+_OF_VOXELS = ("valid_range", "valid_min", "valid_max")
+_OF_DIMENSIONS = ("spacing", "direction_cosines", "step", "start")
 _CHUNK = 1 << 20
 _LARGEST = 4 << 30  # bytes that a file compressed as a whole may unpack to
 
@@ -45,11 +48,10 @@ def read_minc(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.mnc` or `.mnc.gz` file of one volume; see `read_placed`."""
     with opened(file) as stream:
         start = stream.read(4)
-        packed = is_packed(file)
         if start[:3] == b"CDF":
             content = _read_netcdf(file, io.BytesIO(start + _rest(file, stream)))
         elif start == b"\x89HDF":
-            content = _read_hdf5(file, io.BytesIO(start + _rest(file, stream)) if packed else file)
+            content = isolated(_read_hdf5, file)
         else:
             raise InputError(f"{file}: is neither MINC 1 nor MINC 2 (it begins with {start!r}); it "
                              "is another format under this name, or damaged")
@@ -84,8 +86,9 @@ def _read_netcdf(file: Path, source: Stream) -> _Content:
           for name in ("image-min", "image-max")))
 
 
-def _read_hdf5(file: Path, source: Path | Stream) -> _Content:
-    with h5py.File(source, "r") as content:
+def _read_hdf5(file: Path) -> _Content:
+    with opened(file) as stream, h5py.File(
+            io.BytesIO(_rest(file, stream)) if is_packed(file) else file, "r") as content:
         root = _member(file, content, "minc-2.0")
         images = _member(file, root, "image/0")
         image = _member(file, images, "image")
@@ -96,12 +99,16 @@ def _read_hdf5(file: Path, source: Path | Stream) -> _Content:
         stored = image.id.get_storage_size()
         check_declared(file, image.size * image.dtype.itemsize,
                        stored * (GREATEST_RATIO if image.chunks else 1))
-        dimensions = {axis: dict(root[f"dimensions/{axis}"].attrs)
+        dimensions = {axis: _known(root[f"dimensions/{axis}"].attrs, _OF_DIMENSIONS)
                       if f"dimensions/{axis}" in root else {} for axis in axes}
         return _Content(
-            image[()], axes, dict(image.attrs), dimensions,
+            image[()], axes, _known(image.attrs, _OF_VOXELS), dimensions,
             *((images[name][()], _order(images[name])[:images[name].ndim]) if name in images
               else None for name in ("image-min", "image-max")))
+
+
+def _known(attributes: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
 
 
 def _order(dataset: h5py.Dataset) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from flatjax.data import fastmri_header
 from flatjax.data.fastmri import crop_shape
-from flatjax.data.fastmri_files import Record, opened, read_record, read_slices
+from flatjax.data.fastmri_files import Record, read_record, read_slices
+from flatjax.data.hdf5 import isolated, opened
 from flatjax.data.scans.base import Scan, as_slices, binary_mask
 from flatjax.errors import InputError
 
@@ -36,7 +37,7 @@ def open_fastmri(file: Path) -> Scan:
     missing = [name for name in _OPTIONAL[:2] if name not in facts]
     missing += [] if record.references else ["reference"]
     missing += [] if record.masked else ["mask"]
-    mask, spacing = _contents(file, record)
+    mask, spacing = isolated(_contents, file, record)
     return Scan(file, file.stem, "fastMRI .h5", shape, partial(_slices, file, record), mask=mask,
                 crop=crop, spacing=spacing, facts=facts, missing=tuple(missing))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.fastmri_files import opened
+from flatjax.data.hdf5 import opened
 from flatjax.data.readers import READERS, format_of
 from flatjax.data.scans import arrays, bart
 from flatjax.data.scans.base import Reader, Scan

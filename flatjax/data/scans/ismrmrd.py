@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from flatjax.data import fastmri_header
-from flatjax.data.fastmri_files import check_heaps, check_stored, opened
+from flatjax.data.hdf5 import check_heaps, check_stored, isolated, opened
 from flatjax.data.scans.base import Scan, as_slices, to_complex64
 from flatjax.errors import InputError
 
@@ -71,6 +71,10 @@ def open_ismrmrd(file: Path) -> Scan:
         InputError: it is damaged, its header is not one, or the scan is not Cartesian, is 3-D, or
             has reversed readouts, which need a phase correction that is not done here.
     """
+    return isolated(_open, file)
+
+
+def _open(file: Path) -> Scan:
     with opened(file) as content:
         check_heaps(file, content)
         xml = content.get("dataset/xml")
@@ -184,23 +188,29 @@ def _layout(file: Path, header: dict[str, Any], heads: np.ndarray) -> tuple[Layo
 
 
 def _slices(file: Path, layout: Layout, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    _, coils, ky, kx = layout.shape
-    first, last, at = layout.samples
+    for index in indices:
+        yield isolated(_slice, file, index, layout.shape, layout.samples, layout.rows[index],
+                       layout.columns[index], layout.counts[index])
+
+
+def _slice(file: Path, index: int, shape: tuple[int, int, int, int],
+           samples: tuple[int, int, int], rows: np.ndarray, columns: np.ndarray,
+           counts: np.ndarray) -> np.ndarray:
+    _, coils, ky, kx = shape
+    first, last, at = samples
+    out = np.zeros((coils, ky, kx), np.complex64)
     with opened(file) as content:
         data = content["dataset/data"]
-        for index in indices:
-            out = np.zeros((coils, ky, kx), np.complex64)
-            for row, column, count in zip(layout.rows[index], layout.columns[index],
-                                          layout.counts[index], strict=True):
-                values = np.asarray(data[int(row)]["data"], np.float32)
-                samples = values.size // (2 * coils)
-                if values.size != 2 * coils * samples or samples < last:
-                    raise InputError(f"{file}: readout {row} has {values.size} numbers, expected "
-                                     f"{coils} channels of at least {last} complex samples; "
-                                     "export it again")
-                line = values.view(np.complex64).reshape(coils, samples)[:, first:last]
-                out[:, at:at + last - first, column] += line / np.float32(count)
-            yield to_complex64(file, "dataset/data", index, out)
+        for row, column, count in zip(rows, columns, counts, strict=True):
+            values = np.asarray(data[int(row)]["data"], np.float32)
+            read = values.size // (2 * coils)
+            if values.size != 2 * coils * read or read < last:
+                raise InputError(f"{file}: readout {row} has {values.size} numbers, expected "
+                                 f"{coils} channels of at least {last} complex samples; export it "
+                                 "again")
+            line = values.view(np.complex64).reshape(coils, read)[:, first:last]
+            out[:, at:at + last - first, column] += line / np.float32(count)
+    return to_complex64(file, "dataset/data", index, out)
 
 
 def _affine(heads: np.ndarray, shape: tuple[int, int], crop: tuple[int, int],
