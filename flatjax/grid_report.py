@@ -104,6 +104,7 @@ def _plain(row: Row) -> dict[str, Any]:
     for key in ("psnr", "ssim"):
         for end in Difference._fields:
             out[f"{key}_difference_{end}"] = getattr(row.against[key], end) if row.against else None
+    out |= dict(zip(("zero_filled_psnr", "zero_filled_ssim"), zero_filled(row), strict=True))
     return out | {key: float(row.values(key).mean()) for key in (
         "nfe", "parameters", "seconds_per_slice", "straightness", "psnr_drops", "psnr_drop_db",
         "measurement_residual", "num_slices")}
@@ -118,21 +119,34 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
     if complete < wanted:
         out += [f"{complete} of {wanted} evaluations of {count} runs are there.", ""]
     head = ["run", "PSNR (dB)", "SSIM", f"PSNR - {grid.baseline}", f"SSIM - {grid.baseline}",
-            "straightness", "drops (dB)", "NFE", "ms per slice", "parameters"]
+            "straightness", "drops (dB)", "residual", "NFE", "ms per slice", "parameters"]
     for test_set in dict.fromkeys(row.test_set for row in lines):
         own = [row for row in lines if row.test_set == test_set]
         blank = own[0].metrics[0]
-        out += [f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} volumes; "
-                f"zero-filled: {blank['zero_filled']['psnr']['mean']:.2f} dB, SSIM "
-                f"{blank['zero_filled']['ssim']['mean']:.3f}", "",
-                f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-        out += [f"| {' | '.join(_cells(row))} |" for row in own] + [""]
+        title = f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} volumes"
+        cells = [_cells(row) for row in own]
+        columns = list(head)
+        if len({zero_filled(row) for row in own}) == 1:
+            title += "; zero-filled: {:.2f} dB, SSIM {:.3f}".format(*zero_filled(own[0]))
+        else:  # under other acquisitions
+            columns.insert(1, "zero-filled (dB)")
+            cells = [[first, f"{zero_filled(row)[0]:.2f}", *rest]
+                     for row, (first, *rest) in zip(own, cells, strict=True)]
+        out += [title, "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+        out += [f"| {' | '.join(one)} |" for one in cells] + [""]
     devices = sorted({one["device"] for row in lines for one in row.metrics})
     seeds = sorted({trial.seed for trial in trials(grid)})
     out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes, in brackets the "
                "range over seeds. Differences are paired by slice and averaged over seeds, with "
-               f"95 % bootstrap intervals over slices. Evaluated on {'; '.join(devices)}.")
+               "95 % bootstrap intervals over slices. Residual: of the result from the measured "
+               f"samples, ||M k - y|| / ||y||. Evaluated on {'; '.join(devices)}.")
     return "\n".join(out)
+
+
+def zero_filled(row: Row) -> tuple[float, float]:
+    """PSNR in dB and SSIM of zero filling, over the seeds."""
+    return (float(row.values("zero_filled", "psnr", "mean").mean()),
+            float(row.values("zero_filled", "ssim", "mean").mean()))
 
 
 def _cells(row: Row) -> list[str]:
@@ -150,6 +164,7 @@ def _cells(row: Row) -> list[str]:
     return [row.label, spread("psnr", 2), spread("ssim", 4), difference("psnr", 2),
             difference("ssim", 4), f"{row.values('straightness').mean():.2f}",
             f"{row.values('psnr_drops').mean():.1f} ({row.values('psnr_drop_db').mean():.2f})",
+            f"{row.values('measurement_residual').mean():.1e}",
             f"{row.values('nfe').mean():g}",
             f"{1000 * row.values('seconds_per_slice').mean():.1f}",
             f"{row.values('parameters').mean():,.0f}"]
@@ -165,8 +180,11 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
                                 figsize=(12, max(3.2, 0.3 * len(labels) + 1.2) * len(sets)))
     for (scores, curves), test_set in zip(axes, sets, strict=True):
         own = [row for row in lines if row.test_set == test_set]
+        start = len({zero_filled(row) for row in own}) > 1
         for at, row in enumerate(own):
             each = row.values("method", "psnr", "mean")
+            if start:
+                scores.plot(zero_filled(row)[0], at, "x", color="grey")
             scores.plot(each.mean(), at, "o", color=colours[row.label], markersize=8)
             scores.plot(each, np.full(len(each), at), "|", color="black", markersize=10)
             paths = [one["psnr_per_step"] for one in row.metrics]
@@ -177,7 +195,8 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
         scores.set_yticks(range(len(own)), [row.label for row in own])
         scores.invert_yaxis()
         scores.grid(axis="x", alpha=0.3)
-        scores.set(xlabel="PSNR (dB); a bar per seed", title=f"{grid.title}: {test_set}")
+        scores.set(xlabel="PSNR (dB); a bar per seed" + start * ", a cross for zero filling",
+                   title=f"{grid.title}: {test_set}")
         curves.set(xlabel="share of the steps", ylabel="PSNR (dB)", title="along the steps")
         curves.grid(alpha=0.3)
         if len(labels) <= 12:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 
-from flatjax import cli, grid as grids
+from flatjax import cli, grid as grids, grid_report
 from flatjax.cli import load_config_file
 from flatjax.data import DATASETS
 from flatjax.errors import InputError, TrainingError
@@ -135,6 +135,22 @@ def test_the_table_says_what_the_evaluations_said(whole):
     assert f"| unaligned | {row['psnr']:.2f} | " in text and "evaluations of" not in text
     assert (whole / "results" / "table.csv").read_text().count("\n") == 7
     assert (whole / "results" / "figure.png").stat().st_size > 10_000
+
+
+def test_the_table_tells_the_residual_and_what_every_row_starts_from(whole):
+    lines = [row for row in grid_report.rows(small_grid(), whole / "results")
+             if row.test_set == "main"]
+    text = grid_report.markdown(small_grid(), lines)
+    start = lines[0].metrics[0]["zero_filled"]["psnr"]["mean"]
+    residual = lines[0].metrics[0]["measurement_residual"]
+    assert f"; zero-filled: {start:.2f} dB" in text and "| zero-filled (dB) |" not in text
+    assert f" | {residual:.1e} | " in text and residual > 0
+    other = json.loads(json.dumps(lines[1].metrics))
+    other[0]["zero_filled"]["psnr"]["mean"] = 1.25  # as under another acceleration
+    lines[1] = lines[1]._replace(metrics=tuple(other))
+    text = grid_report.markdown(small_grid(), lines)
+    assert "; zero-filled: " not in text and "| run | zero-filled (dB) |" in text
+    assert f"| {lines[1].label} | 1.25 | " in text and f"| aligned | {start:.2f} | " in text
 
 
 def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
