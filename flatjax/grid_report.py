@@ -191,14 +191,12 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
             if len(paths[0]) > 1:
                 steps = np.asarray(row.metrics[0]["steps"], float)
                 curves.plot(steps / steps[-1], np.mean(paths, axis=0), marker=".",
-                            color=colours[row.label], label=row.label)
+                            color=colours[row.label])
         scores.set_yticks(range(len(own)), [row.label for row in own])
         scores.invert_yaxis()
         scores.grid(axis="x", alpha=0.3)
         scores.set(xlabel="PSNR (dB); a bar per seed" + start * ", a cross for zero filling",
                    title=f"{grid.title}: {test_set}")
-        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)", title="along the steps")
+        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)", title="along the steps, same colours")
         curves.grid(alpha=0.3)
-        if len(labels) <= 12:
-            curves.legend(fontsize=7)
     return figure
