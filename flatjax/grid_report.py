@@ -197,6 +197,7 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
         scores.grid(axis="x", alpha=0.3)
         scores.set(xlabel="PSNR (dB); a bar per seed" + start * ", a cross for zero filling",
                    title=f"{grid.title}: {test_set}")
-        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)", title="along the steps, same colours")
+        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)",
+                   title="along the steps, same colours")
         curves.grid(alpha=0.3)
     return figure

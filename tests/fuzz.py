@@ -9,7 +9,8 @@ with `--first NUMBER --inputs 1`.
 
 A reader fails by another exception, by a crash, by more than 10 s for one file of some kilobytes,
 by using more than 1 GiB of memory, or by asking NumPy for more than 8 GiB. Readers run in processes
-of their own; what they leave to a further one (`data.hdf5.isolated`) is limited there.
+of their own; what they leave to a further one (`data.hdf5.isolated`) is limited there, to
+a quarter of that.
 """
 
 import argparse
@@ -407,6 +408,8 @@ class Fuzzer:
 def work(name: str, first: int, last: int, deadline: float, shared: str, failures) -> None:
     """Read inputs in a process of its own; the file `shared` holds the number at work."""
     sys.path.insert(0, str(Path(__file__).parent))
+    from flatjax.data import hdf5
+    hdf5._SECONDS = SECONDS / 4
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     with (open(shared, "r+b") as file, mmap.mmap(file.fileno(), 8) as progress,

@@ -783,7 +783,8 @@ def test_configs_fit_the_files_and_need_a_path(folders, monkeypatch, name):
     assert np.isfinite(jax.jit(method.loss)(params, None, batch)[0])
 
 
-def test_a_heap_without_end_is_refused_and_not_read_for_ever(tmp_path):
+def test_a_heap_without_end_is_refused_and_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "_SECONDS", 8.0)
     fixture.write(tmp_path / "a.h5", shape=(12, 10), crop=(8, 8))
     content = bytearray((tmp_path / "a.h5").read_bytes())
     heap = content.find(b"GCOL")
@@ -791,7 +792,7 @@ def test_a_heap_without_end_is_refused_and_not_read_for_ever(tmp_path):
     at = heap + 16 + first  # what follows the header: other strings or what is free
     content[at:at + 16] = bytes(16)
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(InputError, match="heap of strings at byte .* has no end"):
+    with pytest.raises(InputError, match="a.h5: the HDF5 library came to no end in 8 s"):
         fastmri_files.read_record(tmp_path / "a.h5")
 
 

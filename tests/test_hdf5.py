@@ -105,6 +105,15 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next(tmp_path):
     assert hdf5.isolated(array_of, tmp_path, 2).shape == (2,)
 
 
+def test_a_call_without_end_is_one_line_and_the_next_is_served(tmp_path, monkeypatch):
+    hdf5.isolated(process_of, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(hdf5, "_SECONDS", 0.3)
+        with pytest.raises(InputError, match="a.h5: the HDF5 library came to no end in 0 s"):
+            hdf5.isolated(wait, tmp_path / "a.h5")
+    assert hdf5.isolated(array_of, tmp_path, 2).shape == (2,)
+
+
 def test_threads_share_the_process(tmp_path):
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(lambda n: hdf5.isolated(array_of, tmp_path, 50, n, fill=n),

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flatjax.data import fastmri_header
-from flatjax.data.hdf5 import check_heaps, check_stored, isolated, opened
+from flatjax.data.hdf5 import check_stored, isolated, opened
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_json
 from flatjax.mri.masks import valid_columns
@@ -133,7 +133,6 @@ def read_record(file: Path) -> Record:
 def _read_record(file: Path) -> Record:
     with opened(file) as content:
         stat = file.stat()
-        check_heaps(file, content)
         kspace = _dataset(file, content, "kspace")
         if kspace.ndim not in (3, 4) or 0 in kspace.shape or kspace.dtype.kind != "c":
             raise InputError(f"{file}: kspace is {kspace.dtype} of shape {kspace.shape}, expected "

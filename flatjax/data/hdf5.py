@@ -27,13 +27,14 @@ from flatjax.errors import InputError
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-_HEAP = b"GCOL\x01\0\0\0"  # how global heaps begin
 _GREATEST_RATIO = 1032  # of what HDF5's compression can expand to what is stored
 _DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 _MEMORY = 1 << 30  # bytes that a call may take in its process, and so many times the file's size:
 _FILE_SHARE = 16
+_SECONDS = 60.0  # that it may take, and one more for each so many bytes of the file:
+_SLOWEST = 1 << 20
 _LEAKED = 1 << 28  # bytes that damaged files may leave taken before the process is replaced
-_IDLE = 60.0  # seconds until the process without calls ends
+_IDLE = 60.0  # seconds without a call until the process ends
 _SERVE = "import sys; from flatjax.data.hdf5 import serve; serve(int(sys.argv[1]))"
 
 
@@ -74,55 +75,20 @@ def check_stored(file: Path, dataset: h5py.Dataset) -> None:
                          "damaged: download it again")
 
 
-def check_heaps(file: Path, content: h5py.Group) -> None:
-    """Refuse an HDF5 file with a heap of strings that has no end: libhdf5 2.0 reads it for ever.
-
-    All of the file is searched for them but the datasets of `content` that lie in one piece.
-
-    Raises:
-        InputError: naming the file.
-    """
-    whole = [one.id for one in content.values() if isinstance(one, h5py.Dataset)]
-    pieces = sorted((one.get_offset(), one.get_offset() + one.get_storage_size())
-                    for one in whole if one.get_offset() is not None)
-    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        begin = 0
-        for start, stop in [*pieces, (len(all_), len(all_))]:
-            while begin < start and (at := all_.find(_HEAP, begin, start)) >= 0:
-                if not _ends(all_, at):
-                    raise InputError(f"{file}: its heap of strings at byte {at} has no end; it is "
-                                     "damaged: download it again")
-                begin = at + 8
-            begin = max(begin, stop)
-
-
-def _ends(content: mmap.mmap, at: int) -> bool:
-    """Whether the objects of a heap follow each other to its end, as libhdf5 takes them."""
-    size = int.from_bytes(content[at + 8:at + 16], "little")
-    begin, end = at + 16, min(at + size, len(content))
-    while begin + 16 <= end:
-        index = int.from_bytes(content[begin:begin + 2], "little")
-        length = int.from_bytes(content[begin + 8:begin + 16], "little")
-        step = 16 + -(-length // 8) * 8 if index else length  # what is free counts its own header
-        if step < 16 or begin + step > at + size:
-            return False
-        begin += step
-    return True
-
-
 def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
              *args: P.args, **kwargs: P.kwargs) -> Result:
     """`function(file, *args, **kwargs)`, in another process.
 
     The first call starts that process, which then serves the others, one at a time, and ends after
-    a minute without any. On Linux it has 1 GiB of memory, and 16 times the size of the file.
+    a minute without any. A call has a minute and a second for every MiB of the file; on Linux it
+    has 1 GiB of memory and 16 times the size of the file.
 
     Args:
         function: of a module; what it takes and returns must be picklable.
         file: that it reads.
 
     Raises:
-        InputError: the process died of the file.
+        InputError: the process died of the file, or did not come to an end.
         Exception: what the function raises.
     """
     global _helper
@@ -133,6 +99,11 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
             try:
                 result, error = helper.call(function, file, args, kwargs)
                 break
+            except TimeoutError as ended:
+                helper.process.kill()
+                stop()
+                raise InputError(f"{file}: {ended}; it is damaged, or on a disk that is too slow: "
+                                 "copy or download it again") from ended
             except (EOFError, OSError) as ended:
                 stop()
                 if new:  # an older one may have ended for want of calls, or of another file
@@ -169,8 +140,12 @@ class _Helper:
         """Whether this process started it, and not one that it is a fork of."""
         return self.owner == os.getpid()
 
-    def call(self, *request: Any) -> tuple[Any, Exception | None]:
-        self.connection.send(request)
+    def call(self, function: Callable[..., Any], file: Path, *arguments: Any
+             ) -> tuple[Any, Exception | None]:
+        self.connection.send((function, file, *arguments))
+        seconds = _SECONDS + _size(file) / _SLOWEST
+        if not self.connection.poll(seconds):
+            raise TimeoutError(f"the HDF5 library came to no end in {seconds:.0f} s")
         return self.connection.recv()
 
     def end(self) -> None:
@@ -217,6 +192,10 @@ def serve(descriptor: int) -> None:
             del answer
 
 
+def _size(file: Path) -> int:
+    return os.stat(file).st_size if os.path.exists(file) else 0
+
+
 def _address_space() -> int:
     """Bytes that this process has, or 0 where the system does not tell."""
     if sys.platform != "linux":
@@ -226,8 +205,7 @@ def _address_space() -> int:
 
 def _limit_memory(begin: int, file: Path) -> None:
     if begin:
-        size = os.stat(file).st_size if os.path.exists(file) else 0
-        most = begin + _MEMORY + _FILE_SHARE * size
+        most = begin + _MEMORY + _FILE_SHARE * _size(file)
         hardest = resource.getrlimit(resource.RLIMIT_AS)[1]
         if hardest != resource.RLIM_INFINITY:
             most = min(most, hardest)

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from flatjax.data import fastmri_header
-from flatjax.data.hdf5 import check_heaps, check_stored, isolated, opened
+from flatjax.data.hdf5 import check_stored, isolated, opened
 from flatjax.data.scans.base import Scan, as_slices, to_complex64
 from flatjax.errors import InputError
 
@@ -76,7 +76,6 @@ def open_ismrmrd(file: Path) -> Scan:
 
 def _open(file: Path) -> Scan:
     with opened(file) as content:
-        check_heaps(file, content)
         xml = content.get("dataset/xml")
         data = content.get("dataset/data")
         if not isinstance(xml, h5py.Dataset) or xml.size != 1 \
