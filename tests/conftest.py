@@ -33,6 +33,14 @@ def compiled_programs_go_with_their_module():
     jax.clear_caches()
 
 
+def pytest_sessionstart():
+    """Measure coverage in the process that reads HDF5 files, and in no other one: it is slow."""
+    measured = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    if measured:
+        hdf5._SERVE = (f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}; "
+                       f"import coverage; coverage.process_startup(); {hdf5._SERVE}")
+
+
 def pytest_sessionfinish():
     """Let the process that reads HDF5 files end before its coverage is collected."""
     hdf5.stop()

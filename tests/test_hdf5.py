@@ -1,6 +1,7 @@
 """What reads HDF5 files in another process, and what it does when that dies."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,22 @@ def refuse(file):
 
 def wait(file):
     time.sleep(60)
+
+
+def hurry(file, seconds):
+    hdf5._SECONDS = seconds
+    return os.getpid()
+
+
+def spin(file):
+    re.match(r"(a|a)+$", 60 * "a" + "b")  # in C, for ever, as libhdf5 would
+
+
+def gone(process):
+    deadline = time.time() + 20
+    while os.path.exists(f"/proc/{process}/exe") and time.time() < deadline:
+        time.sleep(0.1)
+    return not os.path.exists(f"/proc/{process}/exe")
 
 
 def test_calls_are_made_in_one_other_process_and_give_what_they_return(tmp_path):
@@ -131,10 +148,19 @@ def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
         done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True,
                               cwd=Path(__file__).parent)
         assert done.returncode == (0 if how == "end" else -signal.SIGKILL), done.stderr
-        deadline = time.time() + 20
-        while os.path.exists(f"/proc/{int(done.stdout)}/exe") and time.time() < deadline:
-            time.sleep(0.1)
-        assert not os.path.exists(f"/proc/{int(done.stdout)}/exe")
+        assert gone(int(done.stdout))
+
+
+def test_a_call_without_end_ends_also_when_its_program_is_gone(tmp_path):
+    program = ("import os, signal, threading; from pathlib import Path; import test_hdf5;"
+               "from flatjax.data import hdf5;"
+               "print(hdf5.isolated(test_hdf5.hurry, Path('x'), 1.0), flush=True);"
+               "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start();"
+               "hdf5.isolated(test_hdf5.spin, Path('x'))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          cwd=Path(__file__).parent)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert gone(int(done.stdout))
 
 
 def test_a_python_without_flatjax_is_told(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import atexit
 import mmap
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -143,7 +144,7 @@ class _Helper:
     def call(self, function: Callable[..., Any], file: Path, *arguments: Any
              ) -> tuple[Any, Exception | None]:
         self.connection.send((function, file, *arguments))
-        seconds = _SECONDS + _size(file) / _SLOWEST
+        seconds = _seconds(file)
         if not self.connection.poll(seconds):
             raise TimeoutError(f"the HDF5 library came to no end in {seconds:.0f} s")
         return self.connection.recv()
@@ -175,6 +176,7 @@ def stop() -> None:
 def serve(descriptor: int) -> None:
     """Answer the calls of `isolated` that come over this connection, until it is closed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     begin = _address_space()
     with Connection(descriptor) as connection:
         connection.send(None)
@@ -184,12 +186,18 @@ def serve(descriptor: int) -> None:
             except EOFError:
                 return
             _limit_memory(begin, file)
+            signal.setitimer(signal.ITIMER_REAL, 2 * _seconds(file))  # if nobody is left to kill it
             try:
                 answer = function(file, *args, **kwargs), None
             except Exception as error:
                 answer = None, error
+            signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(answer)
             del answer
+
+
+def _seconds(file: Path) -> float:
+    return _SECONDS + _size(file) / _SLOWEST
 
 
 def _size(file: Path) -> int:
