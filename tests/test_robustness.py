@@ -88,7 +88,8 @@ def test_gradients_of_such_slices_are_finite(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape, coils", [((1, 1), 1), ((1, 9), 3), ((37, 2), 1), ((16, 15), 64)])
+@pytest.mark.parametrize("shape, coils", [((1, 1), 1), ((1, 9), 3), ((37, 2), 1), ((16, 15), 64),
+                                          ((1021, 1531), 1), ((641, 371), 15)])
 def test_images_of_any_size_and_number_of_coils(shape, coils):
     rng = np.random.default_rng(0)
     maps = jnp.broadcast_to(birdcage_maps(coils, shape), (1, coils, *shape))
