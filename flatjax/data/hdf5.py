@@ -28,7 +28,7 @@ from flatjax.errors import InputError
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-_GREATEST_RATIO = 1032  # of what HDF5's compression can expand to what is stored
+GREATEST_RATIO = 1032  # of what deflate can expand to what is stored
 _DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 _MEMORY = 1 << 30  # bytes that a call may take in its process, and so many times the file's size:
 _FILE_SHARE = 16
@@ -68,9 +68,9 @@ def check_stored(file: Path, dataset: h5py.Dataset) -> None:
     if dataset.external or dataset.is_virtual or dataset.file.filename != str(file):
         raise InputError(f"{file}: {dataset.name} lies in another file, expected it in this one; "
                          "copy it there, for instance with h5repack")
-    stored = dataset.id.get_storage_size() * (_GREATEST_RATIO if dataset.chunks else 1)
+    stored = dataset.id.get_storage_size() * (GREATEST_RATIO if dataset.chunks else 1)
     declared = dataset.size * dataset.id.get_type().get_size()
-    if declared > min(stored, file.stat().st_size * _GREATEST_RATIO):
+    if declared > min(stored, file.stat().st_size * GREATEST_RATIO):
         raise InputError(f"{file}: {dataset.name} of shape {dataset.shape} and {dataset.dtype} "
                          f"takes {declared} bytes, more than the file can hold; it is cut short or "
                          "damaged: download it again")

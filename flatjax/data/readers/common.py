@@ -14,6 +14,7 @@ from nibabel.orientations import (
     io_orientation,
 )
 
+from flatjax.data.hdf5 import GREATEST_RATIO
 from flatjax.errors import InputError
 
 Spacing = tuple[float, float, float]
@@ -21,7 +22,6 @@ Stream = io.BufferedIOBase  # of bytes: a file, or what decompresses one
 DAMAGED = (zlib.error, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
            AttributeError, OverflowError, RuntimeError, MemoryError, OrientationError,
            AssertionError)
-GREATEST_RATIO = 1032  # of what deflate can expand to what is stored
 _CHUNK = 1 << 24
 
 

@@ -14,9 +14,8 @@ import h5py
 import numpy as np
 from scipy.io import netcdf_file
 
-from flatjax.data.hdf5 import isolated
+from flatjax.data.hdf5 import GREATEST_RATIO, isolated
 from flatjax.data.readers.common import (
-    GREATEST_RATIO,
     Stream,
     check_declared,
     check_volume,

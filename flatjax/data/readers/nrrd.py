@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from flatjax.data.hdf5 import GREATEST_RATIO
 from flatjax.data.readers.common import (
-    GREATEST_RATIO,
     Stream,
     check_declared,
     check_volume,
