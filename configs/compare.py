@@ -63,8 +63,11 @@ def named(name: str, budget: int, suffix: str) -> str:
 
 
 def methods_r4() -> Grid:
-    """All methods at R = 4."""
-    return Grid("All methods, R = 4", methods({}, ""), baseline="flat")
+    """All methods at R = 4, VarNet also with fastMRI's own network and its random start."""
+    original = {named("varnet of fastMRI", budget, ""): trained("varnet", budget,
+                                                                {"method.parity": True})
+                for budget in (1, 3)}
+    return Grid("All methods, R = 4", methods({}, "") | original, baseline="flat")
 
 
 def methods_r8() -> Grid:
