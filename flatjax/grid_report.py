@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatjax.files import write_atomically, write_text
@@ -47,18 +48,16 @@ def rows(grid: Grid, results: Path) -> list[Row]:
 
     The differences are of scores averaged over the seeds that both have.
     """
-    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for label, trial, outcome in outcomes(grid, results):
         for test_set, metrics in outcome.sets.items():
-            found.setdefault((test_set, label), {})[trial.seed] = metrics
-    sets = list(dict.fromkeys(test_set for test_set, _ in found))
+            found.setdefault(test_set, {}).setdefault(label, {})[trial.seed] = metrics
     out = []
-    for test_set in sets:
-        base = found.get((test_set, grid.baseline), {})
-        for (name, label), seeds in found.items():
-            if name == test_set:
-                against = None if label == grid.baseline else _against(seeds, base)
-                out.append(Row(label, test_set, tuple(seeds), tuple(seeds.values()), against))
+    for test_set, own in found.items():
+        base = own.get(grid.baseline, {})
+        for label, seeds in own.items():
+            against = None if label == grid.baseline else _against(seeds, base)
+            out.append(Row(label, test_set, tuple(seeds), tuple(seeds.values()), against))
     return out
 
 
@@ -171,14 +170,19 @@ def _cells(row: Row) -> list[str]:
 
 
 def draw(grid: Grid, lines: list[Row]) -> Figure:
-    """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps."""
+    """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps.
+
+    Where runs differ in network evaluations, PSNR against these too.
+    """
     sets = list(dict.fromkeys(row.test_set for row in lines))
     labels = list(dict.fromkeys(row.label for row in lines))
     colours = {name: plt.get_cmap("turbo")(x) for name, x in
                zip(labels, np.linspace(0.05, 0.95, len(labels)), strict=True)}
-    figure, axes = plt.subplots(len(sets), 2, squeeze=False, layout="constrained",
-                                figsize=(12, max(3.2, 0.3 * len(labels) + 1.2) * len(sets)))
-    for (scores, curves), test_set in zip(axes, sets, strict=True):
+    columns = 2 + (len({row.metrics[0]["nfe"] for row in lines}) > 1)
+    height = max(3.2, 0.3 * len(labels) + 1.2)
+    figure, axes = plt.subplots(len(sets), columns, squeeze=False, layout="constrained",
+                                figsize=(6 * columns, height * len(sets)))
+    for (scores, curves, *costs), test_set in zip(axes, sets, strict=True):
         own = [row for row in lines if row.test_set == test_set]
         start = len({zero_filled(row) for row in own}) > 1
         for at, row in enumerate(own):
@@ -200,4 +204,18 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
         curves.set(xlabel="share of the steps", ylabel="PSNR (dB)",
                    title="along the steps, same colours")
         curves.grid(alpha=0.3)
+        for axis in costs:
+            _draw_costs(axis, own, colours)
     return figure
+
+
+def _draw_costs(axis: Axes, lines: list[Row], colours: dict[str, Any]) -> None:
+    """PSNR against network evaluations."""
+    nfe = [row.values("nfe").mean() for row in lines]
+    psnr = [row.values("method", "psnr", "mean").mean() for row in lines]
+    axis.scatter(nfe, psnr, c=[colours[row.label] for row in lines])
+    axis.set_xscale("symlog", base=2, linthresh=1)  # compressed sensing has none
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.grid(alpha=0.3)
+    axis.set(xlabel="network evaluations per slice", ylabel="PSNR (dB)",
+             title="against their cost, same colours")

@@ -153,6 +153,20 @@ def test_the_table_tells_the_residual_and_what_every_row_starts_from(whole):
     assert f"| {lines[1].label} | 1.25 | " in text and f"| aligned | {start:.2f} | " in text
 
 
+def test_the_figure_shows_scores_against_network_evaluations(whole):
+    lines = grid_report.rows(small_grid(), whole / "results")
+    figure = grid_report.draw(small_grid(), lines)
+    scores, _, costs = figure.axes[:3]
+    assert len(figure.axes) == 2 * 3, "two test sets"
+    own = [row for row in lines if row.test_set == "main"]
+    assert [text.get_text() for text in scores.get_yticklabels()] == [row.label for row in own]
+    np.testing.assert_allclose(costs.collections[0].get_offsets(), [
+        [nfe, row.values("method", "psnr", "mean").mean()]
+        for row, nfe in zip(own, (2, 3, 2), strict=True)])
+    alike = [row for row in lines if row.label != "aligned, at K 3"]
+    assert len(grid_report.draw(small_grid(), alike).axes) == 2 * 2, "nothing to tell"
+
+
 def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
     """Against numbers worked out by hand from two seeds on file."""
     grid = small_grid()._replace(seeds=(0, 1))
