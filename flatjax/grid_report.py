@@ -105,7 +105,7 @@ def _plain(row: Row) -> dict[str, Any]:
             out[f"{key}_difference_{end}"] = getattr(row.against[key], end) if row.against else None
     out |= dict(zip(("zero_filled_psnr", "zero_filled_ssim"), zero_filled(row), strict=True))
     return out | {key: float(row.values(key).mean()) for key in (
-        "nfe", "parameters", "seconds_per_slice", "straightness", "psnr_drops", "psnr_drop_db",
+        "nfe", "parameters", "straightness", "psnr_drops", "psnr_drop_db",
         "measurement_residual", "num_slices")}
 
 
@@ -118,7 +118,7 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
     if complete < wanted:
         out += [f"{complete} of {wanted} evaluations of {count} runs are there.", ""]
     head = ["run", "PSNR (dB)", "SSIM", f"PSNR - {grid.baseline}", f"SSIM - {grid.baseline}",
-            "straightness", "drops (dB)", "residual", "NFE", "ms per slice", "parameters"]
+            "straightness", "drops (dB)", "residual", "NFE", "parameters"]
     for test_set in dict.fromkeys(row.test_set for row in lines):
         own = [row for row in lines if row.test_set == test_set]
         blank = own[0].metrics[0]
@@ -165,7 +165,6 @@ def _cells(row: Row) -> list[str]:
             f"{row.values('psnr_drops').mean():.1f} ({row.values('psnr_drop_db').mean():.2f})",
             f"{row.values('measurement_residual').mean():.1e}",
             f"{row.values('nfe').mean():g}",
-            f"{1000 * row.values('seconds_per_slice').mean():.1f}",
             f"{row.values('parameters').mean():,.0f}"]
 
 
