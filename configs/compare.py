@@ -26,17 +26,20 @@ STEP_NFE = {"flow_matching": 1, "mc_ddpm": 1, "score_sde": 2, "dds": 1}
 
 def trained(method: str, budget: int, changes: Mapping[str, Any], *,
             evaluations: Mapping[str, Mapping[str, Any]] | None = None,
-            seeds: tuple[int, ...] = (0,)) -> Run:
+            seeds: tuple[int, ...] = (0,), baseline: str = "") -> Run:
     """A run of the demo's config of a method with so many times its updates."""
     config = load_config_file(f"demo:{method}")
     config = changed(config, {"train.steps": budget * config.train.steps,
                               "train.validate_every": budget * config.train.validate_every,
                               **changes})
-    return Run(config, evaluations or {"": {}}, seeds)
+    return Run(config, evaluations or {"": {}}, seeds, baseline)
 
 
 def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
-    """Every method, trained for one acceleration at each of its budgets."""
+    """Every method, trained for one acceleration at each of its budgets.
+
+    Each is compared with FLAT at its budget, those of 10x with FLAT at 3x.
+    """
     runs = {}
     for budget in (1, 3):
         for name, method, changes, seeds in (
@@ -45,14 +48,17 @@ def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
                 ("vanilla", "vanilla", {}, (0,)), ("modl", "modl", {}, (0,)),
                 ("unet", "unet", {}, (0,))):
             runs[named(name, budget, suffix)] = trained(method, budget, {**changes, **acquisition},
-                                                        seeds=seeds)
+                                                        seeds=seeds,
+                                                        baseline=named("flat", budget, suffix))
     for method in GENERATIVE:
         for budget in (1, 3, 10):
+            baseline = named("flat", min(budget, 3), suffix)
             if method in UNCONDITIONAL:
-                runs[named(method, budget, "")] = trained(method, budget, {},
-                                                          evaluations={"": acquisition})
+                runs[named(method, budget, "")] = trained(
+                    method, budget, {}, evaluations={"": acquisition}, baseline=baseline)
             else:
-                runs[named(method, budget, suffix)] = trained(method, budget, acquisition)
+                runs[named(method, budget, suffix)] = trained(method, budget, acquisition,
+                                                              baseline=baseline)
     sparse = "compressed_sensing"
     return runs | {named(sparse, 1, suffix): trained(sparse, 1, acquisition)}
 
@@ -64,9 +70,9 @@ def named(name: str, budget: int, suffix: str) -> str:
 
 def methods_r4() -> Grid:
     """All methods at R = 4, VarNet also with fastMRI's own network and its random start."""
-    original = {named("varnet of fastMRI", budget, ""): trained("varnet", budget,
-                                                                {"method.parity": True})
-                for budget in (1, 3)}
+    original = {named("varnet of fastMRI", budget, ""): trained(
+        "varnet", budget, {"method.parity": True}, baseline=named("flat", budget, ""))
+        for budget in (1, 3)}
     return Grid("All methods, R = 4", methods({}, "") | original, baseline="flat")
 
 

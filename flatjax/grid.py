@@ -37,11 +37,13 @@ class Run(NamedTuple):
         evaluations: what is changed of the config for each evaluation of the trained model, by
             its name; by default one without a name that changes nothing.
         seeds: it is made with each of them; empty for the grid's.
+        baseline: what its slices are compared with, as `Grid.baseline`; empty for the grid's.
     """
 
     config: ConfigDict
     evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}
     seeds: tuple[int, ...] = ()
+    baseline: str = ""
 
 
 class Grid(NamedTuple):
@@ -51,8 +53,8 @@ class Grid(NamedTuple):
         title: of its table and figure.
         runs: by name.
         seeds: every run without its own is made with each of them.
-        baseline: name of the run, and of its evaluation if it has a name, that the others'
-            slices are compared with; see `label`.
+        baseline: label, see `label`, of what the slices of runs without a baseline of their own
+            are compared with.
     """
 
     title: str

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatjax.files import write_atomically, write_text
-from flatjax.grid import Grid, outcomes, trials
+from flatjax.grid import Grid, label, outcomes, trials
 from flatjax.statistics import Difference, paired_difference
 
 
@@ -24,13 +24,15 @@ class Row(NamedTuple):
         test_set: its name.
         seeds: of the trainings it holds.
         metrics: per seed, as in `metrics.json`, with the scores of `"slices"`.
-        against: the baseline in PSNR and SSIM, if it is there and another row.
+        baseline: label of the row that it is compared with.
+        against: that one in PSNR and SSIM, if it is there and another row.
     """
 
     label: str
     test_set: str
     seeds: tuple[int, ...]
     metrics: tuple[dict[str, Any], ...]
+    baseline: str
     against: dict[str, Difference] | None
 
     def values(self, *keys: str) -> np.ndarray:
@@ -49,15 +51,17 @@ def rows(grid: Grid, results: Path) -> list[Row]:
     The differences are of scores averaged over the seeds that both have.
     """
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
-    for label, trial, outcome in outcomes(grid, results):
+    for name, trial, outcome in outcomes(grid, results):
         for test_set, metrics in outcome.sets.items():
-            found.setdefault(test_set, {}).setdefault(label, {})[trial.seed] = metrics
+            found.setdefault(test_set, {}).setdefault(name, {})[trial.seed] = metrics
+    baselines = {label(name, evaluation): run.baseline or grid.baseline
+                 for name, run in grid.runs.items() for evaluation in run.evaluations}
     out = []
     for test_set, own in found.items():
-        base = own.get(grid.baseline, {})
-        for label, seeds in own.items():
-            against = None if label == grid.baseline else _against(seeds, base)
-            out.append(Row(label, test_set, tuple(seeds), tuple(seeds.values()), against))
+        for name, seeds in own.items():
+            baseline = baselines[name]
+            against = None if name == baseline else _against(seeds, own.get(baseline, {}))
+            out.append(Row(name, test_set, tuple(seeds), tuple(seeds.values()), baseline, against))
     return out
 
 
@@ -100,6 +104,7 @@ def _plain(row: Row) -> dict[str, Any]:
         per_seed = row.values("method", key, "mean")
         out |= {key: float(per_seed.mean()), f"{key}_min": float(per_seed.min()),
                 f"{key}_max": float(per_seed.max())}
+    out["baseline"] = row.baseline
     for key in ("psnr", "ssim"):
         for end in Difference._fields:
             out[f"{key}_difference_{end}"] = getattr(row.against[key], end) if row.against else None
@@ -117,13 +122,15 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
     out = [f"# {grid.title}", ""]
     if complete < wanted:
         out += [f"{complete} of {wanted} evaluations of {count} runs are there.", ""]
-    head = ["run", "PSNR (dB)", "SSIM", f"PSNR - {grid.baseline}", f"SSIM - {grid.baseline}",
-            "straightness", "drops (dB)", "residual", "NFE", "parameters"]
+    several = len({row.baseline for row in lines}) > 1
+    other = "baseline" if several else grid.baseline
+    head = ["run", "PSNR (dB)", "SSIM", *["baseline"] * several, f"PSNR - {other}",
+            f"SSIM - {other}", "straightness", "drops (dB)", "residual", "NFE", "parameters"]
     for test_set in dict.fromkeys(row.test_set for row in lines):
         own = [row for row in lines if row.test_set == test_set]
         blank = own[0].metrics[0]
         title = f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} volumes"
-        cells = [_cells(row) for row in own]
+        cells = [_cells(row, several) for row in own]
         columns = list(head)
         if len({zero_filled(row) for row in own}) == 1:
             title += "; zero-filled: {:.2f} dB, SSIM {:.3f}".format(*zero_filled(own[0]))
@@ -148,7 +155,8 @@ def zero_filled(row: Row) -> tuple[float, float]:
             float(row.values("zero_filled", "ssim", "mean").mean()))
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, named: bool) -> list[str]:
+    """A line of the table, with the name of its baseline or without."""
     def spread(key: str, digits: int) -> str:
         each = row.values("method", key, "mean")
         ends = f" ({each.min():.{digits}f} to {each.max():.{digits}f})" if len(each) > 1 else ""
@@ -160,7 +168,8 @@ def _cells(row: Row) -> list[str]:
         mean, low, high = row.against[key]
         return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
-    return [row.label, spread("psnr", 2), spread("ssim", 4), difference("psnr", 2),
+    return [row.label, spread("psnr", 2), spread("ssim", 4),
+            *[row.baseline if row.against else ""] * named, difference("psnr", 2),
             difference("ssim", 4), f"{row.values('straightness').mean():.2f}",
             f"{row.values('psnr_drops').mean():.1f} ({row.values('psnr_drop_db').mean():.2f})",
             f"{row.values('measurement_residual').mean():.1e}",

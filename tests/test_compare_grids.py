@@ -20,8 +20,8 @@ def load(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_can_be_made(name):
     grid = load(name)
-    assert grid.baseline in {label(run, evaluation) for run, one in grid.runs.items()
-                             for evaluation in one.evaluations}
+    assert {grid.baseline, *(run.baseline for run in grid.runs.values())} - {""} <= {
+        label(run, evaluation) for run, one in grid.runs.items() for evaluation in one.evaluations}
     for trial in trials(grid):
         for changes in trial.evaluations.values():
             config = changed(trial.config, changes)
@@ -50,6 +50,16 @@ def test_budgets_seeds_and_accelerations():
     losses = {trial.config.method.loss for trial in trials(load("methods_r4"))
               if trial.config.method.name == "varnet"}
     assert losses == {"own", "flat"}
+
+
+def test_every_run_is_compared_with_flat_at_its_budget():
+    for name in ("methods_r4", "methods_r8"):
+        grid = load(name)
+        for run in grid.runs.values():
+            flat = grid.runs[run.baseline or grid.baseline].config
+            assert flat.method.name == "flat"
+            if run.config.method.name != "compressed_sensing":
+                assert flat.train.steps == min(run.config.train.steps, 1800)
 
 
 def test_grids_share_what_they_have_in_common():

@@ -151,6 +151,22 @@ def test_the_table_tells_the_residual_and_what_every_row_starts_from(whole):
     assert f"| {lines[1].label} | 1.25 | " in text and f"| aligned | {start:.2f} | " in text
 
 
+def test_a_run_may_have_a_baseline_of_its_own(whole):
+    grid = small_grid()
+    grid.runs["unaligned"] = grid.runs["unaligned"]._replace(baseline="aligned, at K 3")
+    one, three, own = [row for row in grid_report.rows(grid, whole / "results")
+                       if row.test_set == "main"]
+    assert one.against is None and three.baseline == "aligned"
+    expected = paired_difference(own.metrics[0]["slices"]["psnr"],
+                                 three.metrics[0]["slices"]["psnr"])
+    assert own.against["psnr"] == expected
+    text = grid_report.markdown(grid, [one, three, own])
+    assert "| baseline | PSNR - baseline |" in text and "PSNR - aligned" not in text
+    assert f" | aligned, at K 3 | {expected.mean:+.2f} [" in text
+    text = grid_report.markdown(small_grid(), grid_report.rows(small_grid(), whole / "results"))
+    assert "| PSNR - aligned |" in text and "| baseline |" not in text
+
+
 def test_the_figure_shows_scores_against_network_evaluations(whole):
     lines = grid_report.rows(small_grid(), whole / "results")
     figure = grid_report.draw(small_grid(), lines)
