@@ -27,8 +27,8 @@ METHODS = {
     "modl": {"steps": 10, **NET},
     "flow_matching": {"steps": 24, "samples": 4, **WIDE},
     "mc_ddpm": {"steps": 100, "samples": 4, **WIDE},
-    "score_sde": {"steps": 500, **WIDE},
-    "dds": {"steps": 99, **WIDE},
+    "score_sde": {"steps": 500, "samples": 4, **WIDE},
+    "dds": {"steps": 99, "samples": 4, **WIDE},
 }
 GENERATIVE = ("flow_matching", "mc_ddpm", "score_sde", "dds")
 

@@ -21,6 +21,8 @@ SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about
 UNCONDITIONAL = ("score_sde", "dds")
 GENERATIVE = ("flow_matching", "mc_ddpm", *UNCONDITIONAL)
 R8 = {"acquisition.acceleration": 8.0, "acquisition.center_fraction": 0.04}
+# Evaluated with as many samples as the demo's others.
+FOUR = {"score_sde": {"method.steps": 25, "method.samples": 4}, "dds": {"method.samples": 4}}
 STEP_NFE = {"flow_matching": 1, "mc_ddpm": 1, "score_sde": 2, "dds": 1}
 
 
@@ -55,7 +57,8 @@ def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
             baseline = named("flat", min(budget, 3), suffix)
             if method in UNCONDITIONAL:
                 runs[named(method, budget, "")] = trained(
-                    method, budget, {}, evaluations={"": acquisition}, baseline=baseline)
+                    method, budget, {}, evaluations={"": {**FOUR[method], **acquisition}},
+                    baseline=baseline)
             else:
                 runs[named(method, budget, suffix)] = trained(method, budget, acquisition,
                                                               baseline=baseline)
@@ -82,17 +85,22 @@ def methods_r8() -> Grid:
 
 
 def evaluations() -> Grid:
-    """Network evaluations: FLAT of 4, 8 and 12 steps, and one sample of each sampler by 12 to 100.
+    """Network evaluations: FLAT of 4, 8 and 12 steps, each sampler by 12 to 100 of them in all.
 
-    FLAT has three times the demo's updates, the samplers ten times.
+    These are spent on one sample, or split evenly between two or four. FLAT has three times the
+    demo's updates, the samplers ten times.
     """
     runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.steps": steps})
             for steps in (4, 8, 12)}
     for method in GENERATIVE:
-        one = {"method.samples": 1}
-        tried = {f"{count} evaluations": {"method.steps": count // STEP_NFE[method], **one}
-                 for count in (12, 24, 36, 50, 100)}
-        runs[named(method, 10, "")] = trained(method, 10, {}, evaluations={"": {}, **tried})
+        tried: dict[str, Mapping[str, Any]] = {"": FOUR.get(method, {})}
+        for samples in (1, 2, 4):
+            for count in (12, 24, 36, 50, 100):
+                steps, rest = divmod(count, samples * STEP_NFE[method])
+                if not rest:
+                    tried[f"{count} evaluations, {samples} sample{'s' * (samples > 1)}"] = {
+                        "method.steps": steps, "method.samples": samples}
+        runs[named(method, 10, "")] = trained(method, 10, {}, evaluations=tried)
     return Grid("Network evaluations, R = 4", runs, baseline=named("flat K 4", 3, ""))
 
 

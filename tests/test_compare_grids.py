@@ -74,12 +74,21 @@ def test_grids_share_what_they_have_in_common():
 
 def test_samplers_take_the_evaluations_that_they_are_called_by():
     per_step = {"score_sde": 2}
+    found = {}
     for trial in trials(load("evaluations")):
         for name, changes in trial.evaluations.items():
             if name:
                 method = changed(trial.config, changes).method
-                assert method.steps * per_step.get(method.name, 1) == int(name.split()[0])
-                assert method.samples == 1
+                count, _, samples, _ = name.split()
+                assert int(samples) == method.samples
+                assert int(count) == (
+                    method.samples * method.steps * per_step.get(method.name, 1))
+                found.setdefault((trial.run, method.samples), []).append(int(count))
+    for run in ("flow_matching 10x", "mc_ddpm 10x", "dds 10x"):
+        assert [found[run, samples] for samples in (1, 2, 4)] == [
+            [12, 24, 36, 50, 100], [12, 24, 36, 50, 100], [12, 24, 36, 100]]
+    assert [found["score_sde 10x", samples] for samples in (1, 2, 4)] == [
+        [12, 24, 36, 50, 100], [12, 24, 36, 100], [24]]
 
 
 def test_a_run_may_have_seeds_of_its_own():

@@ -43,6 +43,16 @@ def test_without_a_measurement_the_prior_is_sampled():
     gaussian.assert_law(samples(law, lambda state: state, 400, 0.0), law)
 
 
+def test_few_steps_leave_no_noise_behind():
+    """Whose variance is more than the prior's if a step adds all the variance that it removes."""
+    law = gaussian.prior()
+    for snr in (0.0, 0.16):
+        flat = samples(law, lambda state: state, 12, snr).reshape(COUNT, -1)
+        ratio = flat.var(axis=0) / np.diag(law.covariance).real
+        assert 0.5 < ratio.mean() < 1
+        assert np.abs(flat.mean(0) - law.mean).max() < 0.1
+
+
 def test_the_corrector_widens_the_spread_a_little():
     law = gaussian.prior()
     flat = samples(law, lambda state: state, 200, 0.16).reshape(COUNT, -1)
@@ -67,7 +77,7 @@ def test_the_predictor_is_the_recursion_it_stands_for():
     maps = [(keep, y.ravel(), 0)]  # the first replacement comes before the first predictor
     for now, after in zip(sigma, sigma[1:], strict=False):
         pull = (now**2 - after**2) * np.linalg.inv(law.covariance + now**2 * np.eye(16))
-        added = (now**2 - after**2) * (after > 0) * keep
+        added = (now**2 - after**2) * (after / now) ** 2 * keep
         maps.append((keep @ (np.eye(16) - pull), keep @ pull @ law.mean + y.ravel(), added))
     kspace = samples(law, replacing(y), steps, 0.0)
     gaussian.assert_law(kspace, gaussian.affine_law(maps, 20.0))
@@ -91,7 +101,7 @@ def test_a_step_is_corrector_and_predictor_each_with_the_data_replaced():
         first, second = jax.random.normal(own, (2, 2, 4, 4), jnp.complex64)
         x = consistent(score_sde.langevin(x, score(x, t), first, 0.16))
         mean = x + (now**2 - after**2) * score(x, t)
-        x = consistent(mean + np.sqrt(now**2 - after**2) * second if after else mean)
+        x = consistent(mean + np.sqrt(now**2 - after**2) * after / now * second)
     found, states = score_sde.sample(score, consistent, start, key, steps=2, sigma_min=0.2,
                                      sigma_max=2.0, snr=0.16, trajectory=True)
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-5)
