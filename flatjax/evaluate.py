@@ -54,6 +54,7 @@ def load_config(workdir: str | Path) -> ConfigDict:
 
 
 _ONE_PER_STEP = ("steps", "alpha", "times", "solver")
+_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max")
 
 
 def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
@@ -67,11 +68,19 @@ def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
         trained: what the run was trained with.
 
     Raises:
-        InputError: if weights per cascade are to take other steps than their own.
+        InputError: for another method, or what the network was not trained for; if weights per
+            cascade are to take other steps than their own.
     """
     asked, learned = config.method, trained.method
     if asked.name != learned.name:
-        return config
+        raise InputError(f"method.name is {asked.name!r} but {learned.name!r} in training: weights "
+                         "belong to their method; leave it, or name the workdir of a run of "
+                         f"{asked.name}")
+    for key in _OF_THE_NETWORK:
+        if asked.get(key) != learned.get(key):
+            raise InputError(f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: "
+                             "it says what the network's input and output mean; leave it, or "
+                             f"train with --config.method.{key}={asked[key]}")
     if learned.get("weights") == "per_cascade":
         for key in _ONE_PER_STEP:
             if asked.get(key) != learned.get(key):

@@ -44,6 +44,10 @@ class Row(NamedTuple):
             found.append(one)
         return np.array(found, np.float64)
 
+    def std(self, key: str) -> float:
+        """Standard deviation of a score over slices, averaged over the seeds."""
+        return float(np.mean(np.std(self.values("slices", key), axis=1)))
+
 
 def rows(grid: Grid, results: Path) -> list[Row]:
     """All rows that results are on file for, test set by test set.
@@ -102,8 +106,8 @@ def _plain(row: Row) -> dict[str, Any]:
                            "seeds": " ".join(map(str, row.seeds))}
     for key in ("psnr", "ssim", "nmse"):
         per_seed = row.values("method", key, "mean")
-        out |= {key: float(per_seed.mean()), f"{key}_min": float(per_seed.min()),
-                f"{key}_max": float(per_seed.max())}
+        out |= {key: float(per_seed.mean()), f"{key}_std": row.std(key),
+                f"{key}_min": float(per_seed.min()), f"{key}_max": float(per_seed.max())}
     out["baseline"] = row.baseline
     for key in ("psnr", "ssim"):
         for end in Difference._fields:
@@ -115,7 +119,10 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def markdown(grid: Grid, lines: list[Row]) -> str:
-    """The table; scores of several seeds as their mean and, in brackets, their range."""
+    """The table; scores of several seeds as their mean and, in brackets, their range.
+
+    With ± comes the standard deviation over slices.
+    """
     count = len(trials(grid))
     complete = len({(row.label, seed) for row in lines for seed in row.seeds})
     wanted = sum(len(trial.evaluations) for trial in trials(grid))
@@ -142,10 +149,11 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
         out += [f"| {' | '.join(one)} |" for one in cells] + [""]
     devices = sorted({one["device"] for row in lines for one in row.metrics})
     seeds = sorted({trial.seed for trial in trials(grid)})
-    out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes, in brackets the "
-               "range over seeds. Differences are paired by slice and averaged over seeds, with "
-               "95 % bootstrap intervals over slices. Residual: of the result from the measured "
-               f"samples, ||M k - y|| / ||y||. Evaluated on {'; '.join(devices)}.")
+    out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes ± standard deviation over "
+               "slices, in brackets the range over seeds. Differences are paired by slice and "
+               "averaged over seeds, with 95 % bootstrap intervals over slices. Residual: of the "
+               "result from the measured samples, ||M k - y|| / ||y||. Evaluated on "
+               f"{'; '.join(devices)}.")
     return "\n".join(out)
 
 
@@ -160,7 +168,7 @@ def _cells(row: Row, named: bool) -> list[str]:
     def spread(key: str, digits: int) -> str:
         each = row.values("method", key, "mean")
         ends = f" ({each.min():.{digits}f} to {each.max():.{digits}f})" if len(each) > 1 else ""
-        return f"{each.mean():.{digits}f}{ends}"
+        return f"{each.mean():.{digits}f} ± {row.std(key):.{digits}f}{ends}"
 
     def difference(key: str, digits: int) -> str:
         if not row.against:

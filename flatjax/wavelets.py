@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from flatjax.errors import InputError
+
 _FILTER = np.array([  # low-pass, of sum sqrt(2) and norm 1
     0.23037781330885523, 0.7148465705525415, 0.6308807679295904, -0.02798376941698385,
     -0.18703481171888114, 0.030841381835986965, 0.032883011666982945, -0.010597401784997278])
@@ -34,7 +36,15 @@ def _level(size: int) -> np.ndarray:
 
 
 def padded_shape(shape: Sequence[int], levels: int) -> tuple[int, int]:
-    """The next larger shape whose sides `2^levels` divides."""
+    """The next larger shape whose sides `2^levels` divides.
+
+    Raises:
+        InputError: for more levels than halve the shorter side to a pixel.
+    """
+    most = min(shape).bit_length() - 1
+    if levels > most:
+        raise InputError(f"levels is {levels}, expected at most {most} for images of "
+                         f"{shape[0]} x {shape[1]}")
     height, width = (-(-n // 2**levels) * 2**levels for n in shape)
     return height, width
 
@@ -44,7 +54,7 @@ def forward(image: Array, levels: int) -> Array:
 
     Args:
         image: `[..., y, x]`, real or complex.
-        levels: of the pyramid, 0 or more.
+        levels: of the pyramid, from 0 to as many as halve the shorter side to a pixel.
 
     Returns:
         `[..., *padded_shape]`: the coarsest averages in the corner of the first indices, around

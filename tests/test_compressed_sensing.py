@@ -113,6 +113,12 @@ def test_without_sparsity_it_is_zero_filling(make_batch):
     np.testing.assert_allclose(result.image, expected, atol=1e-5)
 
 
+def test_levels_end_at_a_pixel():
+    assert wavelets.forward(jnp.ones((1, 16, 24)), 4).shape == (1, 16, 32)
+    with pytest.raises(InputError, match="levels is 5, expected at most 4 for images of 16 x 24"):
+        wavelets.forward(jnp.ones((1, 16, 24)), 5)
+
+
 @pytest.mark.parametrize("options", [{"steps": 0}, {"levels": -1}, {"lam": 0.0},
                                      {"combine": "sos"}])
 def test_bad_options_are_refused(options):

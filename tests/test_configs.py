@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from flatjax import config
+from flatjax.checkpoint import expected_params
 from flatjax.cli import load_config_file, override
 from flatjax.errors import InputError
 from flatjax.evaluate import at_test_time
 from flatjax.grid import changed, trials
 from flatjax.methods import METHODS as ALL
+from flatjax.mri import Batch, Measurement
 from flatjax.train import train
 
 GRIDS = {"ablate", "compare", "shift"}  # see test_grid.py
@@ -60,8 +62,20 @@ def test_a_config_of_several_methods_starts_with_flat_and_refuses_others(path):
 
 @pytest.mark.parametrize("name", NAMES, ids=title)
 def test_config_builds_at_full_size(name):
+    """Its loss and its reconstruction too, without computing anything."""
     full = load_config_file(name)
-    config.make_method(full)
+    method = config.make_method(full)
+    coils, matrix = full.data.get("coils") or 1, full.data.get("matrix") or 64
+    kspace = jax.ShapeDtypeStruct((1, coils, matrix, matrix), np.complex64)
+    image = jax.ShapeDtypeStruct((1, matrix, matrix), np.float32)
+    measured = Measurement(kspace, jax.ShapeDtypeStruct((1, 1, matrix, matrix), np.float32),
+                           kspace)
+    params = expected_params(method)
+    key = jax.random.key(0)
+    value, parts = jax.eval_shape(method.loss, params, key, Batch(measured, kspace, image))
+    assert value.shape == () and parts
+    result = jax.eval_shape(method.reconstruct, params, key, measured)
+    assert result.image.shape == image.shape and result.kspace.shape == kspace.shape
     config.make_acquisition(full)
     config.make_training(full, 1)
     config.make_evaluation(full)

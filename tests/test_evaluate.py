@@ -14,7 +14,7 @@ import toy
 from test_nets import noisy
 
 from flatjax import cli, config, evaluate as evaluation, metrics, report, scoring
-from flatjax.checkpoint import Checkpoints
+from flatjax.checkpoint import Checkpoints, expected_params
 from flatjax.data import DATASETS, Acquisition
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.errors import InputError
@@ -290,6 +290,30 @@ def test_the_noise_scale_of_the_training_stays_with_other_steps():
     assert at_test_time(trained, trained).method.sigma is None
     asked.method.sigma = 0.7
     assert at_test_time(asked, trained).method.sigma == 0.7
+
+
+@pytest.mark.parametrize("trained, asked", [
+    ("score_sde", "dds"), ("flow_matching", "mc_ddpm"), ("mc_ddpm", "flow_matching")])
+def test_weights_are_not_taken_for_those_of_another_method(trained, asked):
+    """Which they fit by their shapes."""
+    own, other = (config.experiment(method=config.method(name)) for name in (trained, asked))
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, expected_params(config.make_method(one)))
+              for one in (own, other)]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(InputError, match=f"method.name is '{asked}' but '{trained}' in training"):
+        at_test_time(other, own)
+
+
+@pytest.mark.parametrize("name, key, value", [
+    ("flat", "parameterisation", "endpoint"), ("dds", "prediction", "noise"),
+    ("flow_matching", "tau", 0.3), ("score_sde", "sigma_max", 100.0),
+    ("score_sde", "sigma_min", 0.1)])
+def test_what_a_network_was_trained_for_cannot_be_changed(name, key, value):
+    own, other = (config.experiment(method=config.method(name, **options))
+                  for options in ({}, {key: value}))
+    with pytest.raises(InputError, match=f"method.{key} is {value!r} but .* in training.*leave it"):
+        at_test_time(other, own)
+    assert at_test_time(own, own) is own
 
 
 def test_a_reconstruction_that_is_not_finite_is_named(shared, tmp_path):

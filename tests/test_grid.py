@@ -129,8 +129,10 @@ def test_the_table_says_what_the_evaluations_said(whole):
     expected = paired_difference(scores("unaligned"), scores("aligned"))
     assert row["psnr_difference_mean"] == pytest.approx(expected.mean, abs=1e-5)
     assert row["psnr_difference_low"] == pytest.approx(expected.low, abs=1e-5)
+    assert row["psnr_std"] == pytest.approx(np.std(scores("unaligned")), abs=1e-5)
     text = (whole / "results" / "table.md").read_text()
-    assert f"| unaligned | {row['psnr']:.2f} | " in text and "evaluations of" not in text
+    assert f"| unaligned | {row['psnr']:.2f} ± {row['psnr_std']:.2f} | " in text
+    assert "evaluations of" not in text
     assert (whole / "results" / "table.csv").read_text().count("\n") == 7
     assert (whole / "results" / "figure.png").stat().st_size > 10_000
 
