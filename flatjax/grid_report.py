@@ -15,6 +15,8 @@ from flatjax.files import write_atomically, write_text
 from flatjax.grid import Grid, label, outcomes, trials
 from flatjax.statistics import Difference, paired_difference
 
+_SHOWN_BELOW = 12.0  # dB of a curve below zero filling; the noise that samplers start from is lower
+
 
 class Row(NamedTuple):
     """An evaluation of a run on one test set, over its seeds.
@@ -219,6 +221,8 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
                    title=f"{grid.title}: {test_set}")
         curves.set(xlabel="share of the steps", ylabel="PSNR (dB)",
                    title="along the steps, same colours")
+        low = min(zero_filled(row)[0] for row in own) - _SHOWN_BELOW
+        curves.set_ylim(bottom=max(low, curves.get_ylim()[0]))
         curves.grid(alpha=0.3)
         for axis in costs:
             _draw_costs(axis, own, colours)
