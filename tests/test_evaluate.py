@@ -220,7 +220,7 @@ def test_bad_evaluation_input_gets_one_line_and_status_2(monkeypatch, capsys, tm
     code, line = fails(f"--workdir={workdir}", "--config.evaluation.checkpoint=77")
     assert code == 2 and "checkpoint is '77'" in line
     code, line = fails(f"--workdir={workdir}", "--config.method.name=varnet")
-    assert code == 2 and "weights in" in line and "eta is absent, expected (2,)" in line
+    assert code == 2 and "method.name is 'varnet' but 'flat' in training" in line
     code, line = fails(f"--workdir={workdir}", "--config.method.channels=3")
     assert code == 2 and "Dense_0/bias is (2, 8), expected (2, 12)" in line
     for option in ("steps=6", "alpha=0.5", "solver=heun", "times=(1.0,0.3,0.0)"):
