@@ -18,11 +18,11 @@ from flatjax.grid import Grid, Run, changed
 
 SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about
 # Their networks see no measurement: trained once for all accelerations.
-UNCONDITIONAL = ("score_sde", "dds")
+# Evaluated with as many samples as the demo's others, which changes nothing about the training.
+UNCONDITIONAL = {"score_sde": {"method.steps": 25, "method.samples": 4},
+                 "dds": {"method.samples": 4}}
 GENERATIVE = ("flow_matching", "mc_ddpm", *UNCONDITIONAL)
 R8 = {"acquisition.acceleration": 8.0, "acquisition.center_fraction": 0.04}
-# Evaluated with as many samples as the demo's others.
-FOUR = {"score_sde": {"method.steps": 25, "method.samples": 4}, "dds": {"method.samples": 4}}
 STEP_NFE = {"flow_matching": 1, "mc_ddpm": 1, "score_sde": 2, "dds": 1}
 
 
@@ -57,7 +57,7 @@ def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
             baseline = named("flat", min(budget, 3), suffix)
             if method in UNCONDITIONAL:
                 runs[named(method, budget, "")] = trained(
-                    method, budget, {}, evaluations={"": {**FOUR[method], **acquisition}},
+                    method, budget, {}, evaluations={"": {**UNCONDITIONAL[method], **acquisition}},
                     baseline=baseline)
             else:
                 runs[named(method, budget, suffix)] = trained(method, budget, acquisition,
@@ -93,7 +93,7 @@ def evaluations() -> Grid:
     runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.steps": steps})
             for steps in (4, 8, 12)}
     for method in GENERATIVE:
-        tried: dict[str, Mapping[str, Any]] = {"": FOUR.get(method, {})}
+        tried: dict[str, Mapping[str, Any]] = {"": UNCONDITIONAL.get(method, {})}
         for samples in (1, 2, 4):
             for count in (12, 24, 36, 50, 100):
                 steps, rest = divmod(count, samples * STEP_NFE[method])
