@@ -14,7 +14,7 @@ from flatjax.nets import NormUNet
 
 NET = {"channels": 2, "pools": 1}
 OPTIONS = {
-    "compressed_sensing": {},
+    "compressed_sensing": {"levels": 2},
     "dds": {"steps": 3, "time_channels": 4, **NET},
     "flat": {"steps": 2, "time_channels": 4, **NET},
     "flow_matching": {"steps": 2, "time_channels": 4, **NET},
