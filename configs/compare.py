@@ -9,7 +9,7 @@ NAME is methods_r4, methods_r8 or evaluations; docs/comparison.md says what they
 workdir for all three, what they have in common is trained once. Without `--dry-run` it runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flatjax.cli import load_config_file
@@ -37,13 +37,14 @@ def trained(method: str, budget: int, changes: Mapping[str, Any], *,
     return Run(config, evaluations or {"": {}}, seeds, baseline)
 
 
-def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
-    """Every method, trained for one acceleration at each of its budgets.
+def methods(acquisition: Mapping[str, Any], suffix: str, unrolled: Sequence[int],
+            generative: Sequence[int]) -> dict[str, Run]:
+    """Every method, trained for one acceleration at each of the budgets of its kind.
 
     Each is compared with FLAT at its budget, those of 10x with FLAT at 3x.
     """
     runs = {}
-    for budget in (1, 3):
+    for budget in unrolled:
         for name, method, changes, seeds in (
                 ("flat", "flat", {}, SEEDS), ("varnet", "varnet", {}, SEEDS),
                 ("varnet with flat loss", "varnet", {"method.loss": "flat"}, SEEDS),
@@ -53,7 +54,7 @@ def methods(acquisition: Mapping[str, Any], suffix: str) -> dict[str, Run]:
                                                         seeds=seeds,
                                                         baseline=named("flat", budget, suffix))
     for method in GENERATIVE:
-        for budget in (1, 3, 10):
+        for budget in generative:
             baseline = named("flat", min(budget, 3), suffix)
             if method in UNCONDITIONAL:
                 runs[named(method, budget, "")] = trained(
@@ -76,24 +77,26 @@ def methods_r4() -> Grid:
     original = {named("varnet of fastMRI", budget, ""): trained(
         "varnet", budget, {"method.parity": True}, baseline=named("flat", budget, ""))
         for budget in (1, 3)}
-    return Grid("All methods, R = 4", methods({}, "") | original, baseline="flat")
+    runs = methods({}, "", (1, 3), (1, 3, 10))
+    return Grid("All methods, R = 4", runs | original, baseline="flat")
 
 
 def methods_r8() -> Grid:
-    """All methods at R = 8."""
-    return Grid("All methods, R = 8", methods(R8, " R 8"), baseline="flat R 8")
+    """All methods at R = 8, at the largest budgets alone."""
+    return Grid("All methods, R = 8", methods(R8, " R 8", (3,), (10,)), baseline="flat 3x R 8")
 
 
 def evaluations() -> Grid:
-    """Network evaluations: FLAT of 4, 8 and 12 steps, each sampler by 12 to 100 of them in all.
+    """Network evaluations: FLAT of 4 to 12 steps, each sampler by 12 to 100 of them in all.
 
     These are spent on one sample, or split evenly between two or four. FLAT has three times the
     demo's updates, the samplers ten times.
     """
     runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.steps": steps})
             for steps in (4, 8, 12)}
+    runs[named("flat", 3, "")] = trained("flat", 3, {}, seeds=SEEDS)  # of six
     for method in GENERATIVE:
-        tried: dict[str, Mapping[str, Any]] = {"": UNCONDITIONAL.get(method, {})}
+        tried = {}
         for samples in (1, 2, 4):
             for count in (12, 24, 36, 50, 100):
                 steps, rest = divmod(count, samples * STEP_NFE[method])
