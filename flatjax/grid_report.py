@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ class Row(NamedTuple):
         test_set: its name.
         seeds: of the trainings it holds.
         metrics: per seed, as in `metrics.json`, with the scores of `"slices"`.
+        series: the same for rows that differ in nothing but their number of steps.
         baseline: label of the row that it is compared with.
         against: that one in PSNR and SSIM, if it is there and another row.
     """
@@ -34,6 +36,7 @@ class Row(NamedTuple):
     test_set: str
     seeds: tuple[int, ...]
     metrics: tuple[dict[str, Any], ...]
+    series: str
     baseline: str
     against: dict[str, Difference] | None
 
@@ -57,7 +60,9 @@ def rows(grid: Grid, results: Path) -> list[Row]:
     The differences are of scores averaged over the seeds that both have.
     """
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    series = {}
     for name, trial, outcome in outcomes(grid, results):
+        series[name] = _but_steps(outcome.trained) + _but_steps(outcome.evaluated)
         for test_set, metrics in outcome.sets.items():
             found.setdefault(test_set, {}).setdefault(name, {})[trial.seed] = metrics
     baselines = {label(name, evaluation): run.baseline or grid.baseline
@@ -67,8 +72,15 @@ def rows(grid: Grid, results: Path) -> list[Row]:
         for name, seeds in own.items():
             baseline = baselines[name]
             against = None if name == baseline else _against(seeds, own.get(baseline, {}))
-            out.append(Row(name, test_set, tuple(seeds), tuple(seeds.values()), baseline, against))
+            out.append(Row(name, test_set, tuple(seeds), tuple(seeds.values()), series[name],
+                           baseline, against))
     return out
+
+
+def _but_steps(config: dict[str, Any]) -> str:
+    """A config as text, without its number of steps and its seed."""
+    method = {key: value for key, value in config["method"].items() if key != "steps"}
+    return json.dumps(config | {"method": method, "seed": None}, sort_keys=True)
 
 
 def _against(own: dict[int, dict], base: dict[int, dict]) -> dict[str, Difference] | None:
@@ -197,7 +209,7 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
     colours = {name: plt.get_cmap("turbo")(x) for name, x in
                zip(labels, np.linspace(0.05, 0.95, len(labels)), strict=True)}
     columns = 2 + (len({row.metrics[0]["nfe"] for row in lines}) > 1)
-    height = max(3.2, 0.3 * len(labels) + 1.2)
+    height = max(3.2, 0.22 * len(labels) + 1.2)
     figure, axes = plt.subplots(len(sets), columns, squeeze=False, layout="constrained",
                                 figsize=(6 * columns, height * len(sets)))
     for (scores, curves, *costs), test_set in zip(axes, sets, strict=True):
@@ -214,7 +226,7 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
                 steps = np.asarray(row.metrics[0]["steps"], float)
                 curves.plot(steps / steps[-1], np.mean(paths, axis=0), marker=".",
                             color=colours[row.label])
-        scores.set_yticks(range(len(own)), [row.label for row in own])
+        scores.set_yticks(range(len(own)), [row.label for row in own], fontsize=8)
         scores.invert_yaxis()
         scores.grid(axis="x", alpha=0.3)
         scores.set(xlabel="PSNR (dB); a bar per seed" + start * ", a cross for zero filling",
@@ -230,12 +242,27 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
 
 
 def _draw_costs(axis: Axes, lines: list[Row], colours: dict[str, Any]) -> None:
-    """PSNR against network evaluations."""
-    nfe = [row.values("nfe").mean() for row in lines]
-    psnr = [row.values("method", "psnr", "mean").mean() for row in lines]
-    axis.scatter(nfe, psnr, c=[colours[row.label] for row in lines])
+    """PSNR against network evaluations; rows that differ in nothing but their steps are joined."""
+    series: dict[str, list[Row]] = {}
+    for row in lines:
+        series.setdefault(row.series, []).append(row)
+    joined = len(series) < len(lines)
+    for marker, own in zip(cycle("os^" if joined else "o"), series.values()):
+        points = sorted((row.values("nfe").mean(), row.values("method", "psnr", "mean").mean())
+                        for row in own)
+        axis.plot(*zip(*points, strict=True), marker=marker, color=colours[own[0].label],
+                  label=_common([row.label for row in own]))
+    if joined:
+        axis.legend(fontsize=7)
     axis.set_xscale("symlog", base=2, linthresh=1)  # compressed sensing has none
     axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(alpha=0.3)
     axis.set(xlabel="network evaluations per slice", ylabel="PSNR (dB)",
-             title="against their cost, same colours")
+             title="against their cost, " + ("joined where only steps differ" if joined
+                                             else "same colours"))
+
+
+def _common(labels: list[str]) -> str:
+    """The words that all of the labels have, in the first one's order."""
+    words = [label.replace(",", "").split() for label in labels]
+    return " ".join(word for word in words[0] if all(word in other for other in words[1:]))
