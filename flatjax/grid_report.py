@@ -253,7 +253,7 @@ def _draw_costs(axis: Axes, lines: list[Row], colours: dict[str, Any]) -> None:
         axis.plot(*zip(*points, strict=True), marker=marker, color=colours[own[0].label],
                   label=_common([row.label for row in own]))
     if joined:
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, framealpha=0.5)
     axis.set_xscale("symlog", base=2, linthresh=1)  # compressed sensing has none
     axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(alpha=0.3)
