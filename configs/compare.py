@@ -104,7 +104,7 @@ def evaluations() -> Grid:
                     tried[f"{count} evaluations, {samples} sample{'s' * (samples > 1)}"] = {
                         "method.steps": steps, "method.samples": samples}
         runs[named(method, 10, "")] = trained(method, 10, {}, evaluations=tried)
-    return Grid("Network evaluations, R = 4", runs, baseline=named("flat K 4", 3, ""))
+    return Grid("Network evaluations, R = 4", runs, baseline=named("flat K 12", 3, ""))
 
 
 GRIDS = {grid.__name__: grid for grid in (methods_r4, methods_r8, evaluations)}
