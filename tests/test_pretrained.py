@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from flatjax.errors import InputError
 from flatjax.evaluate import load_config, load_params
 
 LARGEST = 2e6  # bytes of a shipped model
+COMPARED = sorted((Path(__file__).parents[1] / "docs" / "comparison" / "models").iterdir())
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +143,14 @@ def test_a_shipped_model_reconstructs_another_head(name):
     assert f"{scores['other_head']['method']['psnr']['mean']:.2f}" in (
         folder / "MODEL_CARD.md").read_text()
     assert str(model.config.init_from) == "" or not model.config.init_from.startswith("/")
+
+
+@pytest.mark.parametrize("folder", COMPARED, ids=lambda folder: folder.name)
+def test_models_of_the_comparison_are_what_their_scores_are_of(folder):
+    model = flatjax.load_pretrained(str(folder))
+    scores = json.loads((folder / "scores.json").read_text())
+    for one in scores.values():
+        assert one["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))
+        assert one["config_hash"] == config.config_hash(model.config)
+        assert one["method"]["name"] == model.config.method.name
+        assert f"{one['method']['psnr']['mean']:.2f} ± " in (folder / "MODEL_CARD.md").read_text()
