@@ -190,8 +190,8 @@ def cost(method: Method, params: Any, rng: Array, batch: Batch,
 
     Returns:
         `seconds_per_slice`: median wall-clock of so many repeats, fewer where they take more than
-        ten seconds, compilation left out; `peak_memory_bytes`: of the
-        compiled program for this batch, its arguments, intermediates and results together.
+        ten seconds, compilation left out; `peak_memory_bytes`: of the compiled program for this
+        batch, its arguments, intermediates and results together.
     """
     measurement = jax.device_put(batch.measurement)
     reconstruct = jax.jit(

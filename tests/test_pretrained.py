@@ -20,7 +20,7 @@ from flatjax.errors import InputError
 from flatjax.evaluate import load_config, load_params
 
 LARGEST = 2e6  # bytes of a shipped model
-COMPARED = sorted((Path(__file__).parents[1] / "docs" / "comparison" / "models").iterdir())
+COMPARED = sorted((Path(__file__).parents[1] / "docs" / "comparison" / "models").glob("*"))
 
 
 @pytest.fixture(autouse=True)
