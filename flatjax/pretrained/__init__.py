@@ -134,7 +134,7 @@ seed {config.seed}{origin}. `config.json` has all of it.
 
 ## Scores
 
-Of these weights as they are, by `evaluate.py --pretrained={name} --output=DIR`:
+Of these weights as they are, by `evaluate.py --pretrained=FOLDER --output=DIR` with this folder:
 
 {table(results)}
 
