@@ -185,7 +185,11 @@ def evaluate(config: ConfigDict, workdir: str | Path,
 
 def _device() -> str:
     device = jax.devices()[0]
-    return f"CPU, {os.cpu_count()} cores" if device.platform == "cpu" else device.device_kind
+    if device.platform != "cpu":
+        return device.device_kind
+    allowed = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(allowed(0)) if allowed else os.cpu_count()
+    return f"CPU, {cores} core{'s' * (cores != 1)}"
 
 
 def _named_summary(scored: list[Scored], config: ConfigDict) -> dict[str, Any]:

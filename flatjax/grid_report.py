@@ -57,7 +57,7 @@ class Row(NamedTuple):
 def rows(grid: Grid, results: Path) -> list[Row]:
     """All rows that results are on file for, test set by test set.
 
-    The differences are of scores averaged over the seeds that both have.
+    The differences are of scores averaged over the seeds of each.
     """
     found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     series = {}
@@ -84,12 +84,11 @@ def _but_steps(config: dict[str, Any]) -> str:
 
 
 def _against(own: dict[int, dict], base: dict[int, dict]) -> dict[str, Difference] | None:
-    common = [seed for seed in own if seed in base]
-    if not common:
+    if not base:
         return None
 
     def scores(which: dict[int, dict], key: str) -> np.ndarray:
-        return np.mean([which[seed]["slices"][key] for seed in common], axis=0)
+        return np.mean([one["slices"][key] for one in which.values()], axis=0)
 
     if scores(own, "psnr").shape != scores(base, "psnr").shape:
         return None  # other slices
@@ -164,9 +163,9 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
     devices = sorted({one["device"] for row in lines for one in row.metrics})
     seeds = sorted({trial.seed for trial in trials(grid)})
     out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes ± standard deviation over "
-               "slices, in brackets the range over seeds. Differences are paired by slice and "
-               "averaged over seeds, with 95 % bootstrap intervals over slices. Residual: of the "
-               "result from the measured samples, ||M k - y|| / ||y||. Evaluated on "
+               "slices, in brackets the range over seeds. Differences are paired by slice, each "
+               "row averaged over its seeds, with 95 % bootstrap intervals over slices. Residual: "
+               "of the result from the measured samples, ||M k - y|| / ||y||. Evaluated on "
                f"{'; '.join(devices)}.")
     return "\n".join(out)
 

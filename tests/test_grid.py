@@ -208,6 +208,10 @@ def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
     assert aligned["psnr_max"] - aligned["psnr_min"] == pytest.approx(0.5)
     assert [unaligned[f"psnr_difference_{end}"] for end in ("mean", "low", "high")] == (
         pytest.approx([1, 1, 1]))
+    (tmp_path / "runs" / "unaligned_seed1.json").unlink()
+    grid.runs["unaligned"] = grid.runs["unaligned"]._replace(seeds=(0,))
+    run_grid(grid, tmp_path / "unused", tmp_path)
+    assert table(tmp_path)[1]["psnr_difference_mean"] == pytest.approx(1 - 0.5 / 2)
 
 
 def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
