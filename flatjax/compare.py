@@ -28,7 +28,7 @@ from flatjax.scoring import QUALITY, quality
 from flatjax.statistics import Difference, paired_difference
 
 _PANEL = 2.0  # inches
-_PER_ROW = 6
+_PER_ROW = 7  # at most
 
 
 class Row(NamedTuple):
@@ -293,8 +293,8 @@ def draw(rows: list[Row], shown: Panels) -> Figure:
     errors = {label: np.abs(image - target) / peak for label, image in images.items()}
     # One wild image should not hide the errors of the others: colours end at the start's largest.
     largest = float(errors["zero-filled"].max()) or 1.0
-    per_row = min(_PER_ROW, len(images) + 1)
-    blocks = -(-(len(images) + 1) // per_row)
+    blocks = -(-(len(images) + 1) // _PER_ROW)
+    per_row = -(-(len(images) + 1) // blocks)
     height = _PANEL * target.shape[0] / target.shape[1]
     figure = plt.figure(figsize=(max(4, per_row) * _PANEL + 1, blocks * (2 * height + 0.5) + 4.2),
                         layout="constrained")
