@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 from ml_collections import ConfigDict
 
-from flatjax import config as configuration, trajectory
+from flatjax import config as configuration, report, trajectory
 from flatjax.data.batches import measure_volume, stack
 from flatjax.errors import InputError
 from flatjax.evaluate import evaluate, load_params
@@ -26,9 +26,6 @@ from flatjax.files import make_folder, write_atomically, write_json, write_text
 from flatjax.mri import center_crop, combine
 from flatjax.scoring import QUALITY, quality
 from flatjax.statistics import Difference, paired_difference
-
-_PANEL = 2.0  # inches
-_PER_ROW = 7  # at most
 
 
 class Row(NamedTuple):
@@ -288,38 +285,18 @@ def draw(rows: list[Row], shown: Panels) -> Figure:
         rows: of one acceleration and test set.
         shown: images of that set.
     """
-    target, images = shown.target, shown.images
-    peak = max(float(target.max()), np.finfo(np.float32).tiny)
-    errors = {label: np.abs(image - target) / peak for label, image in images.items()}
-    # One wild image should not hide the errors of the others: colours end at the start's largest.
-    largest = float(errors["zero-filled"].max()) or 1.0
-    blocks = -(-(len(images) + 1) // _PER_ROW)
-    per_row = -(-(len(images) + 1) // blocks)
-    height = _PANEL * target.shape[0] / target.shape[1]
-    figure = plt.figure(figsize=(max(4, per_row) * _PANEL + 1, blocks * (2 * height + 0.5) + 4.2),
-                        layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(blocks * (2 * height + 0.5), 4.2))
-    upper, lower = parts
-    axes = upper.subplots(2 * blocks, per_row, squeeze=False)
-    for one in axes.flat:
-        one.set_axis_off()
-    window = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
-    axes[0, 0].imshow(target, **window)
-    axes[0, 0].set_title("target\n", fontsize=9)
-    drawn = []
-    for at, (label, image) in enumerate(images.items(), start=1):
-        row, column = 2 * (at // per_row), at % per_row
+    target = shown.target
+    images = {"target\n": target}
+    for label, image in shown.images.items():
         scores = quality(target[None], image[None])
-        grey = axes[row, column].imshow(image, **window)
-        axes[row, column].set_title(
-            f"{label}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", fontsize=9)
-        error = axes[row + 1, column].imshow(errors[label], cmap="magma", vmin=0, vmax=largest,
-                                             interpolation="nearest")
-        drawn.append((grey, error))
-    grey, error = drawn[-1]
-    for block in range(blocks):
-        upper.colorbar(grey, ax=axes[2 * block, :], label="intensity")
-        upper.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")
+        images[f"{label}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}"] = image
+    width, height = report.size_of(images)
+    figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
+    upper, lower = parts
+    # One wild image should not hide the errors of the others: colours end at the start's largest.
+    report.panels(upper, images, target,
+                  float(np.abs(shown.images["zero-filled"] - target).max()))
     upper.suptitle(f"{shown.title}, R = {rows[0].acceleration:g}", fontsize=10)
     costs, times = lower.subplots(1, 2, sharey=True)
     _scatter(costs, rows, "nfe", 1.0)

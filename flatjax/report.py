@@ -10,15 +10,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, FigureBase
 
 from flatjax import metrics as measures, trajectory
 from flatjax.files import write_atomically
 from flatjax.scoring import Scored, quality
 
 _ERRORS = "magma"
-_PANEL = 2.2  # inches
-_PER_ROW = 8
+_PANEL = 2.0  # inches
+_PER_ROW = 7  # at most
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -90,7 +92,7 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
     """
     target = volume.target[index]
     images = {"zero-filled": volume.zero_filled[index], method: volume.reconstruction[index]}
-    peak = max(float(target.max()), np.finfo(np.float32).tiny)
+    peak = _peak(target)
     errors = {name: np.abs(image - target) / peak for name, image in images.items()}
     largest = max(float(error.max()) for error in errors.values()) or 1.0
     height = _PANEL * target.shape[0] / target.shape[1]
@@ -126,32 +128,55 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
 def strip(volume: Scored, index: int) -> Figure:
     """One slice at every state, then its target; below each its absolute error. One window."""
     target, states = volume.target[index], volume.states[:, index]
-    peak = max(float(target.max()), np.finfo(np.float32).tiny)
-    errors = np.abs(states - target) / peak
-    largest = float(errors.max()) or 1.0
-    count = len(states)
-    per_row = min(_PER_ROW, count + 1)
-    blocks = -(-(count + 1) // per_row)
-    height = _PANEL * target.shape[0] / target.shape[1]
-    figure, axes = plt.subplots(2 * blocks, per_row, squeeze=False, layout="constrained",
-                                figsize=(per_row * _PANEL * 0.8 + 1,
-                                         2 * blocks * (height * 0.8 + 0.2)))
+    images = {}
+    for step, image in zip(volume.steps, states, strict=True):
+        name = "start" if step == 0 else f"step {step}"
+        images[f"{name}\n{measures.psnr(target[None], image[None]):.2f} dB"] = image
+    images["target\n"] = target
+    figure = plt.figure(figsize=size_of(images), layout="constrained")
+    panels(figure, images, target, max(float(np.abs(image - target).max()) for image in states))
+    return figure
+
+
+def size_of(images: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Width and height of `panels` of these images, in inches."""
+    blocks, columns = _blocks(len(images))
+    rows, width = next(iter(images.values())).shape
+    return columns * _PANEL + 1, blocks * (2 * _PANEL * rows / width + 0.5)
+
+
+def panels(figure: FigureBase, images: dict[str, np.ndarray], target: np.ndarray,
+           largest: float) -> None:
+    """Draw images of one slice in rows of even length; below each its absolute error.
+
+    Args:
+        figure: to draw into.
+        images: `[y, x] float32` by title. The target may be among them; it has no error.
+        target: `[y, x] float32`, to whose maximum all are drawn.
+        largest: error that ends the colours, in the units of the images.
+    """
+    peak = _peak(target)
+    blocks, columns = _blocks(len(images))
+    axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for one in axes.flat:
         one.set_axis_off()
-    drawn = []
-    for at, step in enumerate(volume.steps):
-        row, column = 2 * (at // per_row), at % per_row
-        value = measures.psnr(target[None], states[at][None])
-        name = "start" if step == 0 else f"step {step}"
-        grey = _image(axes[row, column], states[at], f"{name}\n{value:.2f} dB", cmap="gray",
-                      vmin=0, vmax=peak)
-        error = _image(axes[row + 1, column], errors[at], "", cmap=_ERRORS, vmin=0,
-                       vmax=largest)
-        drawn.append((grey, error))
-    grey, error = drawn[-1]
-    _image(axes[2 * (count // per_row), count % per_row], target, "target\n", cmap="gray", vmin=0,
-           vmax=peak)
+    grey = ScalarMappable(Normalize(0, peak), "gray")
+    error = ScalarMappable(Normalize(0, largest / peak or 1.0), _ERRORS)
+    for at, (title, image) in enumerate(images.items()):
+        row, column = 2 * (at // columns), at % columns
+        _image(axes[row, column], image, title, norm=grey.norm, cmap=grey.cmap)
+        if image is not target:
+            _image(axes[row + 1, column], np.abs(image - target) / peak, "", norm=error.norm,
+                   cmap=error.cmap)
     for block in range(blocks):
         figure.colorbar(grey, ax=axes[2 * block, :], label="intensity")
-        figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / maximum")
-    return figure
+        figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
+
+
+def _blocks(count: int) -> tuple[int, int]:
+    blocks = -(-count // _PER_ROW)
+    return blocks, -(-count // blocks)
+
+
+def _peak(target: np.ndarray) -> float:
+    return max(float(target.max()), np.finfo(np.float32).tiny)
