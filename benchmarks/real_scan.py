@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from flatjax import config as configuration
+from flatjax import config as configuration, report
 from flatjax.data.batches import measure_volume
 from flatjax.evaluate import load_config, load_params
-from flatjax.files import make_folder, write_atomically, write_json
+from flatjax.files import make_folder, write_json
 from flatjax.linalg import conjugate_gradient
 from flatjax.methods import METHODS
 from flatjax.mri import Measurement, adjoint, combine, expand, forward, reduce
@@ -244,7 +244,7 @@ def main():
     complete = predictions(full, model, last)
     images = {name: np.asarray(combine(one[None], full.maps)[0]) for name, one in complete.items()}
     figure = draw(images, mask, {name: np.mean(one["all"]) for name, one in scores.items()})
-    write_atomically(output / "real_scan.png", lambda path: figure.savefig(path, dpi=110))
+    report.save(figure, output / "real_scan.png")
     write_json(output / "real_scan.json", {
         "errors": scores, "control": control, "settings": settings, "checkpoint_step": step,
         "noise_bound": noise_bound(kspace, mask), "seed": options.seed,

@@ -19,10 +19,12 @@ from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration, report, trajectory
+from flatjax.data.base import Volume
 from flatjax.data.batches import measure_volume, stack
+from flatjax.data.subjects import settle_split
 from flatjax.errors import InputError
-from flatjax.evaluate import evaluate, load_params
-from flatjax.files import make_folder, write_atomically, write_json, write_text
+from flatjax.evaluate import at_test_time, evaluate, load_config, load_params
+from flatjax.files import make_folder, write_json, write_text
 from flatjax.mri import center_crop, combine
 from flatjax.scoring import QUALITY, quality
 from flatjax.statistics import Difference, paired_difference
@@ -94,12 +96,13 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
             share of the centre in what is measured stays.
 
     Raises:
-        InputError: for a run that cannot be evaluated, or that has other data than the first;
-            before anything is evaluated where that can be told.
+        InputError: for a run that cannot be evaluated, or that is tested on other data than the
+            first; before anything is evaluated where that can be told.
     """
     first = next(iter(runs))
     for label, (config, workdir) in runs.items():
         _check(label, config, first, runs[first][0])
+        config = at_test_time(config, load_config(workdir))
         load_params(workdir, config, configuration.make_method(config))
     asked = {"": {label: config for label, (config, _) in runs.items()}}
     if accelerations:
@@ -108,31 +111,53 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
                  for acceleration in accelerations}
     for configs in asked.values():
         configuration.make_acquisition(configs[first])
+    tested = _tested(runs)
     output = make_folder(output)
-    rows, figures = [], {}
+    rows: list[Row] = []
     for suffix, configs in asked.items():
         folders = {label: output / f"{label}{suffix}" for label in runs}
         results = {label: evaluate(configs[label], workdir, folders[label])
                    for label, (_, workdir) in runs.items()}
         found = tabulate(results, folders)
         rows += found
+        _write(output, rows)
         if results[first]:
             main = next(iter(results[first]))
             own = [row for row in found if row.test_set == main]
-            figures[f"comparison{suffix}.png"] = draw(own, panels(configs[first], folders))
+            shown = panels(tested[main][0], configs[first], folders)
+            report.save(draw(own, shown), output / f"comparison{suffix}.png")
             moving = {label: folder for label, folder in folders.items()
                       if results[label][main]["steps"][-1] and configs[label].evaluation.figures}
             if moving:
-                figures[f"trajectories{suffix}.png"] = trajectory.draw(
-                    {label: trajectory.read_table(folder / "trajectory.csv")
-                     for label, folder in moving.items()})
+                ways = {label: trajectory.read_table(folder / "trajectory.csv")
+                        for label, folder in moving.items()}
+                report.save(trajectory.draw(ways), output / f"trajectories{suffix}.png")
                 trajectory.animate(output / f"forming{suffix}.gif", {
                     label: trajectory.read_film(folder / "trajectory.h5")
                     for label, folder in moving.items()})
-    _write(output, rows, figures)
     print(markdown(rows))
     print(f"the comparison is in {output}")
     return rows
+
+
+def _tested(runs: dict[str, tuple[ConfigDict, str | Path]]) -> dict[str, list[Volume]]:
+    """The test sets of all runs, which have to be the same also where subjects were split."""
+    config = next(iter(runs.values()))[0]
+    dataset = configuration.make_dataset(config)
+    sets = {label: settle_split(dataset, config.data, workdir).test
+            for label, (_, workdir) in runs.items()}
+    first, *others = sets
+    names = {label: {volume.name for volumes in own.values() for volume in volumes}
+             for label, own in sets.items()}
+    for label in others:
+        if names[label] != names[first]:
+            only = sorted(names[label] ^ names[first])
+            raise InputError(f"{first} and {label} are not tested on the same volumes "
+                             f"({', '.join(only)} of one alone), expected the same for all: their "
+                             "subjects were split in different ways; evaluate on data that no "
+                             "run was trained on, by --config.data.path=FOLDER and "
+                             "--config.data.split=False")
+    return sets[first]
 
 
 def _check(label: str, config: ConfigDict, first: str, other: ConfigDict) -> None:
@@ -255,14 +280,14 @@ class Panels(NamedTuple):
     images: dict[str, np.ndarray]
 
 
-def panels(config: ConfigDict, folders: dict[str, Path]) -> Panels:
-    """The middle slice of the first test volume.
+def panels(volume: Volume, config: ConfigDict, folders: dict[str, Path]) -> Panels:
+    """The middle slice of a test volume.
 
     Args:
+        volume: that the runs were tested on.
         config: of any of the runs.
         folders: by run, where `evaluate` wrote.
     """
-    volume = next(iter(configuration.make_dataset(config).test.values()))[0]
     slices = measure_volume(volume, configuration.make_acquisition(config))
     index = len(slices) // 2
     batch = stack(slices[index:index + 1])
@@ -324,7 +349,7 @@ def _scatter(axes: Axes, rows: list[Row], key: str, unit: float) -> None:
     axes.grid(alpha=0.3)
 
 
-def _write(output: Path, rows: list[Row], figures: dict[str, Figure]) -> None:
+def _write(output: Path, rows: list[Row]) -> None:
     table = io.StringIO()
     lines = [plain(row) for row in rows]
     if lines:
@@ -334,6 +359,3 @@ def _write(output: Path, rows: list[Row], figures: dict[str, Figure]) -> None:
     write_text(output / "comparison.csv", table.getvalue())
     write_text(output / "comparison.md", markdown(rows) + "\n")
     write_json(output / "comparison.json", lines)
-    for name, figure in figures.items():
-        write_atomically(output / name, lambda path, figure=figure: figure.savefig(path, dpi=110))
-        plt.close(figure)

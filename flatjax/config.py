@@ -7,6 +7,7 @@ lists them all, so that each can be set from the command line and a misspelt one
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -174,14 +175,21 @@ def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in options.items()}
 
 
-def _build(table: dict[str, Callable], kind: str, config: ConfigDict) -> Any:
+def _check_finite(section: str, options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{section}.{key} is {value}, expected a finite number")
+
+
+def _build(table: dict[str, Callable], kind: str, section: str, config: ConfigDict) -> Any:
     options = _tuples(config)
+    _check_finite(section, options)
     return _named(table, kind, options.pop("name"))(**options)
 
 
 def make_method(config: ConfigDict) -> Method:
     """The `Method` that `config.method` names."""
-    return _build(METHODS, "method", config.method)
+    return _build(METHODS, "method", "method", config.method)
 
 
 def make_dataset(config: ConfigDict) -> DataSet:
@@ -192,11 +200,12 @@ def make_dataset(config: ConfigDict) -> DataSet:
     """
     if config.data.name in CHECKS:
         CHECKS[config.data.name](config)
-    return _build(DATASETS, "data set", config.data)
+    return _build(DATASETS, "data set", "data", config.data)
 
 
 def make_acquisition(config: ConfigDict) -> Acquisition:
     """The `Acquisition` of `config.acquisition`, checked."""
+    _check_finite("acquisition", config.acquisition)
     acquisition_ = Acquisition(**config.acquisition)
     check_acquisition(acquisition_)
     if config.method.get("sensitivities") == "learned" and not acquisition_.center_fraction > 0:

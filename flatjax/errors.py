@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class NonFiniteError(InputError):
+    """A reconstruction that has values that are not finite."""
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on, though its input was accepted: the loss is not finite, for one.
 

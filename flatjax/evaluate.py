@@ -17,7 +17,7 @@ from flatjax import config as configuration, report, weights
 from flatjax.checkpoint import Checkpoints, check_params, expected_params
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.subjects import settle_split
-from flatjax.errors import InputError
+from flatjax.errors import InputError, NonFiniteError
 from flatjax.files import make_folder, write_atomically, write_json, write_text
 from flatjax.methods import Method, Params
 from flatjax.scoring import (
@@ -54,7 +54,8 @@ def load_config(workdir: str | Path) -> ConfigDict:
 
 
 _ONE_PER_STEP = ("steps", "alpha", "times", "solver")
-_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max")
+_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max", "parity",
+                   "data_consistency")
 
 
 def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
@@ -134,8 +135,9 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         the contents of each set's `metrics.json` by its name, the main set first.
 
     Raises:
-        InputError: for a run without that checkpoint, steps that its weights cannot take, an
-            output that cannot be written, or a reconstruction that is not finite.
+        InputError: for a run without that checkpoint, steps that its weights cannot take or an
+            output that cannot be written.
+        NonFiniteError: if a reconstruction is not finite; it is saved.
     """
     config = at_test_time(config, load_config(workdir))
     options = configuration.make_evaluation(config)
@@ -159,7 +161,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         _save(folder, scored)
         broken = [v.name for v in scored if not np.isfinite(v.reconstruction).all()]
         if broken:
-            raise InputError(
+            raise NonFiniteError(
                 f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
                 "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
                 "and with adaptive steps a larger method.tolerance or a fixed method.solver")

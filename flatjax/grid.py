@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.checkpoint import Checkpoints, expected_params
-from flatjax.errors import InputError, TrainingError
+from flatjax.errors import InputError, NonFiniteError, TrainingError
 from flatjax.evaluate import evaluate
 from flatjax.files import Busy, locked, make_folder, write_text
-from flatjax.train import train
+from flatjax.train import check_owner, train
 
 
 class Run(NamedTuple):
@@ -137,8 +137,9 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
         results: folder of the scores, the table and the figure; `workdir/results` by default.
 
     Raises:
-        InputError: for a config that cannot run.
-        TrainingError: at the end, if runs did not finish; they are named.
+        InputError: for a config that cannot run, or a folder that holds a run of another one.
+        TrainingError: at the end, if runs did not finish or gave what is not finite; they are
+            named.
     """
     from flatjax import grid_report
 
@@ -152,7 +153,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
         print(f"\n== {grid.title}: {trial.name}", flush=True)
         try:
             complete(trial, workdir / trial.name, results)
-        except TrainingError as error:
+        except (TrainingError, NonFiniteError) as error:
             broken[trial.name] = error
             print(f"{trial.name}: {error}")
         except Busy:
@@ -173,9 +174,13 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
 
     Raises:
         Busy: another process is at this trial.
+        InputError: the workdir holds a run of another config, or this one cannot run.
+        NonFiniteError: an evaluation is not finite.
     """
     with locked(make_folder(workdir) / ".trial", f"the run {workdir}"):
         missing = _missing(trial, results)  # another process may just have made some
+        if missing:
+            check_owner(workdir, trial.config)
         if missing and _trained_steps(trial, workdir) < trial.config.train.steps:
             train(trial.config, workdir)
         for name in missing:

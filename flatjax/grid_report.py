@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flatjax.files import write_atomically, write_text
+from flatjax import report
+from flatjax.files import write_text
 from flatjax.grid import Grid, label, outcomes, trials
 from flatjax.statistics import Difference, paired_difference
 
@@ -108,9 +109,7 @@ def write(grid: Grid, results: Path) -> str:
         writer.writeheader()
         writer.writerows(plain)
         write_text(results / "table.csv", table.getvalue())
-        figure = draw(grid, lines)
-        write_atomically(results / "figure.png", lambda path: figure.savefig(path, dpi=110))
-        plt.close(figure)
+        report.save(draw(grid, lines), results / "figure.png")
     return text
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from flatjax import report
 from flatjax.data.scans import Scan, find_files, find_mask, open_scan, slice_with_signal
 from flatjax.errors import InputError
-from flatjax.files import make_folder, write_atomically
+from flatjax.files import make_folder
 from flatjax.mri import center_crop
 from flatjax.mri.espirit import KERNEL
 from flatjax.mri.masks import achieved_acceleration, calibration_size
@@ -71,9 +72,7 @@ def look(paths: Sequence[str | Path], output: str | Path = "look"
         kind = one.scan.form, one.scan.shape[1:]
         if kind not in drawn:
             drawn[kind] = folder / f"{one.scan.name}.png"
-            figure = draw(one)
-            write_atomically(drawn[kind], lambda path, figure=figure: figure.savefig(path, dpi=110))
-            plt.close(figure)
+            report.save(draw(one), drawn[kind])
         seen.append(one._replace(kspace=np.empty(0)))
     if seen:
         print(table(seen))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from flatjax.errors import InputError
 from flatjax.mri.coils import safe_abs
 
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
@@ -98,6 +99,20 @@ def alignment(states: Array, ideal: Array, delta: ArrayLike, *, average: str = "
     if average == "integral":
         return jnp.sum(distance, axis=0)
     raise ValueError(f"average is {average!r}, expected one of {', '.join(ALIGNMENT_MEANS)}")
+
+
+def check_weights(weights: dict[str, float]) -> None:
+    """Refuse a loss without terms.
+
+    Args:
+        weights: weight of each term.
+
+    Raises:
+        InputError: if all are 0.
+    """
+    if not any(weights.values()):
+        raise InputError(f"the weights of the loss's terms ({', '.join(weights)}) are all 0, "
+                         "expected one above 0: nothing would be learned")
 
 
 def weighted_sum(weights: dict[str, float],

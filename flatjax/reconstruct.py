@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from flatjax import config as configuration
+from flatjax import config as configuration, report
 from flatjax.data.batches import Acquisition
 from flatjax.data.scans import (
     Reader,
@@ -305,9 +305,7 @@ def _write(path: Path, scan: Scan, results: Iterable[tuple[Prepared, dict[str, n
 
     write_atomically(path, save)
     write_atomically(path.with_suffix(".nii"), lambda temporary: _save_nifti(temporary, path, scan))
-    figure = draw(scan, *middle[0], (height, width))
-    write_atomically(path.with_suffix(".png"), lambda temporary: figure.savefig(temporary, dpi=110))
-    plt.close(figure)
+    report.save(draw(scan, *middle[0], (height, width)), path.with_suffix(".png"))
     return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
             f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}")
 

@@ -60,20 +60,21 @@ def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: in
     method = metrics["method"]["name"]
     for volume in volumes[:count]:
         index = len(volume.target) // 2
-        _save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
+        save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
         if len(volume.states) > 1:
-            _save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
+            save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
     drawn = [volume for volume in volumes[:count] if len(volume.states) > 1]
     if drawn:
         along = trajectory.analyse(drawn)
         names = [f"{volume.stem} {index}" for volume in drawn
                  for index in range(len(volume.target))]
         trajectory.write_table(folder / "trajectory.csv", names, along)
-        _save(trajectory.draw({method: along}), folder / "trajectory.png")
+        save(trajectory.draw({method: along}), folder / "trajectory.png")
         trajectory.write_film(folder / "trajectory.h5", drawn[0], len(drawn[0].target) // 2)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure and close it."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
     plt.close(figure)
 

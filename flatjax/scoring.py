@@ -68,6 +68,7 @@ def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]
     def score(params: Any, rng: Array, batch: Batch) -> dict[str, Array]:
         measurement, maps = batch.measurement, batch.measurement.maps
         result = method.reconstruct(params, rng, measurement, trajectory=STATES)
+        own = maps if result.maps is None else result.maps
 
         def crop(image: Array) -> Array:
             return center_crop(image, batch.target.shape[-2:])
@@ -88,11 +89,11 @@ def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]
             "steps": steps,
             "times": times,
             # One state after the other, for their coil images would take much memory at once.
-            "states": lax.map(lambda k: crop(combine(k, maps, combine_kind)), result.trajectory),
-            "images": lax.map(lambda k: reduce(k, maps), result.trajectory),
+            "states": lax.map(lambda k: crop(combine(k, own, combine_kind)), result.trajectory),
+            "images": lax.map(lambda k: reduce(k, own), result.trajectory),
             "residuals": lax.map(residual, result.trajectory),
             "ideal": path.interpolate(  # the path is straight, and E^H linear
-                reduce(measurement.kspace, maps), reduce(batch.kspace, maps),
+                reduce(measurement.kspace, own), reduce(batch.kspace, own),
                 jnp.asarray(times)[:, None, None, None]),
         }
         return out if result.std is None else out | {"std": crop(result.std)}

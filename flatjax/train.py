@@ -286,8 +286,8 @@ _NEUTRAL = (("train", "log_every"), ("train", "skip_nonfinite"), ("train", "tens
             ("train", "workers"), ("evaluation", "checkpoint"), ("evaluation", "figures"))
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Write the config into the workdir, unless it holds checkpoints of another one.
+def check_owner(workdir: Path, config: ConfigDict) -> None:
+    """Refuse a workdir that holds checkpoints of another config.
 
     Raises:
         InputError: naming what differs.
@@ -303,7 +303,16 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             raise InputError(
                 f"{workdir} holds checkpoints of another config ({'; '.join(differing)}); name "
                 "another workdir, or start from its weights with --config.init_from")
-    write_text(saved, configuration.to_json(config))
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Write into the workdir whose it is: the config, and versions and devices.
+
+    Raises:
+        InputError: as `check_owner`.
+    """
+    check_owner(workdir, config)
+    write_text(workdir / "config.json", configuration.to_json(config))
     write_json(workdir / "run.json", {
         "python": platform.python_version(), "seed": config.seed,
         "packages": {name: version(name) for name in _PACKAGES},

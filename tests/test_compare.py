@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from contextlib import closing
 
@@ -15,7 +16,7 @@ from test_nets import noisy
 from flatjax import cli, config
 from flatjax.checkpoint import Checkpoints
 from flatjax.compare import at_acceleration, labels
-from flatjax.data import DATASETS, Acquisition
+from flatjax.data import DATASETS, Acquisition, subjects
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.errors import InputError
 from flatjax.evaluate import evaluate, load_config
@@ -92,6 +93,8 @@ def test_every_number_is_the_runs_own(runs, tmp_path, monkeypatch, capsys):
     (["{flat}", "{sparse}", "--output={out}", "--accelerations=4,0.5"], "0.5, expected at least 1"),
     (["{flat}", "{other}", "--output={out}"], "acquisition.noise is 0.0 for flat but 0.1 for"),
     (["{flat}", "{bare}", "--output={out}"], "no checkpoint in"),
+    (["{sparse}", "{flat}", "--output={out}", "--config.method.steps=5"],
+     "weights per cascade belong to the steps"),
 ])
 def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, monkeypatch, capsys,
                                                               arguments, words):
@@ -108,6 +111,43 @@ def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, mo
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and words in error
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_other_splits_are_refused_and_those_of_one_keep_it(runs, tmp_path, monkeypatch,
+                                                                   capsys):
+    """Subjects that came later are nobody's, in the scores and in the picture."""
+    def make(roles=None):
+        roles = roles or {"train": ["c"], "validation": ["val"], "test": ["new", "a"]}
+        known = {v.name: v for volumes in toy.make().test.values() for v in volumes}
+        known["new"] = known["a"]._replace(name="new")
+        return toy.make()._replace(test={"main": [known[name] for name in roles["test"]]},
+                                   split=roles, resplit=make)
+
+    copies = [shutil.copytree(run, tmp_path / run.name) for run in runs]
+    experiments = [load_config(run) for run in runs]
+
+    def made(*, path="", split=True, split_seed=0, validation=(), test=(), validation_share=0.1,
+             test_share=0.2):
+        return make()
+
+    monkeypatch.setitem(DATASETS, "toy", made)
+    data = config.data("toy", path="here")
+    for copy, experiment, tested in zip(copies, experiments, ("a", "b"), strict=True):
+        experiment.data = data
+        (copy / "config.json").write_text(config.to_json(experiment))
+        subjects.write_split(make({"train": ["c"], "validation": ["val"], "test": [tested]}), data,
+                             copy)
+    arguments = [*(f"--workdir={copy}" for copy in copies), f"--output={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, *arguments)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and "flat and sparse are not tested on the same volumes" in error
+    assert "(a, b of one alone)" in error and not (tmp_path / "out").exists()
+    shutil.copy(copies[0] / "split.json", copies[1])
+    call(monkeypatch, *arguments)
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["num_volumes"] for row in rows] == [1, 1]
+    assert (tmp_path / "out" / "comparison.png").is_file()
 
 
 def test_labels_tell_runs_apart():

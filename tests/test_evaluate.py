@@ -189,6 +189,9 @@ def command(monkeypatch, capsys, main, *arguments):
     (["--config=demo", "--config.method.steps=0"], "steps is 0"),
     (["--config=demo", "--config.method.alpha=-1"], "alpha is -1"),
     (["--config=demo", "--config.method.sigma=0"], "sigma is 0"),
+    (["--config=demo", "--config.method.sigma=inf"], "method.sigma is inf, expected a finite"),
+    (["--config=demo", "--config.acquisition.noise=inf"], "acquisition.noise is inf"),
+    (["--config=demo:unet", "--config.method.w_ssim=0", "--config.method.w_l1=0"], "are all 0"),
     (["--config=demo", "--config.method.sigma=0.2"], "expected below 2"),
     (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
     (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
@@ -328,7 +331,8 @@ def test_weights_are_not_taken_for_those_of_another_method(trained, asked):
 @pytest.mark.parametrize("name, key, value", [
     ("flat", "parameterisation", "endpoint"), ("dds", "prediction", "noise"),
     ("flow_matching", "tau", 0.3), ("score_sde", "sigma_max", 100.0),
-    ("score_sde", "sigma_min", 0.1)])
+    ("score_sde", "sigma_min", 0.1), ("varnet", "parity", False),
+    ("flow_matching", "data_consistency", False)])
 def test_what_a_network_was_trained_for_cannot_be_changed(name, key, value):
     own, other = (config.experiment(method=config.method(name, **options))
                   for options in ({}, {key: value}))
@@ -402,3 +406,8 @@ def test_options_that_do_not_exist_are_refused():
         config.method("flat", stps=3)
     with pytest.raises(InputError, match="no part optimiser"):
         config.experiment(optimiser=1)
+
+
+def test_zero_filling_combines_coils_in_a_way_that_there_is():
+    with pytest.raises(InputError, match="combine is 'sum', expected one of"):
+        zero_filled.make(combine="sum")

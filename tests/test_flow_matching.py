@@ -35,7 +35,7 @@ def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
         return flow.integrate(
             lambda k, t, _: velocity(k * (1 - measured.mask), t),
             flow_matching.random_start(key, measured, tau),
-            flow.time_grid(steps).astype(np.float32), solver=flow.solver(solver))[0]
+            flow.time_grid(steps).astype(np.float32), solver=flow.SOLVERS[solver])[0]
 
     kspace = np.asarray(draw(jax.random.key(0)))
     gaussian.assert_law(kspace * (1 - gaussian.MASK), law)
@@ -124,6 +124,27 @@ def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batc
     free = flow_matching.make(**SMALL, data_consistency=False)
     moved = free.reconstruct(params, jax.random.key(1), batch.measurement).kspace
     assert np.abs(mask * moved - batch.measurement.kspace).max() > 1e-2
+
+
+def test_measured_samples_keep_their_noise_on_the_way_that_is_learned(make_batch, monkeypatch):
+    """As in sampling: a path to the noise-free ones would tell what they are."""
+    batch = make_batch()
+    measured = batch.measurement
+    noise = 0.3 * jax.random.normal(jax.random.key(5), batch.kspace.shape, jnp.complex64)
+    measured = measured._replace(kspace=measured.mask * (batch.kspace + noise))
+    seen = []
+
+    def network(net, params, image, zero_filled, t):
+        seen.append(measured.mask * mri.fft2c(image / measured.maps[:, 0])[:, None])
+        return image
+
+    monkeypatch.setattr(flow_matching, "apply_network", network)
+    for consistent in (True, False):
+        flow_matching.make(**SMALL, data_consistency=consistent).loss(
+            {"net": {}}, jax.random.key(0), batch._replace(measurement=measured))
+    expected = measured.kspace / mri.intensity_scale(measured)
+    np.testing.assert_allclose(seen[0], expected, atol=1e-5)
+    assert np.abs(seen[1] - expected).max() > 0.01
 
 
 def test_more_steps_than_the_training_knew_are_another_make(make_batch):

@@ -12,7 +12,7 @@ import toy
 from flatjax import cli, grid as grids, grid_report
 from flatjax.cli import load_config_file
 from flatjax.data import DATASETS
-from flatjax.errors import InputError, TrainingError
+from flatjax.errors import InputError, NonFiniteError, TrainingError
 from flatjax.grid import Grid, Run, changed, describe, run_grid, trials
 from flatjax.statistics import paired_difference
 
@@ -220,6 +220,34 @@ def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
         run_grid(grid, tmp_path)
     assert {row["run"] for row in table(tmp_path / "results")} == {"aligned"}
     assert "1 of 2 evaluations" in (tmp_path / "results" / "table.md").read_text()
+
+
+def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_path, monkeypatch):
+    def evaluate(trained, *folders):
+        if not trained.method.w_velocity:
+            raise NonFiniteError("the reconstruction of a is not finite")
+        return grids_evaluate(trained, *folders)
+
+    grids_evaluate = grids.evaluate
+    monkeypatch.setattr(grids, "evaluate", evaluate)
+    grid = small_grid(last=Run(small(w_l1=0.5)))
+    with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
+        run_grid(grid, tmp_path)
+    assert {row["run"] for row in table(tmp_path / "results")} == {
+        "aligned", "aligned, at K 3", "last"}
+
+
+def test_a_folder_is_not_taken_for_another_configs_run(whole, tmp_path, monkeypatch):
+    """Not even where all that is left to do is an evaluation."""
+    workdir = shutil.copytree(whole, tmp_path / "runs")
+    shutil.rmtree(workdir / "results")
+    trainings = Trainings(monkeypatch)
+    other = Grid("Toy", {"aligned": Run(small(w_velocity=0.3))}, "aligned")
+    with pytest.raises(InputError, match="checkpoints of another config .method.w_velocity: 0.1"):
+        run_grid(other, workdir)
+    run_grid(Grid("Toy", {"aligned": Run(small(), {"": {"evaluation.batch_size": 1}})}, "aligned"),
+             workdir)
+    assert not trainings.names and len(table(workdir / "results")) == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

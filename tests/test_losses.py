@@ -7,6 +7,7 @@ import pytest
 from conftest import complex_normal
 
 from flatjax import losses, metrics
+from flatjax.errors import InputError
 
 
 def images(shape=(3, 17, 20), seed=0):
@@ -69,6 +70,11 @@ def test_alignment_is_the_difference_of_velocities():
         (np.abs(delta)[:, None] * each).sum(axis=0), rtol=1e-5)
     with pytest.raises(ValueError, match="average is 'sum', expected one of mean, integral"):
         losses.alignment(states, ideal, delta, average="sum")
+
+
+def test_a_loss_without_terms_is_refused():
+    with pytest.raises(InputError, match=r"terms \(a, b\) are all 0, expected one above 0"):
+        losses.check_weights({"a": 0.0, "b": 0.0})
 
 
 def test_weighted_sum_leaves_terms_of_weight_zero_uncomputed():

@@ -12,7 +12,7 @@ import toy
 from test_compare import workdir
 
 import flatjax
-from flatjax import cli, config, metrics, pretrained, weights
+from flatjax import cli, config, evaluate as pretrained_evaluate, metrics, pretrained, weights
 from flatjax.checkpoint import expected_params
 from flatjax.data import DATASETS
 from flatjax.data.batches import measure_volume, stack
@@ -48,6 +48,29 @@ def test_weights_are_the_runs_in_half_precision(packed):
         a, np.asarray(b).astype(np.float16).astype(np.float32)), model.params, params)
     assert load_params(folder, model.config, model.method)[1] == step == 1
     assert jax.tree.structure(model.params) == jax.tree.structure(params)
+
+
+def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_path, monkeypatch,
+                                                                  capsys):
+    run, _ = packed
+    for change, words in (("parameterisation=endpoint", "method.parameterisation is 'endpoint'"),
+                          ("steps=3", "weights per cascade belong")):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}",
+                                          f"--pack={tmp_path / 'to'}", f"--config.method.{change}"])
+        with pytest.raises(SystemExit) as stop:
+            cli.evaluate_main()
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.count("\n") == 1 and words in error
+        assert not (tmp_path / "to").exists()
+
+
+def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrained_evaluate, "evaluate", lambda *args: {})
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
+                                      f"--pack={tmp_path / 'to'}"])
+    with pytest.raises(SystemExit) as stop:
+        cli.evaluate_main()
+    assert stop.value.code == 2 and "no test volume of data set toy" in capsys.readouterr().err
 
 
 def test_the_scores_are_those_of_the_packed_weights(packed, tmp_path, monkeypatch):

@@ -204,7 +204,8 @@ def test_reconstruction_samples_independent_entries_and_counts_evaluations(monke
 
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "steps is 0"), ({"snr": 0.0}, "snr is 0.0"),
-    ({"sigma_min": 0.0}, "sigma_min is 0.0"), ({"sigma_max": 0.005}, "sigma_max 0.005"),
+    ({"sigma_min": 0.0}, "sigma_min is 0.0"), ({"sigma_min": 1e-4}, "at least 0.001: float32"),
+    ({"sigma_max": 0.005}, "sigma_max 0.005"),
     ({"prediction": "x"}, "velocity, noise")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):

@@ -15,6 +15,7 @@ from flatjax.methods import flat, modl, varnet
 from flatjax.mri.masks import calibration_mask, calibration_size, make_mask
 from flatjax.nets import SensitivityNet
 from flatjax.nets.fastmri import varnet_params
+from flatjax.scoring import scorer
 
 GOLDEN = Path(__file__).parent / "golden" / "fastmri_sensitivities.npz"
 SMALL = {"steps": 2, "channels": 2, "pools": 1, "sensitivities": "learned", "sens_channels": 2,
@@ -118,6 +119,19 @@ def test_bad_choices_are_refused(options, message):
     for make in (flat.make, varnet.make, modl.make):
         with pytest.raises(InputError, match=message):
             make(**SMALL | options)
+
+
+def test_the_last_state_scored_is_the_result(make_batch):
+    """Both by the maps that the network made."""
+    batch = make_batch(coils=3)
+    method = varnet.make(steps=2, channels=2, pools=1, sensitivities="learned", sens_channels=2,
+                         sens_pools=1)
+    params = noisy(method.init(jax.random.key(0), batch), 0.1)
+    out = scorer(method, "sense")(params, jax.random.key(0), batch)
+    np.testing.assert_allclose(out["states"][-1], out["reconstruction"], rtol=1e-4, atol=1e-5)
+    given = mri.combine(batch.measurement.kspace, batch.measurement.maps, "sense")
+    np.testing.assert_allclose(out["zero_filled"], given, rtol=1e-5, atol=1e-6)
+    assert np.abs(out["states"][0] - given).max() > 0.01
 
 
 def test_masks_without_a_centre_are_refused():

@@ -99,6 +99,15 @@ def test_step_sizes_alone_fix_a_profile():
     np.testing.assert_allclose(sigma, 2**-0.5, rtol=1e-6)
 
 
+def test_the_sign_of_all_factors_is_the_terms_own():
+    """Factors that are all negative belong to a term of the other sign, not to another pull."""
+    eta, lam = np.array([1.0, 0.5]), np.array([0.8, 0.2])
+    for found, expected in zip(theorem.unit_interval(eta, -lam), theorem.unit_interval(eta, lam),
+                               strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.isnan(theorem.unit_interval(-eta, lam)[1]).all()
+
+
 def test_the_unit_of_time_is_a_convention():
     """The timesteps of free eta and lam, brought to add up to -1, with v as much faster."""
     rng, measured, mask, weights, term = problem(3)

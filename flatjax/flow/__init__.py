@@ -3,8 +3,7 @@
 from flatjax.flow.adaptive import integrate_adaptive
 from flatjax.flow.path import interpolate, velocity
 from flatjax.flow.schedule import check_stable, time_grid, to_flow, to_unrolled
-from flatjax.flow.solvers import SOLVERS, Solver, Tableau, integrate, runge_kutta, solver
+from flatjax.flow.solvers import SOLVERS, Solver, Tableau, integrate, runge_kutta
 
 __all__ = ["SOLVERS", "Solver", "Tableau", "check_stable", "integrate", "integrate_adaptive",
-           "interpolate", "runge_kutta", "solver", "time_grid", "to_flow", "to_unrolled",
-           "velocity"]
+           "interpolate", "runge_kutta", "time_grid", "to_flow", "to_unrolled", "velocity"]

@@ -35,8 +35,8 @@ def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np
         `[K + 1]` float64.
 
     Raises:
-        InputError: if `steps < 1` or `alpha <= -1`, or for times that are not K + 1 or do not
-            fall from 1 to 0.
+        InputError: if `steps < 1` or `alpha <= -1`, for times that are not K + 1 or do not
+            fall from 1 to 0, or for steps too short to be told apart in float32.
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, expected at least 1: a flow needs a step")
@@ -44,15 +44,23 @@ def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np
         raise InputError(f"alpha is {alpha}, expected above -1: at -1 and below the times "
                          "do not fall from 1 to 0; use 0 for uniform steps")
     if not len(times):
-        return (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
+        grid = (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
+        if not _falls(grid):
+            raise InputError(f"alpha is {alpha}, expected nearer to 0: some of the {steps} steps "
+                             "would have no length in float32")
+        return grid
     given = np.asarray(times, np.float64)
     if len(given) != steps + 1:
         raise InputError(f"times has {len(given)} entries, expected steps + 1 = {steps + 1}: "
                          f"set steps to {len(given) - 1}, or give the times of {steps} steps")
-    if not (given[0] == 1 and given[-1] == 0 and (np.diff(given) < 0).all()):
+    if not (given[0] == 1 and given[-1] == 0 and _falls(given)):
         raise InputError(f"times is {tuple(given.tolist())}, expected to fall from 1 to 0, each "
-                         "below the one before")
+                         "below the one before, also in float32")
     return given
+
+
+def _falls(times: np.ndarray) -> bool:
+    return bool((np.diff(times.astype(np.float32)) < 0).all())
 
 
 def to_unrolled(delta: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:

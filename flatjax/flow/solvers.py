@@ -133,17 +133,6 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
-def solver(name: str) -> Solver:
-    """The solver of that name.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if name not in SOLVERS:
-        raise InputError(f"solver is {name!r}, expected one of {', '.join(sorted(SOLVERS))}")
-    return SOLVERS[name]
-
-
 def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,
               args: Any = None, trajectory: bool | int = False, record: Record = itself,
               remat: bool = False) -> tuple[State, Any]:

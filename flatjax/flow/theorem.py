@@ -128,6 +128,5 @@ def unit_interval(eta: ArrayLike, lam: ArrayLike | None = None) -> tuple[Array, 
     """
     eta = jnp.asarray(eta)
     lam = eta if lam is None else jnp.asarray(lam)
-    delta, sigma = to_flow(eta, lam)
     total = jnp.sum(lam)
-    return delta / total, sigma / jnp.sqrt(total)
+    return -lam / total, jnp.sqrt(lam / (eta * total))

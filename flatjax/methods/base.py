@@ -26,6 +26,8 @@ class Reconstruction(NamedTuple):
         std: standard deviation of the magnitude over posterior samples `[batch, y, x]` float32,
             an uncertainty map; None for a method or config that draws fewer than two.
         steps: how many steps were taken to each state of the trajectory, `[kept]`; None without.
+        maps: coil sensitivities that a method estimated itself and combined its image by,
+            `[batch, coil, y, x]` complex64; None where it used those of the measurement.
     """
 
     image: Array
@@ -35,6 +37,7 @@ class Reconstruction(NamedTuple):
     nfe: int | Array
     std: Array | None = None
     steps: Array | np.ndarray | None = None
+    maps: Array | None = None
 
 
 class Method(NamedTuple):

@@ -123,8 +123,9 @@ def with_sensitivities(method: Method, sensitivities: str, channels: int, pools:
 
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool | int = False) -> Reconstruction:
-        return method.reconstruct(params, rng, estimated(params, measurement),
-                                  trajectory=trajectory)
+        measurement = estimated(params, measurement)
+        result = method.reconstruct(params, rng, measurement, trajectory=trajectory)
+        return result._replace(maps=measurement.maps)
 
     return Method(init, loss, reconstruct)
 
@@ -268,7 +269,12 @@ def end_supervised(init: Callable[[Array, Batch], Params],
         weights: of the terms "ssim", "l1" and "kspace" of `end_terms`.
         combine: how coils are combined, "sense" or "rss".
         steps: of one rollout, each with one network evaluation.
+
+    Raises:
+        InputError: if all weights are 0.
     """
+    losses.check_weights(weights)
+
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         final, _ = rollout(params, batch.measurement, False)

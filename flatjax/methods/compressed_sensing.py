@@ -45,6 +45,8 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
     check_at_least(1, steps=steps)
     check_at_least(0, levels=levels, w_ssim=w_ssim, w_l1=w_l1)
     check_at_least(1e-8, lam=lam)
+    loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": 0.0}
+    losses.check_weights(loss_weights)
     momenta = _momenta(steps)
 
     def init(rng: Array, batch: Batch) -> Params:
@@ -71,8 +73,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         kspace, _, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum({"ssim": w_ssim, "l1": w_l1, "kspace": 0.0},
-                                   end_terms(kspace, batch, combine))
+        return losses.weighted_sum(loss_weights, end_terms(kspace, batch, combine))
 
     return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps))
 

@@ -129,6 +129,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     net = NormUNet(channels=channels, pools=pools, time_channels=time_channels,
                    zero_init=zero_init, dtype=DTYPES[dtype])
     loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace, "velocity": w_velocity}
+    losses.check_weights(loss_weights)
 
     def init(rng: Array, batch: Batch) -> Params:
         params = {"net": init_network(net, rng, batch, None if weights == "shared" else steps)}

@@ -11,6 +11,9 @@ with n ~ CN(0, I) in the image, so that the noise lies where coil sensitivities 
 `k_1 = y` the target is `(y - k_t) / (1 - t)`, which a network can read off without learning
 anything. With the exact velocity the k_0 reached are samples of p(k_0 | y).
 
+With data consistency measured samples stay what they are, noise included, and so they do on the
+path of the training, whose end has them in place of the noise-free ones.
+
 Unlike FLAT, which learns on the states that it has itself reached, this is teacher-forced.
 """
 
@@ -34,6 +37,7 @@ from flatjax.methods.common import (
     integrator,
     normalise,
     normalise_measurement,
+    project,
 )
 from flatjax.methods.sampling import (
     ImageUNet,
@@ -109,9 +113,10 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
         key_time, key_noise = jax.random.split(rng)
         t = jax.random.uniform(key_time, kspace.shape[:1])
         start = random_start(key_noise, measured, tau)
-        state = path.interpolate(start, kspace, t[:, None, None, None])
+        end = project(kspace, measured) if data_consistency else kspace
+        state = path.interpolate(start, end, t[:, None, None, None])
         predicted = velocity(params, state, t, measured, reduce(measured.kspace, measured.maps))
-        error = jnp.mean(squared_error(predicted, path.velocity(start, kspace)))
+        error = jnp.mean(squared_error(predicted, path.velocity(start, end)))
         return error, {"velocity": error}
 
     def field_of(params: Params, measured: Measurement) -> VectorField:

@@ -57,6 +57,8 @@ from flatjax.methods.sampling import (
 )
 from flatjax.mri import Batch, Measurement, expand, reduce
 
+SMALLEST = 1e-3  # sigma_min; of 1 - alpha_bar, near 1e-6 then, float32 has one digit left
+
 
 def replace_measured(image: Array, measured: Measurement) -> Array:
     """`x + E^H M (y - E x)`: `[batch, y, x]` complex64 to the same."""
@@ -159,6 +161,9 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
     if not 0 < sigma_min < sigma_max:
         raise InputError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}, expected "
                          "0 < sigma_min < sigma_max")
+    if sigma_min < SMALLEST:
+        raise InputError(f"sigma_min is {sigma_min}, expected at least {SMALLEST}: float32 hardly "
+                         "tells an image with less noise from one without")
     net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
                     dtype=DTYPES[dtype])
 

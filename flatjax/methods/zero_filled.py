@@ -5,8 +5,8 @@ from jax import Array
 
 from flatjax.losses import l1
 from flatjax.methods.base import Method, Params, Reconstruction
-from flatjax.methods.common import kept_steps
-from flatjax.mri import Batch, Measurement, center_crop, combine as combine_coils
+from flatjax.methods.common import check_choice, kept_steps
+from flatjax.mri import COMBINES, Batch, Measurement, center_crop, combine as combine_coils
 
 
 def make(*, combine: str = "sense") -> Method:
@@ -14,7 +14,11 @@ def make(*, combine: str = "sense") -> Method:
 
     Args:
         combine: how coils are combined, "sense" or "rss".
+
+    Raises:
+        InputError: for another way.
     """
+    check_choice("combine", combine, COMBINES)
 
     def init(rng: Array, batch: Batch) -> Params:
         return {}

@@ -82,10 +82,12 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
         what `evaluate` does.
 
     Raises:
-        InputError: as `evaluate`.
+        InputError: as `evaluate`; or if no test volume has a reference: there is no model card
+            then, nor scores.
     """
-    from flatjax.evaluate import evaluate, load_params
+    from flatjax.evaluate import at_test_time, evaluate, load_config, load_params
 
+    config = at_test_time(config, load_config(workdir))
     params, step = load_params(workdir, config, configuration.make_method(config))
     to = make_folder(to)
     weights.save(to / weights.FILE, params)
@@ -93,6 +95,10 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     config.evaluation.checkpoint = str(step)
     write_text(to / "config.json", configuration.to_json(config) + "\n")
     results = evaluate(config, to, output or Path(workdir) / "eval")
+    if not results:
+        raise InputError(f"no test volume of data set {config.data.name} has a reference, expected "
+                         f"one at least: {to} has weights, but no scores and no model card; pack "
+                         "with other data")
     write_json(to / "scores.json", results)
     write_text(to / "MODEL_CARD.md", model_card(to.name, config, results))
     return results
