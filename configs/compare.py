@@ -82,8 +82,10 @@ def methods_r4() -> Grid:
 
 
 def methods_r8() -> Grid:
-    """All methods at R = 8, at the largest budgets alone."""
-    return Grid("All methods, R = 8", methods(R8, " R 8", (3,), (10,)), baseline="flat 3x R 8")
+    """All methods at R = 8, at the largest budgets alone, and FLAT also of twelve steps."""
+    longer = {named("flat K 12", 3, " R 8"): trained("flat", 3, {"method.steps": 12, **R8})}
+    return Grid("All methods, R = 8", longer | methods(R8, " R 8", (3,), (10,)),
+                baseline=named("flat", 3, " R 8"))
 
 
 def evaluations() -> Grid:

@@ -180,4 +180,4 @@ def _blocks(count: int) -> tuple[int, int]:
 
 
 def _peak(target: np.ndarray) -> float:
-    return max(float(target.max()), np.finfo(np.float32).tiny)
+    return float(max(target.max(), np.finfo(np.float32).tiny))
