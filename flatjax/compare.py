@@ -216,23 +216,23 @@ def markdown(rows: list[Row]) -> str:
         blank = metrics["zero_filled"]
         out += [f"**{test_set}**, R = {acceleration:g} (achieved "
                 f"{metrics['acceleration']['achieved']:.2f}), {metrics['num_slices']} slices of "
-                f"{metrics['num_volumes']} volumes; zero-filled: {blank['psnr']['mean']:.2f} dB, "
+                f"{metrics['num_volumes']} volume{'s' * (metrics['num_volumes'] > 1)}; "
+                f"zero-filled: {blank['psnr']['mean']:.2f} dB, "
                 f"SSIM {blank['ssim']['mean']:.3f}", "",
                 f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         out += [f"| {' | '.join(_cells(row))} |" for row in own] + [""]
     devices = sorted({row.metrics["device"] for row in rows})
-    out.append("Mean ± std over volumes. Differences are paired by slice, with 95 % bootstrap "
-               "intervals over slices. NFE counts network evaluations per slice, of all samples; "
-               "memory is that of the compiled reconstruction of one batch; drops are how often, "
-               "and by how much in all, PSNR falls from one state to the next. Evaluated on "
+    out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
+               "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
+               "samples; memory is that of the compiled reconstruction of one batch; drops are how "
+               "often, and by how much in all, PSNR falls from one state to the next. Evaluated on "
                f"{'; '.join(devices)}.")
     return "\n".join(out)
 
 
 def _cells(row: Row) -> list[str]:
     def spread(key: str, digits: int) -> str:
-        score = row.metrics["method"][key]
-        return f"{score['mean']:.{digits}f} ± {score['std']:.{digits}f}"
+        return report.spread(row.metrics["method"][key], digits, row.metrics["num_volumes"])
 
     def difference(key: str, digits: int) -> str:
         if row.against is None:

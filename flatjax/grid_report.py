@@ -148,7 +148,8 @@ def markdown(grid: Grid, lines: list[Row]) -> str:
     for test_set in dict.fromkeys(row.test_set for row in lines):
         own = [row for row in lines if row.test_set == test_set]
         blank = own[0].metrics[0]
-        title = f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} volumes"
+        title = (f"**{test_set}**, {blank['num_slices']} slices of {blank['num_volumes']} "
+                 f"volume{'s' * (blank['num_volumes'] > 1)}")
         cells = [_cells(row, several) for row in own]
         columns = list(head)
         if len({zero_filled(row) for row in own}) == 1:

@@ -29,7 +29,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for name, metrics in results.items():
         for images in ("zero_filled", "method"):
             scores = metrics[images]
-            cells = [f"{scores[key]['mean']:.{digits}f} ± {scores[key]['std']:.{digits}f}"
+            cells = [spread(scores[key], digits, metrics["num_volumes"])
                      for key, digits in (("psnr", 2), ("ssim", 4), ("nmse", 4))]
             label = scores.get("name", "zero-filled")
             rows.append(f"| {name} | {label} | {' | '.join(cells)} |")
@@ -38,10 +38,16 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         rows.append(f"| {name} | gain | {gain:+.2f} | {similarity:+.4f} | |")
     first = next(iter(results.values()))
     acceleration = first["acceleration"]
-    rows.append(f"\nmean ± std over volumes; R = {acceleration['nominal']:g} (achieved "
+    rows.append(f"\nmean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
                 f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
                 f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}")
     return "\n".join(rows)
+
+
+def spread(score: dict[str, float], digits: int, volumes: int) -> str:
+    """A score as tables show it: mean ± standard deviation over volumes, of one its own alone."""
+    mean = f"{score['mean']:.{digits}f}"
+    return f"{mean} ± {score['std']:.{digits}f}" if volumes > 1 else mean
 
 
 def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: int) -> None:

@@ -389,6 +389,9 @@ def test_the_table_compares_with_zero_filling(run):
     gain = (run[1]["main"]["method"]["psnr"]["mean"]
             - run[1]["main"]["zero_filled"]["psnr"]["mean"])
     assert f"| main | gain | {gain:+.2f} |" in text and "| other | zero-filled |" in text
+    for name, volumes in (("main", 2), ("other", 1)):
+        scores = [line for line in text.splitlines() if line.startswith(f"| {name} | flat |")]
+        assert len(scores) == 1 and scores[0].count("±") == (3 if volumes > 1 else 0)
 
 
 def test_a_config_survives_json():

@@ -12,7 +12,15 @@ import toy
 from test_compare import workdir
 
 import flatjax
-from flatjax import cli, config, evaluate as pretrained_evaluate, metrics, pretrained, weights
+from flatjax import (
+    cli,
+    config,
+    evaluate as evaluation,
+    metrics,
+    pretrained,
+    report,
+    weights,
+)
 from flatjax.checkpoint import expected_params
 from flatjax.data import DATASETS
 from flatjax.data.batches import measure_volume, stack
@@ -65,7 +73,7 @@ def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_pa
 
 
 def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretrained_evaluate, "evaluate", lambda *args: {})
+    monkeypatch.setattr(evaluation, "evaluate", lambda *args: {})
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
                                       f"--pack={tmp_path / 'to'}"])
     with pytest.raises(SystemExit) as stop:
@@ -176,4 +184,5 @@ def test_models_of_the_comparison_are_what_their_scores_are_of(folder):
         assert one["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))
         assert one["config_hash"] == config.config_hash(model.config)
         assert one["method"]["name"] == model.config.method.name
-        assert f"{one['method']['psnr']['mean']:.2f} ± " in (folder / "MODEL_CARD.md").read_text()
+        shown = report.spread(one["method"]["psnr"], 2, one["num_volumes"])
+        assert f"| {shown} |" in (folder / "MODEL_CARD.md").read_text()
