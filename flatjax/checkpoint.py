@@ -119,8 +119,10 @@ class Checkpoints:
     def load(self, which: str, like: State | None = None) -> tuple[int, State]:
         """The state that `which` names, or where it is damaged the next best or latest.
 
-        A line says which were left out. A training sets them aside, to write them anew; what it
-        deletes while another process reads is looked for again.
+        A line says which were left out. A training sets them aside, to write them anew, but only
+        once it has found another: where none can be read, for another model or a file system that
+        fails, all stay as they are. What it deletes while another process reads is looked for
+        again.
 
         Args:
             which: "best", "latest" or a number, which nothing replaces.
@@ -138,15 +140,17 @@ class Checkpoints:
                 if step in skipped:
                     continue
                 try:
-                    return step, self.restore(step, like)
+                    state = self.restore(step, like)
                 except InputError as error:
                     if not (self.folder / str(step)).is_dir():
                         break  # the training that we read from has deleted it: look again
                     reason = error
                     print(f"skipping a checkpoint: {error}")
                     skipped.add(step)
-                    if self._writes:
-                        self._set_aside(step)
+                    continue
+                if self._writes and skipped:
+                    self._set_aside(skipped)
+                return step, state
             else:
                 break
         raise reason or InputError(f"no checkpoint in {self.folder} stays long enough to be read; "
@@ -191,7 +195,8 @@ class Checkpoints:
         except Exception as error:  # what orbax and tensorstore raise is of every type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"cannot restore step {step} from {self.folder}: {reason}; the "
-                             "checkpoint is broken or of another model") from error
+                             "checkpoint is broken or of another model: take another, or train in "
+                             "another workdir") from error
         metrics, found = self._metrics(step), checksum(state)
         if metrics is None or metrics.get(_CHECKSUM, found) != found:
             raise InputError(f"cannot restore step {step} from {self.folder}: its checksum is "
@@ -229,9 +234,9 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         for entry in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(entry, ignore_errors=True)
-        for step in self.steps():
-            if self._metrics(step) is None:
-                self._set_aside(step)
+        damaged = {step for step in self.steps() if self._metrics(step) is None}
+        if damaged:
+            self._set_aside(damaged)
         keep = checkpoint_managers.AnyPreservationPolicy([
             checkpoint_managers.LatestN(2),
             checkpoint_managers.BestN(get_metric_fn=self._value, n=self._keep_best)])
@@ -239,12 +244,13 @@ class Checkpoints:
             preservation_policy=keep, best_fn=self._value, create=False,
             multiprocessing_options=_ALONE))
 
-    def _set_aside(self, step: int) -> None:
-        """Rename a damaged checkpoint, so that its step can be written anew; one is kept."""
+    def _set_aside(self, steps: set[int]) -> None:
+        """Rename damaged checkpoints, so that their steps can be written anew; earlier ones go."""
         for entry in self.folder.glob("broken-*"):
             shutil.rmtree(entry, ignore_errors=True)
         try:
-            (self.folder / str(step)).rename(self.folder / f"broken-{step}")
+            for step in steps:
+                (self.folder / str(step)).rename(self.folder / f"broken-{step}")
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 

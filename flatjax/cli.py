@@ -115,7 +115,8 @@ def evaluate_main() -> None:
             raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
                              "(see --help)")
         if names:
-            _take(argv, "output")  # a shipped model's folder is no place for results
+            if not any(argument.startswith("--export") for argument in argv):
+                _take(argv, "output")  # a shipped model's folder is no place for results
         inputs, argv = _take_all(argv, "input")
         if inputs:
             _reconstruct(workdirs, inputs, argv)
@@ -124,6 +125,11 @@ def evaluate_main() -> None:
         accelerations, argv = _take(argv, "accelerations", default="")
         file, argv = _take(argv, "export", default="")
         several = len(workdirs) > 1 or accelerations
+        asked = [name for name, given in (
+            ("--pack", to), ("--export", file), ("several runs or --accelerations", several))
+            if given]
+        if len(asked) > 1:
+            raise InputError(f"{' and '.join(asked)} were given, expected one of them at a time")
         output, argv = _take(argv, "output", default=None if several else "")
         configs = [override(load_config(workdir), argv) for workdir in workdirs]
         if several:
@@ -228,6 +234,11 @@ def load_config_file(name: str) -> Any:
         raise InputError(f"get_config() of {path} returned a {type(config).__name__}, expected an "
                          "ml_collections.ConfigDict, built with flatjax.config.experiment, or a "
                          "flatjax.grid.Grid")
+    if isinstance(config, ConfigDict):
+        missing = sorted({*configuration.experiment()} - {*config})
+        if missing:
+            raise InputError(f"get_config() of {path} returned a config without "
+                             f"{', '.join(missing)}; build it with flatjax.config.experiment")
     return config
 
 
@@ -319,7 +330,9 @@ def compilation_cache() -> str:
 def _keep_compiled(argv: list[str]) -> list[str]:
     """Turn JAX's persistent compilation cache on, and give the arguments without its option."""
     folder, argv = _take(argv, "compilation-cache", default=compilation_cache())
-    jax.config.update("jax_compilation_cache_dir", str(make_folder(folder)) if folder else None)
+    if folder and "://" not in folder:  # a bucket's address is JAX's own affair
+        folder = str(make_folder(folder))
+    jax.config.update("jax_compilation_cache_dir", folder or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return argv
 

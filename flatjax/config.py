@@ -220,6 +220,7 @@ def make_training(config: ConfigDict, devices: int) -> Training:
     Raises:
         InputError: naming the value and what to do.
     """
+    _check_seed(config.seed)
     train = Training(**config.train)
     for key in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "keep_best"):
         if getattr(train, key) < 1:
@@ -244,8 +245,14 @@ def make_training(config: ConfigDict, devices: int) -> Training:
     return train
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, expected a number from 0 to 2^32 - 1")
+
+
 def make_evaluation(config: ConfigDict) -> Evaluation:
     """The `Evaluation` of `config.evaluation`, checked."""
+    _check_seed(config.seed)
     evaluation_ = Evaluation(**config.evaluation)
     if evaluation_.batch_size < 1:
         raise InputError(f"evaluation.batch_size is {evaluation_.batch_size}, expected at least 1")

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import json
 import math
 import os
@@ -73,10 +74,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
                 raise InputError(f"cannot lock {what} by {path}: {error.strerror}") from error
             print(f"{what}: its file system has no locks; start no second process on it")
         else:
-            file.truncate(0)
             with suppress(OSError):  # on a full disk the lock holds all the same, without a name
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 
@@ -89,11 +89,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         StorageError: if it cannot be written, for a full disk or missing permissions.
     """
-    pattern = f".{path.stem}.{{}}.partial{path.suffix}"
-    temporary = path.with_name(pattern.format(uuid.uuid4().hex))
+    temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_old(path.parent.glob(_escaped(pattern)))
+        _remove_old(path.parent.glob(f".{glob.escape(path.stem)}.{'?' * 32}.partial"
+                                     f"{glob.escape(path.suffix)}"))
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
@@ -120,10 +120,6 @@ def _remove_old(paths: Iterable[Path]) -> None:
         with suppress(FileNotFoundError):  # another process may be finishing it
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
-
-
-def _escaped(pattern: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in pattern).replace("{}", "?" * 32)
 
 
 def _sync(path: Path) -> None:
@@ -166,7 +162,10 @@ class MetricsLog:
             kept = [line for line in path.read_text(errors="replace").splitlines()
                     if (found := _step_of(line)) is not None and found <= step]
             write_text(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        try:
+            self._file = path.open("a", buffering=1)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         self._board = None
         if tensorboard:
             try:

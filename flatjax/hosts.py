@@ -90,7 +90,12 @@ def writable(workdir: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_folder(workdir) if is_first() else Path(scratch)
         split = folder / SPLIT
-        text = text_of_first(split.read_text() if split.is_file() else "")
+        try:
+            own = split.read_text() if split.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{split} cannot be read ({error}); mend it, or name another workdir"
+                             ) from error
+        text = text_of_first(own)
         if text and not is_first():
             split.write_text(text)
         yield folder

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from flatjax import report
 from flatjax.data.scans import Scan, find_files, find_mask, open_scan, slice_with_signal
+from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
 from flatjax.files import make_folder
 from flatjax.mri import center_crop
@@ -71,7 +72,8 @@ def look(paths: Sequence[str | Path], output: str | Path = "look"
             continue
         kind = one.scan.form, one.scan.shape[1:]
         if kind not in drawn:
-            drawn[kind] = folder / f"{one.scan.name}.png"
+            names = unique_names([*(path.stem for path in drawn.values()), one.scan.name])
+            drawn[kind] = folder / f"{names[-1]}.png"
             report.save(draw(one), drawn[kind])
         seen.append(one._replace(kspace=np.empty(0)))
     if seen:

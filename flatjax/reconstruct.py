@@ -83,8 +83,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         the `.h5` files.
 
     Raises:
-        InputError: for a broken file, in one line that names it; files of one name; a run without
-            weights; a reconstruction that is not finite.
+        InputError: for a broken file, in one line that names it; files of one name; results that
+            would replace an input; a run without weights; a reconstruction that is not finite.
     """
     config = at_test_time(config, load_config(workdir))
     method = configuration.make_method(config)
@@ -101,6 +101,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         return {"reconstruction": result.image} | (
             {} if result.std is None else {"std": result.std})
 
+    given = {Path(path).resolve() for path in (*files, mask, maps) if path}
     written: dict[Path, Path] = {}
     broken = 0
     for file in tqdm(files, desc="reconstruct", unit="file", disable=len(files) < 2):
@@ -110,6 +111,10 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
             if path in written:
                 raise InputError(f"{file}: {path} is the reconstruction of {written[path]}; rename "
                                  "one, or name another output folder for it")
+            for target in map(path.with_suffix, (".h5", ".nii", ".png")):
+                if target.resolve() in given:
+                    raise InputError(f"{file}: its reconstruction would be written over {target}, "
+                                     "which was given as input; name another output folder")
             measured = measure(scan, acquisition, mask, maps)
             rng = jax.random.key(config.seed)
             facts = _write(path, scan, reconstruct_slices(reconstruct, params, rng, measured, size))

@@ -27,6 +27,7 @@ from flatjax.data import Acquisition, DataSet, training_batch
 from flatjax.data.batches import measure_volume, prefetch
 from flatjax.data.subjects import settle_split, write_split
 from flatjax.errors import InputError, TrainingError
+from flatjax.evaluate import load_config
 from flatjax.files import MetricsLog, locked, write_json, write_text
 from flatjax.hosts import is_first, of_first, share, writable
 from flatjax.interruption import Terminated, on_sigterm
@@ -242,7 +243,8 @@ def start_from(source: str, state: TrainState) -> TrainState:
     Raises:
         InputError: if there is none, or its weights have other shapes.
     """
-    with closing(Checkpoints(Path(source), "psnr")) as other:
+    metric = load_config(source).train.best_metric
+    with closing(Checkpoints(Path(source), metric)) as other:
         step, saved = other.load("best")
     weights = saved["ema"] or saved["params"]
     check_params(weights, state.params, source)
@@ -294,7 +296,7 @@ def check_owner(workdir: Path, config: ConfigDict) -> None:
     """
     saved = workdir / "config.json"
     if saved.is_file() and any(workdir.glob("checkpoints/[0-9]*")):
-        old = json.loads(configuration.to_json(configuration.from_json(saved.read_text())))
+        old = json.loads(configuration.to_json(load_config(workdir)))
         new = json.loads(configuration.to_json(config))
         for section, key in _NEUTRAL:
             del old[section][key], new[section][key]

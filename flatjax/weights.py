@@ -1,6 +1,7 @@
 """Weights as one small file: a zip of arrays (`.npz`), without pickle."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,7 +72,7 @@ def load(path: Path, expected: Params) -> Params:
             for name, leaf in wanted.items():
                 with archive.open(members[name]) as file:
                     arrays[name] = _read(file, name, leaf.shape, path)
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError,
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError,
             RuntimeError) as error:
         raise InputError(f"{path} cannot be read as weights ({error}); expected a file that "
                          "flatjax packed") from error

@@ -37,6 +37,14 @@ def test_a_lock_is_held_once_and_names_its_holder(tmp_path):
         pass
 
 
+def test_a_lock_holds_on_a_full_disk_and_hides_no_error(tmp_path):
+    path = tmp_path / ".lock"
+    with files_of_at_most(0), pytest.raises(ZeroDivisionError), locked(path, "it"):
+        with pytest.raises(Busy, match="it is in use by another process"), locked(path, "it"):
+            pass
+        raise ZeroDivisionError
+
+
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     code = ("import sys, time; from pathlib import Path; from flatjax.files import locked\n"
             "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)")

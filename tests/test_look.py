@@ -61,6 +61,16 @@ def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, cap
         assert plt.imread(tmp_path / "look" / name)[..., :3].std() > 0.05
 
 
+def test_pictures_of_one_name_are_numbered(tmp_path):
+    for part, size in (("a", 24), ("b", 32)):
+        (tmp_path / part).mkdir()
+        image = np.random.default_rng(0).normal(size=(3, 1, size, size))
+        np.save(tmp_path / part / "scan.npy", image.astype(np.complex64))
+    look([tmp_path / "a", tmp_path / "b"], tmp_path / "look")
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == [
+        "scan-2.png", "scan.png"]
+
+
 def test_the_picture_shows_the_slice(folder):
     one = look_at(open_scan(folder / "arrays" / "good.npy"))
     figure = draw(one)

@@ -72,6 +72,26 @@ def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_pa
         assert not (tmp_path / "to").exists()
 
 
+def test_a_run_is_no_place_for_packed_weights(packed):
+    run, _ = packed
+    with pytest.raises(InputError, match="cannot pack into .*, which holds a run"):
+        pretrained.pack(load_config(run), run, run)
+    assert not (run / weights.FILE).exists()
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--pack={to}", "--export={to}/x"], "--pack and --export were given"),
+    (["--pack={to}", "--accelerations=4,8"], "--pack and several runs or --accelerations")])
+def test_options_that_exclude_each_other_are_refused(packed, tmp_path, monkeypatch, capsys,
+                                                     options, words):
+    filled = [one.format(to=tmp_path / "to") for one in options]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}", *filled])
+    with pytest.raises(SystemExit) as stop:
+        cli.evaluate_main()
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
 def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "evaluate", lambda *args: {})
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
@@ -126,6 +146,23 @@ def test_damaged_weights_get_one_line(packed, tmp_path, change, words):
     with pytest.raises(InputError) as caught:
         weights.load(path, expected_params(model.method))
     assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_flipped_bytes_get_one_line(packed, tmp_path):
+    expected = expected_params(flatjax.load_pretrained(str(packed[1])).method)
+    path = tmp_path / weights.FILE
+    with (zipfile.ZipFile(packed[1] / weights.FILE) as old,
+          zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    whole, refused = path.read_bytes(), 0
+    for at in range(0, len(whole), len(whole) // 150):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:])
+        try:
+            weights.load(path, expected)
+        except InputError:
+            refused += 1
+    assert refused > 100
 
 
 def test_files_that_are_no_weights_get_one_line(packed, tmp_path):

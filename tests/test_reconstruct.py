@@ -269,6 +269,24 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
         f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png")}
 
 
+def test_no_input_is_written_over(tmp_path, workdir, capsys):
+    image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)),
+                 tmp_path / "T1.nii")
+    kept = (tmp_path / "T1.nii").read_bytes()
+    assert run(workdir, f"--input={tmp_path / 'T1.nii'}", f"--output={tmp_path}") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "would be written over" in error and "T1.nii, which was given as input" in error
+    assert (tmp_path / "T1.nii").read_bytes() == kept and not (tmp_path / "T1.h5").exists()
+
+
+def test_braces_in_a_name_are_a_name(tmp_path, workdir):
+    np.save(tmp_path / "scan{a}[1].npy", scan_of(coils=1)[0])
+    run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+
+
 def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):
     np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
     np.savez(tmp_path / "scan.npz", kspace=scan_of(coils=1)[0])

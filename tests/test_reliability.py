@@ -119,6 +119,29 @@ def test_a_truncated_checkpoint_is_passed_over_and_made_again(whole, tmp_path, c
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4", "broken-4"]
 
 
+def test_where_no_checkpoint_can_be_read_none_is_touched(whole, tmp_path, monkeypatch):
+    """They may be of another version's optimiser, or the file system may fail for a moment."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for steps in ([2, 4], [4]):
+        with monkeypatch.context() as patch:
+            restore = Checkpoints.restore
+
+            def fail(self, step, like=None, steps=steps, restore=restore):
+                if step in steps:
+                    raise InputError(f"cannot restore step {step}")
+                return restore(self, step, like)
+
+            patch.setattr(Checkpoints, "restore", fail)
+            with closing(Checkpoints(tmp_path, "psnr", create=True)) as checkpoints:
+                if 2 in steps:
+                    with pytest.raises(InputError, match="cannot restore"):
+                        checkpoints.load("latest")
+                    assert checkpoints.steps() == [2, 4]
+                else:
+                    assert checkpoints.load("latest")[0] == 2
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "broken-4"]
+
+
 def test_changed_numbers_in_a_checkpoint_are_found_out(tmp_path):
     with closing(Checkpoints(tmp_path, "psnr", create=True)) as checkpoints:
         for step in (1, 2):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ from flatjax.data.batches import prefetch
 from flatjax.errors import InputError, TrainingError
 from flatjax.methods import flat
 from flatjax.parallel import AXIS, TrainState, make_update, pmapped, shard
-from flatjax.train import train
+from flatjax.train import start_from, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -224,8 +225,39 @@ def test_fine_tuning_starts_from_another_runs_best_weights(tmp_path):
     other = toy.experiment(method={"channels": 3}, init_from=str(tmp_path / "first"))
     with pytest.raises(InputError, match="the weights in .*first are of another model"):
         train(other, tmp_path / "third")
-    with pytest.raises(InputError, match="no checkpoint in"):
+    with pytest.raises(InputError, match="no config in"):
         train(toy.experiment(init_from=str(tmp_path / "nowhere")), tmp_path / "fourth")
+
+
+def test_the_best_to_start_from_is_what_the_other_run_calls_so(tmp_path):
+    experiment = toy.experiment(train={"best_metric": "ssim"})
+    batch = training_batch(toy.make(), config.Acquisition(), 0, 0, 1)
+    params = config.make_method(experiment).init(jax.random.key(0), batch)
+    state = TrainState(np.int32(0), params, {}, {})
+    with closing(Checkpoints(tmp_path, "ssim", create=True)) as checkpoints:
+        for step, scores in ((1, {"psnr": 1.0, "ssim": 0.9}), (2, {"psnr": 2.0, "ssim": 0.1})):
+            weights = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), params)
+            checkpoints.save(step, state._replace(params=weights), scores)
+    (tmp_path / "config.json").write_text(config.to_json(experiment))
+    started = start_from(str(tmp_path), state)
+    assert float(jax.tree.leaves(started.params)[0].ravel()[0]) == 1
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_is_none_is_refused_before_anything_is_written(tmp_path, seed):
+    with pytest.raises(InputError, match=f"seed is {seed}, expected a number from 0"):
+        train(toy.experiment(seed=seed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_a_workdir_that_are_no_text_are_named(tmp_path):
+    train(toy.experiment(train={"steps": 2}), tmp_path)
+    for name in ("config.json", "split.json"):
+        kept = (tmp_path / name).read_bytes() if (tmp_path / name).exists() else b""
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+        with pytest.raises(InputError, match=name):
+            train(toy.experiment(train={"steps": 2}), tmp_path)
+        (tmp_path / name).write_bytes(kept)
 
 
 @pytest.mark.parametrize("options, match", [

@@ -82,11 +82,13 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
         what `evaluate` does.
 
     Raises:
-        InputError: as `evaluate`; or if no test volume has a reference: there is no model card
-            then, nor scores.
+        InputError: as `evaluate`; for a folder that holds a run; or if no test volume has a
+            reference: there is no model card then, nor scores.
     """
     from flatjax.evaluate import at_test_time, evaluate, load_config, load_params
 
+    if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
+        raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
     config = at_test_time(config, load_config(workdir))
     params, step = load_params(workdir, config, configuration.make_method(config))
     to = make_folder(to)
