@@ -22,12 +22,12 @@ from flatjax.files import make_folder, write_atomically, write_json, write_text
 from flatjax.methods import Method, Params
 from flatjax.scoring import (
     QUALITY,
+    Measures,
     Scored,
     cost,
-    quality,
+    measures_of,
     score_volume,
     scorer,
-    slice_quality,
     summary as summarise,
 )
 
@@ -152,21 +152,24 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     results = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
-        scored, timed = [], None
+        measured, drawn, broken, timed = [], [], [], None
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
-            scored.append(score_volume(score, params, rng, volume.name, slices,
-                                       options.batch_size))
-        _save(folder, scored)
-        broken = [v.name for v in scored if not np.isfinite(v.reconstruction).all()]
+            scored = score_volume(score, params, rng, volume.name, slices, options.batch_size)
+            _save(folder, scored)
+            if not np.isfinite(scored.reconstruction).all():
+                broken.append(volume.name)
+            elif np.isfinite(scored.target).all():
+                measured.append(measures_of(scored))
+                if len(drawn) < options.figures:
+                    drawn.append(scored)
         if broken:
             raise NonFiniteError(
                 f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
                 "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
                 "and with adaptive steps a larger method.tolerance or a fixed method.solver")
-        scored = [volume for volume in scored if np.isfinite(volume.target).all()]
-        if timed is None or not scored:
+        if timed is None or not measured:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
         metrics = {
@@ -175,9 +178,9 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
             "device": _device(),
-        } | cost(method, params, rng, timed) | _named_summary(scored, config)
-        _write(folder, metrics, scored)
-        report.draw(folder, scored, metrics, options.figures)
+        } | cost(method, params, rng, timed) | _named_summary(measured, config)
+        _write(folder, metrics, measured)
+        report.draw(folder, drawn, metrics)
         results[name] = metrics
     if results:
         print(report.table(results))
@@ -194,41 +197,38 @@ def _device() -> str:
     return f"CPU, {cores} core{'s' * (cores != 1)}"
 
 
-def _named_summary(scored: list[Scored], config: ConfigDict) -> dict[str, Any]:
-    out = summarise(scored)
+def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
+    out = summarise(measured)
     out["method"] = {"name": config.method.name} | out["method"]
     out["acceleration"] = {"nominal": config.acquisition.acceleration,
                            "achieved": out.pop("achieved_acceleration")}
     return out
 
 
-def _save(folder: Path, scored: list[Scored]) -> None:
-    for volume in scored:
-        def save(path: Path, volume: Scored = volume) -> None:
-            with h5py.File(path, "w") as file:
-                file.create_dataset("reconstruction", data=volume.reconstruction)
-                if volume.std is not None:
-                    file.create_dataset("std", data=volume.std)
+def _save(folder: Path, volume: Scored) -> None:
+    def save(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("reconstruction", data=volume.reconstruction)
+            if volume.std is not None:
+                file.create_dataset("std", data=volume.std)
 
-        write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
+    write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
 
 
-def _write(folder: Path, metrics: dict[str, Any], scored: list[Scored]) -> None:
+def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
                      "straightness", "measurement_residual", "acceleration"])
-    for v in scored:
-        writer.writerow([v.name, len(v.target), *quality(v.target, v.reconstruction).values(),
-                         *quality(v.target, v.zero_filled).values(),
-                         v.straightness[-1].mean(), v.residual.mean(), v.acceleration])
+    for v in measured:
+        writer.writerow([v.name, len(v.residual), *v.method.values(), *v.zero_filled.values(),
+                         v.straightness.mean(), v.residual.mean(), v.acceleration])
     write_text(folder / "metrics.csv", table.getvalue())
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["volume", "slice", *QUALITY])
-    for v in scored:
-        columns = slice_quality(v).values()
+    for v in measured:
         writer.writerows([v.name, index, *scores]
-                         for index, scores in enumerate(zip(*columns, strict=True)))
+                         for index, scores in enumerate(zip(*v.slices.values(), strict=True)))
     write_text(folder / "slices.csv", table.getvalue())
     write_json(folder / "metrics.json", metrics)

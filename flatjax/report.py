@@ -50,8 +50,8 @@ def spread(score: dict[str, float], digits: int, volumes: int) -> str:
     return f"{mean} ± {score['std']:.{digits}f}" if volumes > 1 else mean
 
 
-def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: int) -> None:
-    """Draw a test set into its folder, replacing what an earlier evaluation drew.
+def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any]) -> None:
+    """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
     Images with their errors, the image at every state, and the way there of all slices of the
     drawn volumes, with a table of it: `trajectory.csv`, a row per image and state. The states of
@@ -59,17 +59,16 @@ def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any], count: in
 
     Args:
         folder: where to.
-        volumes: scored volumes.
+        volumes: to draw, each by its middle slice.
         metrics: of the set, as in `metrics.json`.
-        count: volumes drawn, the first ones, each by its middle slice.
     """
     method = metrics["method"]["name"]
-    for volume in volumes[:count]:
+    for volume in volumes:
         index = len(volume.target) // 2
         save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
         if len(volume.states) > 1:
             save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
-    drawn = [volume for volume in volumes[:count] if len(volume.states) > 1]
+    drawn = [volume for volume in volumes if len(volume.states) > 1]
     if drawn:
         along = trajectory.analyse(drawn)
         names = [f"{volume.stem} {index}" for volume in drawn

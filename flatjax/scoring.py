@@ -148,12 +148,57 @@ def slice_quality(volume: Scored) -> dict[str, np.ndarray]:
             "nmse": np.array([metrics.nmse(*pair) for pair in pairs])}
 
 
+class Measures(NamedTuple):
+    """What is kept of a scored volume: numbers, where its images and states take much memory.
+
+    Attributes:
+        name: of the volume.
+        method, zero_filled: quality of the volume's images, by `quality`.
+        slices: quality of each slice, by `slice_quality`.
+        steps: as in `Scored`.
+        psnr_per_step: of the volume in each state, `[states]`.
+        drops, drop_db: at how many states of a slice PSNR falls, and by how much, `[slices]`.
+        straightness, residual: of the whole way and of the result, `[slices]`.
+        path_distance: `[states, slices]`.
+        acceleration, nfe: as in `Scored`.
+    """
+
+    name: str
+    method: dict[str, float]
+    zero_filled: dict[str, float]
+    slices: dict[str, np.ndarray]
+    steps: np.ndarray
+    psnr_per_step: np.ndarray
+    drops: np.ndarray
+    drop_db: np.ndarray
+    straightness: np.ndarray
+    residual: np.ndarray
+    path_distance: np.ndarray
+    acceleration: float
+    nfe: float
+
+
+def measures_of(volume: Scored) -> Measures:
+    """The numbers of a scored volume."""
+    drops = [metrics.psnr_drops(metrics.psnr_per_step(volume.target[i:i + 1],
+                                                      volume.states[:, i:i + 1]))
+             for i in range(len(volume.target))]
+    return Measures(
+        name=volume.name, method=quality(volume.target, volume.reconstruction),
+        zero_filled=quality(volume.target, volume.zero_filled), slices=slice_quality(volume),
+        steps=volume.steps, psnr_per_step=metrics.psnr_per_step(volume.target, volume.states),
+        drops=np.array([count for count, _, _ in drops]),
+        drop_db=np.array([total for _, total, _ in drops]),
+        straightness=volume.straightness[-1], residual=volume.residual,
+        path_distance=volume.path_distance, acceleration=volume.acceleration, nfe=volume.nfe)
+
+
 def _spread(values: Iterable[float]) -> dict[str, float]:
     values = np.asarray(list(values), np.float64)
     return {"mean": float(values.mean()), "std": float(values.std())}
 
 
-def summary(volumes: list[Scored]) -> dict[str, Any]:
+def summary(volumes: list[Measures]) -> dict[str, Any]:
     """Means over volumes (quality) and over slices (stability), as `metrics.json` holds them.
 
     Standard deviations are over volumes. `psnr_drops` is the mean number of states per slice at
@@ -161,27 +206,26 @@ def summary(volumes: list[Scored]) -> dict[str, Any]:
     `steps`, which leaves some out where there are more than `STATES`.
     """
     def over_volumes(images: str) -> dict[str, dict[str, float]]:
-        scores = [quality(v.target, getattr(v, images)) for v in volumes]
-        return {name: _spread(score[name] for score in scores) for name in QUALITY}
+        return {name: _spread(getattr(v, images)[name] for v in volumes) for name in QUALITY}
 
-    drops = [metrics.psnr_drops(metrics.psnr_per_step(v.target[i:i + 1], v.states[:, i:i + 1]))
-             for v in volumes for i in range(len(v.target))]
+    def over_slices(key: str) -> float:
+        return float(np.mean(np.concatenate([getattr(v, key) for v in volumes])))
+
     return {
-        "method": over_volumes("reconstruction"),
+        "method": over_volumes("method"),
         "zero_filled": over_volumes("zero_filled"),
         "achieved_acceleration": float(np.mean([v.acceleration for v in volumes])),
         "nfe": float(np.mean([v.nfe for v in volumes])),
         "steps": volumes[0].steps.tolist(),
-        "psnr_per_step": np.mean([metrics.psnr_per_step(v.target, v.states) for v in volumes],
-                                 axis=0).tolist(),
-        "psnr_drops": float(np.mean([count for count, _, _ in drops])),
-        "psnr_drop_db": float(np.mean([total for _, total, _ in drops])),
-        "straightness": float(np.mean(np.concatenate([v.straightness[-1] for v in volumes]))),
-        "measurement_residual": float(np.mean(np.concatenate([v.residual for v in volumes]))),
+        "psnr_per_step": np.mean([v.psnr_per_step for v in volumes], axis=0).tolist(),
+        "psnr_drops": over_slices("drops"),
+        "psnr_drop_db": over_slices("drop_db"),
+        "straightness": over_slices("straightness"),
+        "measurement_residual": over_slices("residual"),
         "path_distance_per_step": np.concatenate(
             [v.path_distance for v in volumes], axis=1).mean(axis=1).tolist(),
         "num_volumes": len(volumes),
-        "num_slices": sum(len(v.target) for v in volumes),
+        "num_slices": sum(len(v.residual) for v in volumes),
     }
 
 

@@ -1,5 +1,6 @@
 """Uncertainty of differences between two methods on the same slices. Host side, numpy."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,8 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95,
     these, not of other heads.
 
     Args:
-        a, b: `[slices]` scores, the same slices in the same order.
+        a, b: `[slices]` scores, the same slices in the same order. Infinite ones, of slices that
+            both have without error, differ by 0; a slice that one alone has so is left out.
         level: of confidence.
         resamples: drawn.
         seed: of the draws.
@@ -42,7 +44,11 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95,
     if a.ndim != 1 or a.shape != b.shape or not a.size:
         raise InputError(f"scores have shapes {a.shape} and {b.shape}, expected the same number of "
                          "slices, at least one")
-    difference = a - b
+    with np.errstate(invalid="ignore"):
+        difference = np.where(a == b, 0.0, a - b)
+    difference = difference[np.isfinite(difference)]
+    if not difference.size:
+        return Difference(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
     # A draw of n among n with replacement is n counts: a matrix product, not a gather.
     counts = rng.multinomial(len(difference), np.full(len(difference), 1 / len(difference)),

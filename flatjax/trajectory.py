@@ -100,6 +100,9 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
             values = np.asarray(getattr(trajectory, key), np.float64)
             if key in _LOGARITHMIC:
                 values = np.maximum(values, _FLOOR)
+            values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
+            if not values.size:
+                continue
             shown = {"color": f"C{colour}"}
             if len(trajectories) == 1:
                 one.plot(trajectory.times, values, color="0.8", linewidth=0.6)

@@ -198,6 +198,10 @@ def test_download(tmp_path, make, monkeypatch):
     assert asked == [(4, "crisp"), (38, "crisp")] and len(found) == 2
     make(folder, **options)
     assert len(asked) == 2, "what is there is not fetched again"
+    (folder / ".killed").mkdir()
+    (folder / "brainweb_s38_crisp.nii.gz").rename(folder / ".killed" / "brainweb_s38_crisp.nii.gz")
+    make(folder, **options)
+    assert asked[2:] == [(38, "crisp")], "what a killed download left is fetched again"
     wanted = write_brainweb(tmp_path / "own", (4,)) / "subject04_crisp_v.mnc"
     image, _ = brainweb.crisp_image(wanted, "subject04", "T1")
     assert found["subject04_T1"].shape[1:] == image.shape[1::-1]

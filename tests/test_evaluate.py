@@ -1,7 +1,9 @@
 """Evaluation: scores against the metrics, files, figures, and the way to bad input's one line."""
 
+import gc
 import json
 import re
+import weakref
 from contextlib import closing
 
 import h5py
@@ -21,7 +23,7 @@ from flatjax.errors import InputError
 from flatjax.evaluate import at_test_time, evaluate, load_config
 from flatjax.methods import zero_filled
 from flatjax.parallel import TrainState
-from flatjax.scoring import score_volume, scorer, summary
+from flatjax.scoring import measures_of, score_volume, scorer, summary
 from flatjax.train import train
 
 
@@ -134,7 +136,7 @@ def test_zero_filling_scores_as_itself_and_without_residual():
     scored = scored_zero_filling()
     np.testing.assert_allclose(scored.reconstruction, scored.zero_filled)
     assert scored.residual.max() == 0 and (scored.straightness == 1).all()
-    out = summary([scored])
+    out = summary([measures_of(scored)])
     assert out["nfe"] == 0 and out["psnr_drops"] == 0 and out["path_distance_per_step"] == [0]
 
 
@@ -150,7 +152,7 @@ def test_the_deviation_of_posterior_samples_is_saved_and_drawn(tmp_path):
     scored = score_volume(scorer(uncertain, "sense"), {}, jax.random.key(0), "a",
                           measure_volume(volume, Acquisition()), batch_size=2)
     np.testing.assert_allclose(scored.std, 0.1 * scored.reconstruction, rtol=1e-5)
-    evaluation._save(tmp_path, [scored])
+    evaluation._save(tmp_path, scored)
     with h5py.File(tmp_path / "reconstructions" / "a.h5") as file:
         np.testing.assert_array_equal(file["std"], scored.std)
     figure = report.comparison(scored, 1, "zero_filled")
@@ -409,6 +411,24 @@ def test_options_that_do_not_exist_are_refused():
         config.method("flat", stps=3)
     with pytest.raises(InputError, match="no part optimiser"):
         config.experiment(optimiser=1)
+
+
+def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypatch):
+    """Fifty-one images of every slice of a test set fit in no memory."""
+    workdir, _ = run
+    states = []
+
+    def spy(volume):
+        gc.collect()
+        assert not any(one() is not None for one in states)
+        states.append(weakref.ref(volume.states))
+        return measures_of(volume)
+
+    monkeypatch.setattr(evaluation, "measures_of", spy)
+    asked = load_config(workdir)
+    asked.evaluation.figures = 0
+    evaluate(asked, workdir, tmp_path)
+    assert len(states) == 3
 
 
 def test_zero_filling_combines_coils_in_a_way_that_there_is():

@@ -84,7 +84,7 @@ def test_the_picture_shows_the_slice(folder):
 
 @pytest.mark.parametrize("arguments, status, message", [
     (["data/arrays/good.npy"], 0, ""), (["data/arrays"], 2, "1 broken files, named above"),
-    (["data/notes.txt"], 2, "unknown format '.txt'"), (["none"], 2, "unknown format ''"),
+    (["data/notes.txt"], 2, "unknown format '.txt'"), (["none"], 2, "none: no such file or folder"),
     (["empty"], 2, "empty: holds no file named"), (["data", "--all"], 2, "--all, expected paths"),
 ])
 def test_the_program(folder, monkeypatch, capsys, arguments, status, message):

@@ -8,6 +8,7 @@ import pytest
 
 from flatjax import metrics
 from flatjax.errors import InputError
+from flatjax.statistics import paired_difference
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
@@ -78,6 +79,13 @@ def test_float32_input_is_summed_in_float64():
     off = large.copy()
     off[0, 0, 0] += 1
     assert metrics.nmse(large, off) == pytest.approx(1 / (2**24 * large.size), rel=1e-12)
+
+
+def test_slices_without_error_do_not_spoil_a_difference():
+    a, b = np.array([np.inf, 30.0, 31.0, np.inf]), np.array([np.inf, 29.0, 29.0, 28.0])
+    found = paired_difference(a, b)
+    assert found.mean == pytest.approx(1) and 0 <= found.low < found.high <= 2
+    assert np.isnan(paired_difference(a[3:], b[3:]).mean)
 
 
 def test_values_by_hand():

@@ -232,6 +232,16 @@ def test_bad_nrrd_headers(tmp_path, options, match):
         read_volume(path)
 
 
+def test_nifti_that_does_not_tell_its_axes_is_taken_as_stored(tmp_path):
+    data = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+    image = nibabel.Nifti1Image(data, None)
+    image.header.set_zooms((2.0, 1.5, 3.0))
+    nibabel.save(image, tmp_path / "x.nii")
+    found, affine = read_placed(tmp_path / "x.nii")
+    np.testing.assert_array_equal(found, data)
+    np.testing.assert_array_equal(affine, np.diag([2.0, 1.5, 3.0, 1.0]))
+
+
 def test_nrrd_without_a_byte_order(tmp_path):
     path = write_nrrd(tmp_path / "bad.nrrd", HEAD.astype(np.int16), endian=None)
     with pytest.raises(InputError, match="bad.nrrd: its field endian is '', expected little or"):

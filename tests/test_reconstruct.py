@@ -295,7 +295,7 @@ def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir
             (inputs, "is the reconstruction of .*rename one"),
             ((inputs[0], "--workdir=b"), "2 workdirs with --input"),
             ((inputs[0], "--masks=a.npy"), "unexpected argument '--masks=a.npy'"),
-            ((f"--input={tmp_path / 'none'}",), "unknown format ''")]:
+            ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
         assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
         assert re.search(message, capsys.readouterr().err)
 

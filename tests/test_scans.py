@@ -427,7 +427,9 @@ def test_folders_give_their_files_by_name(tmp_path):
     for name in ("b.npy", "a.npz", "c.txt", ".hidden.npy"):
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in find_files([tmp_path])] == ["a.npz", "b.npy"]
-    assert find_files([tmp_path / "any.npy"]) == [tmp_path / "any.npy"]
+    assert find_files([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
+    with pytest.raises(InputError, match="any.npy: no such file or folder"):
+        find_files([tmp_path / "any.npy"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no file named .npy"):
         find_files([tmp_path / "empty"])

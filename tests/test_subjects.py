@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import warnings
 
@@ -127,6 +128,23 @@ def test_slices_are_prepared_once_and_again_if_their_file_changes(tmp_path, monk
     write_nifti(path / "s1.nii", head(seed=9))
     changed = loaded(folder.make(path=str(path), split=False).test["all"])
     assert len(reads) == 5 and not np.array_equal(changed["s1"], before["s1"])
+    write_nrrd(path / "s3.nhdr", head(seed=3), encoding="raw", beside="s3.raw")
+    before = loaded(folder.make(path=str(path), split=False).test["all"])
+    header = (path / "s3.nhdr").stat()
+    write_nrrd(path / "s3.nhdr", head(seed=10), encoding="raw", beside="s3.raw")
+    os.utime(path / "s3.nhdr", ns=(header.st_atime_ns, header.st_mtime_ns))
+    changed = loaded(folder.make(path=str(path), split=False).test["all"])
+    assert len(reads) == 7 and not np.array_equal(changed["s3"], before["s3"])
+
+
+def test_linked_subjects_are_there_and_links_in_circles_end(people, tmp_path):
+    path = tmp_path / "linked"
+    path.mkdir()
+    (path / "dan").symlink_to(people / "dan")
+    (path / "cy").symlink_to(people / "cy")
+    (path / "again").symlink_to(path)
+    assert [str(file.relative_to(path)) for file in folder.find_files(path)] == [
+        "cy/anat/cy_T1w.mnc.gz", "dan/T1w.nii", "dan/T2w.nii"]
 
 
 def test_bad_folders(tmp_path, people):
@@ -202,6 +220,9 @@ def test_a_run_says_who_it_was_trained_on_and_stays_with_it(people, tmp_path, ca
     moved = tmp_path / "moved"
     shutil.copytree(path, moved)
     assert tested(path=str(moved)) == roles
+    with pytest.raises(InputError, match="who the run was trained on, would be tested"):
+        tested(test=tuple(split["train"][:1]))
+    capsys.readouterr()
     assert tested(split=False) == {"train": [], "validation": [],
                                    "test": sorted([*NAMES, *(f"new{i}" for i in range(20))])}
     results = evaluate(load_config(workdir), workdir)

@@ -77,7 +77,10 @@ def stack(slices: list[Batch]) -> Batch:
 
 def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: int,
                    size: int, rows: range | None = None) -> Batch:
-    """The training batch of a step: same arguments, same bits, on any machine or thread.
+    """The training batch of a step: same arguments, same bits, in any thread.
+
+    Also on any machine, but for what is estimated from data with k-space of its own, compressed
+    coils and maps by ESPIRiT: these are linear algebra, which rounds by the processor.
 
     Args:
         dataset, acquisition: what is drawn and how it is measured.

@@ -298,8 +298,10 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
         raise InputError(f"subjects: {', '.join(unknown)} cannot be downloaded, expected some of "
                          f"{', '.join(wanted)}")
     folder = make_folder(folder)
-    present = {one.subject for one in (parse(stem(file.name)) for file in folder.rglob("[!.]*")
-                                       if format_of(file.name)) if one and one.source == "crisp"}
+    there = [file for file in folder.rglob("*") if format_of(file.name)
+             and not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    present = {one.subject for one in (parse(stem(file.name)) for file in there)
+               if one and one.source == "crisp"}
     lacking = [name for name in subjects or wanted if name not in present]
     if not lacking:
         return

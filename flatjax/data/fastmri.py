@@ -340,7 +340,10 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
     samples = []
     for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
         if multicoil and use.virtual_coils:
-            centre = one.kspace[..., central(one.kspace.shape[-1], columns)]
+            rows, width = one.kspace.shape[-2:]
+            # Masks over the plane sample the square root of their share along each axis.
+            box = central(rows, round(rows * use.calibration**0.5)), central(width, columns)
+            centre = one.kspace[..., *box]
             matrix = compression_matrix(centre, use.virtual_coils)
             one = one._replace(kspace=apply_coils(matrix, one.kspace))
         maps = (from_columns(one.kspace, columns, use.sensitivities) if multicoil else

@@ -59,12 +59,20 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
         subject if subject in alone else "_".join(
             [*file.relative_to(folder).parts[:-1], stem(file.name)])
         for subject, file in zip(subjects, files, strict=True)])
-    scans = [Scan(subject, name, (file,), repr(raw), partial(read_magnitude, file, raw))
+    scans = [Scan(subject, name, _parts(file), repr(raw), partial(read_magnitude, file, raw))
              for subject, name, file in zip(subjects, names, files, strict=True)]
     return make_dataset(
         "folder", folder, scans, matrix=matrix, coils=coils, orientation=orientation, split=split,
         split_seed=split_seed, validation=validation, test=test,
         validation_share=validation_share, test_share=test_share, cache=cache, skip_bad=skip_bad)
+
+
+def _parts(file: Path) -> list[Path]:
+    """A volume's files: with a `.nhdr` header also those of its name beside it, its voxels."""
+    if format_of(file.name) != ".nhdr":
+        return [file]
+    return [file, *sorted(one for one in file.parent.iterdir()
+                          if one != file and one.name.startswith(f"{stem(file.name)}."))]
 
 
 def find_files(folder: Path, pattern: str = "*") -> list[Path]:
@@ -80,8 +88,12 @@ def find_files(folder: Path, pattern: str = "*") -> list[Path]:
         raise InputError(f"{error.filename}: {kind}; set data.path to a folder of volumes that "
                          "you may read") from error
 
-    files = []
-    for root, folders, names in os.walk(folder, onerror=refuse):
+    files, seen = [], set()
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()  # a link to where we have been
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         headers = {stem(name) for name in names if format_of(name) == ".nhdr"}
         files += [Path(root, name) for name in names if format_of(name)

@@ -186,9 +186,23 @@ def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Pa
         options: the section `data` of the config.
         workdir: of the run. Its `split.json` counts if the options of the split are the same and
             either the path is, too, or all its subjects are in the data set.
+
+    Raises:
+        InputError: if other options would test who was trained on. With `split=False`, which asks
+            for all, a line says who they are.
     """
     saved = _read_split(Path(workdir))
-    if dataset.split is None or not saved or saved["data"] != _split_options(options):
+    if dataset.split is None or not saved:
+        return dataset
+    if saved["data"] != _split_options(options):
+        seen = {*saved["train"]} & {*dataset.split["test"]}
+        same = (saved["path"], saved["data"].get("name")) == (options["path"], options["name"])
+        if seen and same:
+            who = f"{options['path']}: {', '.join(sorted(seen))}, who the run was trained on"
+            if options["split"]:
+                raise InputError(f"{who}, would be tested, by other options of the split than in "
+                                 "training; leave these, or test all with data.split=False")
+            print(f"{who}, are among the tested", file=sys.stderr)
         return dataset
     roles = {role: saved[role] for role in ROLES}
     present = {name for names in dataset.split.values() for name in names}

@@ -31,7 +31,9 @@ def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
         raise InputError(f"coil maps by {kind!r}, expected one of {', '.join(ESTIMATES)}")
     if kind == "low_resolution":
         return from_calibration(kspace, num_low)
-    box = min(kspace.shape[-2], _ESPIRIT_BOX), min(num_low, _ESPIRIT_BOX)
+    rows, columns = kspace.shape[-2:]
+    # Masks over the plane sample the square root of their share along each axis.
+    box = (min(round(rows * (num_low / columns) ** 0.5), _ESPIRIT_BOX), min(num_low, _ESPIRIT_BOX))
     return np.asarray(espirit(kspace, box, crop=0).maps)
 
 

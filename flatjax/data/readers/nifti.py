@@ -41,4 +41,6 @@ def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray]:
     except _DAMAGED as error:
         raise InputError(f"{file}: its voxels cannot be read, the file is cut short or damaged "
                          f"({first_line(error)}); download or export it again") from error
-    return to_ras(file, voxels, image.affine)
+    told = int(image.header["qform_code"]) or int(image.header["sform_code"])
+    affine = image.affine if told else np.diag([*image.header.get_zooms()[:3], 1.0])
+    return to_ras(file, voxels, affine)

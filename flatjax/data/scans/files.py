@@ -28,6 +28,8 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         path = path.expanduser()
         if not path.is_dir():
+            if not path.exists():
+                raise InputError(f"{path}: no such file or folder; check the path")
             files.append(path)
             continue
         try:
