@@ -20,7 +20,7 @@ from flatjax.scoring import Scored, quality
 
 _ERRORS = "magma"
 _PANEL = 2.0  # inches
-_PER_ROW = 7  # at most
+_PER_ROW = 8  # at most
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

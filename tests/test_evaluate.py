@@ -112,15 +112,15 @@ def test_windows_are_shared_and_nothing_is_clipped():
 
 
 def test_panels_are_in_rows_of_even_length_each_image_above_its_error():
-    target, *others = np.random.default_rng(0).uniform(1, 2, (8, 5, 6)).astype(np.float32)
+    target, *others = np.random.default_rng(0).uniform(1, 2, (10, 5, 6)).astype(np.float32)
     images = {"target": target} | {str(at): image for at, image in enumerate(others)}
     figure = plt.figure(figsize=report.size_of(images))
     report.panels(figure, images, target, largest=0.5)
     rows = np.array([axes for axes in figure.axes if axes.get_label() != "<colorbar>"],
-                    object).reshape(4, 4)
+                    object).reshape(4, 5)
     peak = float(target.max())
     for at, (title, image) in enumerate(images.items()):
-        above, below = rows[2 * (at // 4), at % 4], rows[2 * (at // 4) + 1, at % 4]
+        above, below = rows[2 * (at // 5), at % 5], rows[2 * (at // 5) + 1, at % 5]
         assert above.get_title() == title and above.images[0].get_clim() == (0, peak)
         np.testing.assert_array_equal(above.images[0].get_array(), image)
         if title == "target":
