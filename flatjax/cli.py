@@ -114,9 +114,8 @@ def evaluate_main() -> None:
         if not workdirs:
             raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
                              "(see --help)")
-        if names:
-            if not any(argument.startswith("--export") for argument in argv):
-                _take(argv, "output")  # a shipped model's folder is no place for results
+        if names and not _take(argv, "export", default="")[0]:
+            _take(argv, "output")  # a shipped model's folder is no place for results
         inputs, argv = _take_all(argv, "input")
         if inputs:
             _reconstruct(workdirs, inputs, argv)

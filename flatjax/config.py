@@ -181,15 +181,20 @@ def _check_finite(section: str, options: Mapping[str, Any]) -> None:
             raise InputError(f"{section}.{key} is {value}, expected a finite number")
 
 
-def _build(table: dict[str, Callable], kind: str, section: str, config: ConfigDict) -> Any:
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}, expected a number from 0 to 2^32 - 1")
+
+
+def _build(table: dict[str, Callable], kind: str, config: ConfigDict) -> Any:
     options = _tuples(config)
-    _check_finite(section, options)
     return _named(table, kind, options.pop("name"))(**options)
 
 
 def make_method(config: ConfigDict) -> Method:
     """The `Method` that `config.method` names."""
-    return _build(METHODS, "method", "method", config.method)
+    _check_finite("method", config.method)
+    return _build(METHODS, "method", config.method)
 
 
 def make_dataset(config: ConfigDict) -> DataSet:
@@ -200,7 +205,8 @@ def make_dataset(config: ConfigDict) -> DataSet:
     """
     if config.data.name in CHECKS:
         CHECKS[config.data.name](config)
-    return _build(DATASETS, "data set", "data", config.data)
+    _check_finite("data", config.data)
+    return _build(DATASETS, "data set", config.data)
 
 
 def make_acquisition(config: ConfigDict) -> Acquisition:
@@ -243,11 +249,6 @@ def make_training(config: ConfigDict, devices: int) -> Training:
             f"train.batch_size = {train.batch_size} is not divisible by {devices} devices x "
             f"train.accumulate = {train.accumulate}; take a multiple of {parts}")
     return train
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}, expected a number from 0 to 2^32 - 1")
 
 
 def make_evaluation(config: ConfigDict) -> Evaluation:

@@ -179,9 +179,10 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
     """
     with locked(make_folder(workdir) / ".trial", f"the run {workdir}"):
         missing = _missing(trial, results)  # another process may just have made some
-        if missing:
-            check_owner(workdir, trial.config)
-        if missing and _trained_steps(trial, workdir) < trial.config.train.steps:
+        if not missing:
+            return
+        check_owner(workdir, trial.config)
+        if _trained_steps(trial, workdir) < trial.config.train.steps:
             train(trial.config, workdir)
         for name in missing:
             config = changed(trial.config, trial.evaluations[name])

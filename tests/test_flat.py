@@ -230,7 +230,8 @@ def test_weights_serve_other_steps_only_if_they_are_shared(make_batch):
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "steps is 0"), ({"alpha": -1.0}, "alpha is -1.0"),
     ({"sigma": 0.0}, "sigma is 0.0"), ({"sigma": 0.3}, "expected below 2"),
-    ({"solver": "rk9"}, "solver is 'rk9'"), ({"weights": "tied"}, "per_cascade, shared"),
+    ({"solver": "rk9"}, "solver is 'rk9', expected one of ab2, bs3, euler"),
+    ({"weights": "tied"}, "per_cascade, shared"),
     ({"parameterisation": "x"}, "velocity, endpoint"), ({"timesteps": "x"}, "schedule, learned"),
     ({"step_sizes": "x"}, "derived, free"), ({"alignment_domain": "x"}, "image, kspace"),
     ({"alignment_average": "x"}, "mean, integral"), ({"dtype": "float16"}, "float32, bfloat16"),

@@ -271,8 +271,7 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
 
 def test_no_input_is_written_over(tmp_path, workdir, capsys):
     image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)),
-                 tmp_path / "T1.nii")
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "T1.nii")
     kept = (tmp_path / "T1.nii").read_bytes()
     assert run(workdir, f"--input={tmp_path / 'T1.nii'}", f"--output={tmp_path}") == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flatjax.data.base import DataSet
-from flatjax.data.folder import find_files
+from flatjax.data.folder import find_files, volumes_below
 from flatjax.data.icbm import CONTRASTS
 from flatjax.data.readers import format_of, read_magnitude, read_volume, stem
 from flatjax.data.readers.common import Spacing, first_line
@@ -298,9 +298,7 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
         raise InputError(f"subjects: {', '.join(unknown)} cannot be downloaded, expected some of "
                          f"{', '.join(wanted)}")
     folder = make_folder(folder)
-    there = [file for file in folder.rglob("*") if format_of(file.name)
-             and not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    present = {one.subject for one in (parse(stem(file.name)) for file in there)
+    present = {one.subject for one in (parse(stem(file.name)) for file in volumes_below(folder))
                if one and one.source == "crisp"}
     lacking = [name for name in subjects or wanted if name not in present]
     if not lacking:

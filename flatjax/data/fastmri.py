@@ -25,7 +25,7 @@ from flatjax.mri.coil_compression import apply_coils, compression_matrix
 from flatjax.mri.crop import center_crop
 from flatjax.mri.espirit import KERNEL
 from flatjax.mri.forward import COMBINES
-from flatjax.mri.masks import central
+from flatjax.mri.masks import central, plane_side
 from flatjax.mri.sensitivities import ESTIMATES, from_columns
 from flatjax.mri.simulate import ifft2c
 
@@ -340,10 +340,9 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
     samples = []
     for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
         if multicoil and use.virtual_coils:
-            rows, width = one.kspace.shape[-2:]
-            # Masks over the plane sample the square root of their share along each axis.
-            box = central(rows, round(rows * use.calibration**0.5)), central(width, columns)
-            centre = one.kspace[..., *box]
+            ky, kx = one.kspace.shape[-2:]
+            centre = one.kspace[..., central(ky, plane_side(ky, use.calibration)),
+                                central(kx, columns)]
             matrix = compression_matrix(centre, use.virtual_coils)
             one = one._replace(kspace=apply_coils(matrix, one.kspace))
         maps = (from_columns(one.kspace, columns, use.sensitivities) if multicoil else

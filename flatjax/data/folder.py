@@ -76,10 +76,25 @@ def _parts(file: Path) -> list[Path]:
 
 
 def find_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """The volumes below a folder, sorted; hidden ones and the voxels of `.nhdr` files left out.
+    """The volumes below a folder whose path within it matches, sorted; see `volumes_below`.
 
     Raises:
         InputError: the folder is missing, cannot be read or holds none.
+    """
+    files = volumes_below(folder)
+    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
+    if not chosen:
+        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
+            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
+        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
+    return chosen
+
+
+def volumes_below(folder: Path) -> list[Path]:
+    """The volumes below a folder; hidden ones and the voxels of `.nhdr` files left out.
+
+    Raises:
+        InputError: the folder is missing or cannot be read.
     """
     def refuse(error: OSError) -> None:
         kind = "no such folder" if isinstance(error, FileNotFoundError) else (
@@ -99,9 +114,4 @@ def find_files(folder: Path, pattern: str = "*") -> list[Path]:
         files += [Path(root, name) for name in names if format_of(name)
                   and not name.startswith(".")
                   and not (stem(name) in headers and format_of(name).startswith(".raw"))]
-    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
-    if not chosen:
-        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
-            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
-        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
-    return chosen
+    return files

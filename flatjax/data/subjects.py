@@ -195,14 +195,8 @@ def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Pa
     if dataset.split is None or not saved:
         return dataset
     if saved["data"] != _split_options(options):
-        seen = {*saved["train"]} & {*dataset.split["test"]}
-        same = (saved["path"], saved["data"].get("name")) == (options["path"], options["name"])
-        if seen and same:
-            who = f"{options['path']}: {', '.join(sorted(seen))}, who the run was trained on"
-            if options["split"]:
-                raise InputError(f"{who}, would be tested, by other options of the split than in "
-                                 "training; leave these, or test all with data.split=False")
-            print(f"{who}, are among the tested", file=sys.stderr)
+        if (saved["path"], saved["data"].get("name")) == (options["path"], options["name"]):
+            _check_unseen({*saved["train"]} & {*dataset.split["test"]}, options)
         return dataset
     roles = {role: saved[role] for role in ROLES}
     present = {name for names in dataset.split.values() for name in names}
@@ -217,6 +211,16 @@ def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Pa
     if dataset.resplit is None:
         raise TypeError("the data set has a split but no resplit, expected both")
     return dataset.resplit(roles)
+
+
+def _check_unseen(seen: set[str], options: Mapping[str, Any]) -> None:
+    if not seen:
+        return
+    who = f"{options['path']}: {', '.join(sorted(seen))}, who the run was trained on"
+    if options["split"]:
+        raise InputError(f"{who}, would be tested, by other options of the split than in training; "
+                         "leave these, or test all with data.split=False")
+    print(f"{who}, are among the tested", file=sys.stderr)
 
 
 def write_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> None:

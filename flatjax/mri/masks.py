@@ -98,9 +98,13 @@ def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np
     ky, kx = shape
     if kind in LINE_KINDS or ky == 1:
         return _span(kx, round(kx * center_fraction))[None, :]
-    root = math.sqrt(center_fraction)
-    rows, columns = (max(round(n * root), 1) if root > 0 else 0 for n in (ky, kx))
+    rows, columns = (plane_side(n, center_fraction) for n in (ky, kx))
     return _span(ky, rows)[:, None] & _span(kx, columns)[None, :]
+
+
+def plane_side(size: int, center_fraction: float) -> int:
+    """Points along an axis of the centre that masks over the plane sample, see `center_mask`."""
+    return max(round(size * math.sqrt(center_fraction)), 1) if center_fraction > 0 else 0
 
 
 def central(size: int, length: Any) -> slice:

@@ -7,6 +7,7 @@ import scipy.fft
 
 from flatjax.errors import InputError
 from flatjax.mri.espirit import espirit
+from flatjax.mri.masks import plane_side
 
 ESTIMATES = ("low_resolution", "espirit")
 _ESPIRIT_BOX = 32  # samples along a side, at most: more of them cost time alone
@@ -31,10 +32,9 @@ def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
         raise InputError(f"coil maps by {kind!r}, expected one of {', '.join(ESTIMATES)}")
     if kind == "low_resolution":
         return from_calibration(kspace, num_low)
-    rows, columns = kspace.shape[-2:]
-    # Masks over the plane sample the square root of their share along each axis.
-    box = (min(round(rows * (num_low / columns) ** 0.5), _ESPIRIT_BOX), min(num_low, _ESPIRIT_BOX))
-    return np.asarray(espirit(kspace, box, crop=0).maps)
+    ky, kx = kspace.shape[-2:]
+    rows, columns = (min(n, _ESPIRIT_BOX) for n in (plane_side(ky, num_low / kx), num_low))
+    return np.asarray(espirit(kspace, (rows, columns), crop=0).maps)
 
 
 def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0) -> np.ndarray:
