@@ -693,6 +693,23 @@ def test_bad_coil_options(folders, options, message):
         make(folders["multicoil"], "rss", **options)
 
 
+def test_espirit_and_compression_see_only_what_masks_over_the_plane_sample(folders, monkeypatch):
+    kspace = fixture.make_kspace(0, 1, 4, (64, 64), (0, 64))[0]
+    centre = center_mask("poisson", (64, 64), 6 / 64)
+    assert centre.any(1).sum() == 20 < 32
+    np.testing.assert_array_equal(sensitivities.from_columns(kspace * centre, 6, "espirit"),
+                                  sensitivities.from_columns(kspace, 6, "espirit"))
+    seen = []
+    compress = fastmri.compression_matrix
+    monkeypatch.setattr(fastmri, "compression_matrix", lambda centre, coils: (
+        seen.append(centre.shape) or compress(centre, coils)))
+    sample = make(folders["multicoil"], "sense", calibration=0.2,
+                  virtual_coils=3).validation[0].load()[0]
+    centre = center_mask("poisson", sample.kspace.shape[1:], 0.2)
+    assert {shape[1] for shape in seen} == {centre.any(1).sum()}
+    assert all(shape[2] <= centre.any(0).sum() for shape in seen)
+
+
 def test_maps_see_only_the_calibration_columns():
     kspace = fixture.make_kspace(0, 2, 4, (40, 36), (0, 36))
     maps = sensitivities.from_calibration(kspace, 8)
