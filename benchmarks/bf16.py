@@ -16,8 +16,8 @@ from pathlib import Path
 from common import report
 
 from flatjax.cli import load_config_file, override
-from flatjax.evaluate import evaluate
-from flatjax.train import train
+from flatjax.evaluation.evaluate import evaluate
+from flatjax.training.train import train
 
 
 def main():

@@ -19,10 +19,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from flatjax.data import Acquisition, fastmri, training_batch
-from flatjax.data.fastmri_files import index_folder, read_slices
-from flatjax.mri.masks import make_mask
-from flatjax.mri.simulate import acquire
+from flatjax.data import Acquisition, training_batch
+from flatjax.data.io.fastmri_files import index_folder, read_slices
+from flatjax.data.sets import fastmri
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.simulate import acquire
 
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
 <encodedSpace><matrixSize><x>{0}</x><y>{1}</y><z>1</z></matrixSize></encodedSpace>

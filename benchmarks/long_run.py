@@ -18,12 +18,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import toy  # noqa: E402
-
-import flatjax.train as training  # noqa: E402
+import flatjax.training.train as training  # noqa: E402
 from flatjax.data import DATASETS  # noqa: E402
+from tests.support import toy  # noqa: E402
 
 
 def resident_mib():

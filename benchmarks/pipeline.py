@@ -20,8 +20,8 @@ from flatjax import config as configuration
 from flatjax.cli import load_config_file
 from flatjax.data import training_batch
 from flatjax.data.batches import prefetch
-from flatjax.parallel import AXIS, make_update, pmapped, shard
-from flatjax.train import initial_state, make_optimizer
+from flatjax.training.parallel import AXIS, make_update, pmapped, shard
+from flatjax.training.train import initial_state, make_optimizer
 
 
 def main():

@@ -32,7 +32,7 @@ def flatjax_step(options, remat):
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-    from flatjax.methods import varnet
+    from flatjax.methods.unrolled import varnet
     jax.block_until_ready(jnp.fft.fft2(jnp.ones((8, 8))) @ jnp.ones((8, 8)))  # start the backend
     before = status_mib("VmRSS")
     batch = random_batch(options.batch, options.size)

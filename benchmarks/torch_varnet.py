@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from common import compile_, in_turn, random_batch, report  # noqa: E402
 
-from flatjax.methods import varnet  # noqa: E402
+from flatjax.methods.unrolled import varnet  # noqa: E402
 from flatjax.nets.fastmri import varnet_params  # noqa: E402
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flatjax.cli import load_config_file
 from flatjax.errors import InputError
-from flatjax.grid import Grid, Run, changed
+from flatjax.experiments.grid import Grid, Run, changed
 
 VANILLA = {"timesteps": "learned", "step_sizes": "free", "w_velocity": 0.0}
 END_TERMS = ("w_ssim", "w_l1", "w_kspace")

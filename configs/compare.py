@@ -14,7 +14,7 @@ from typing import Any
 
 from flatjax.cli import load_config_file
 from flatjax.errors import InputError
-from flatjax.grid import Grid, Run, changed
+from flatjax.experiments.grid import Grid, Run, changed
 
 SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about
 # Their networks see no measurement: trained once for all accelerations.

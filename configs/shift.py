@@ -9,7 +9,7 @@ round-off. A model trained without T2 tells about contrasts.
 """
 
 from flatjax.cli import load_config_file
-from flatjax.grid import Grid, Run, changed
+from flatjax.experiments.grid import Grid, Run, changed
 
 SHIFTS = {
     "as trained": {},

@@ -13,11 +13,12 @@ Layers, each importing only those before it:
 one's own loop.
 """
 
-from flatjax import config, data, flow, losses, methods, metrics, mri, nets
+from flatjax import config, data, flow, losses, methods, mri, nets
 from flatjax.errors import InputError, TrainingError
+from flatjax.evaluation import metrics
+from flatjax.inference.pretrained import load_pretrained
 from flatjax.methods import METHODS, Method, Reconstruction
 from flatjax.mri import Batch, Measurement
-from flatjax.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 

@@ -20,10 +20,11 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from flatjax.data import hdf5  # noqa: E402
+from flatjax.data.io import hdf5  # noqa: E402
 from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
-from flatjax.mri.masks import make_mask  # noqa: E402
-from flatjax.mri.simulate import birdcage_maps  # noqa: E402
+from flatjax.mri.host.masks import make_mask  # noqa: E402
+from flatjax.mri.host.simulate import birdcage_maps  # noqa: E402
+from tests.support.arrays import smooth_image  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,21 +45,6 @@ def pytest_sessionstart():
 def pytest_sessionfinish():
     """Let the process that reads HDF5 files end before its coverage is collected."""
     hdf5.stop()
-
-
-def complex_normal(rng, shape, dtype=np.complex64):
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
-
-
-def smooth_image(rng, shape):
-    """A few Gaussian blobs with a phase: something that a network can learn."""
-    y, x = (np.linspace(-1, 1, n) for n in shape)
-    image = np.zeros(shape, np.complex64)
-    for _ in range(5):
-        cy, cx, width = rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(0.05, 0.4)
-        blob = np.exp(-((y[:, None] - cy) ** 2 + (x - cx) ** 2) / width**2)
-        image += blob * np.exp(1j * rng.uniform(-1, 1))
-    return (image / np.abs(image).max()).astype(np.complex64)
 
 
 @pytest.fixture

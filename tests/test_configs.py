@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from flatjax import config
-from flatjax.checkpoint import expected_params
 from flatjax.cli import load_config_file, override
 from flatjax.errors import InputError
-from flatjax.evaluate import at_test_time
-from flatjax.grid import changed, trials
+from flatjax.evaluation.evaluate import at_test_time
+from flatjax.experiments.grid import changed, trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
-from flatjax.train import train
+from flatjax.runs.checkpoint import expected_params
+from flatjax.training.train import train
 
 GRIDS = {"ablate", "compare", "shift"}  # see test_grid.py
 CONFIGS = [path for path in sorted(Path(__file__).parents[1].glob("configs/[!_]*.py"))

@@ -3,29 +3,17 @@
 import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
 from flatjax.errors import StorageError
 from flatjax.files import Busy, MetricsLog, locked, write_atomically, write_json, write_text
-
-
-@contextmanager
-def files_of_at_most(size):
-    """What a full disk does, without one: writes beyond `size` bytes of a file fail."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.support.limits import files_of_at_most
 
 
 def test_a_lock_is_held_once_and_names_its_holder(tmp_path):

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import complex_normal
 
-from flatjax import losses, metrics
+from flatjax import losses
 from flatjax.errors import InputError
+from flatjax.evaluation import metrics
+from tests.support.arrays import complex_normal
 
 
 def images(shape=(3, 17, 20), seed=0):

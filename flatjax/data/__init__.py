@@ -3,9 +3,9 @@
 `CHECKS` are of those whose options have to agree with the rest of a config.
 """
 
-from flatjax.data import brainweb, fastmri, folder, icbm, mrbrains13, volume
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.data.batches import Acquisition, training_batch
+from flatjax.data.sets import brainweb, fastmri, folder, icbm, mrbrains13, volume
 
 DATASETS = {module.__name__.rpartition(".")[2]: module.make
             for module in (brainweb, fastmri, folder, icbm, mrbrains13, volume)}

@@ -13,15 +13,15 @@ from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.errors import InputError
 from flatjax.mri import Batch, Measurement
 from flatjax.mri.forward import on_host
-from flatjax.mri.masks import make_mask, seed_from_name
-from flatjax.mri.simulate import acquire, complex_noise
+from flatjax.mri.host.masks import make_mask, seed_from_name
+from flatjax.mri.host.simulate import acquire, complex_noise
 
 
 class Acquisition(NamedTuple):
     """How a fully sampled slice is measured.
 
     Attributes:
-        mask: kind of sampling mask, a key of `mri.masks.KINDS`.
+        mask: kind of sampling mask, a key of `mri.host.masks.KINDS`.
         acceleration: nominal R, at least 1.
         center_fraction: fully sampled part of k-space around its centre.
         noise: standard deviation of the complex k-space noise that is added, in the unit of the

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from flatjax.data.base import Sample, Volume
 from flatjax.errors import InputError
-from flatjax.mri.simulate import (
+from flatjax.mri.host.simulate import (
     birdcage_maps,
     fft2c,
     image_phase,

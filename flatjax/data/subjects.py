@@ -18,7 +18,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from flatjax.data.base import DataSet, Sample
-from flatjax.data.readers.common import Spacing
+from flatjax.data.io.volumes.common import Spacing
 from flatjax.data.slices import (
     ORIENTATIONS,
     check_grid,
@@ -29,7 +29,7 @@ from flatjax.data.slices import (
 )
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_atomically, write_json
-from flatjax.mri.masks import seed_from_name
+from flatjax.mri.host.masks import seed_from_name
 
 SPLIT = "split.json"  # in a workdir
 ROLES = ("train", "validation", "test")

@@ -1,18 +1,10 @@
 """Reconstruction methods. A new one is one file with a `make` and one entry here."""
 
-from flatjax.methods import (
-    compressed_sensing,
-    dds,
-    flat,
-    flow_matching,
-    mc_ddpm,
-    modl,
-    score_sde,
-    unet,
-    varnet,
-    zero_filled,
-)
+from flatjax.methods import flat
 from flatjax.methods.base import Method, Params, Reconstruction
+from flatjax.methods.classical import compressed_sensing, zero_filled
+from flatjax.methods.generative import dds, flow_matching, mc_ddpm, score_sde
+from flatjax.methods.unrolled import modl, unet, varnet
 
 METHODS = {
     "compressed_sensing": compressed_sensing.make,

@@ -1,0 +1,325 @@
+"""Files of the fastMRI format: checked once and kept in an index, then read slice by slice.
+
+A file is opened for as long as a call reads from it and its header and attributes are read only
+when it is indexed, so memory does not grow with the number of slices read.
+"""
+
+import json
+import math
+import operator
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from flatjax.data.io import fastmri_header
+from flatjax.data.io.hdf5 import check_stored, isolated, opened
+from flatjax.errors import InputError
+from flatjax.files import make_folder, write_json
+from flatjax.mri.host.masks import valid_columns
+
+REFERENCES = ("reconstruction_esc", "reconstruction_rss")
+ATTRIBUTES = ("acquisition", "max", "norm", "patient_id", "acceleration", "num_low_frequency")
+INDEX_NAME = ".flatjax-{}.json"  # beside the folder: other loaders take every file inside it
+_VERSION = 1  # of the index: counted up whenever a record or its checks change
+
+
+class Record(NamedTuple):
+    """What is known of a file without opening it.
+
+    Attributes:
+        name: of the file, with its extension.
+        size, mtime_ns: of the file when it was read, in bytes and nanoseconds.
+        kspace: shape, `(slice, ky, kx)` for a single coil or `(slice, coil, ky, kx)`.
+        references: shape `(slice, h, w)` of each of `REFERENCES` in the file.
+        padding: `(left, right)`, the acquired columns, within k-space.
+        recon: the header's recon matrix size `(x, y)`: rows and columns of the image.
+        masked: whether the file has a sampling mask of its own.
+        undersampled: whether its k-space is zero wherever that mask is.
+        centre: number of central columns, placed as by `mri.host.masks.center_mask`, without a gap.
+        attributes: those of `ATTRIBUTES` that the file has.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    kspace: tuple[int, ...]
+    references: dict[str, tuple[int, ...]]
+    padding: tuple[int, int]
+    recon: tuple[int, int]
+    masked: bool
+    undersampled: bool
+    centre: int
+    attributes: dict[str, str | int | float]
+
+
+class Slice(NamedTuple):
+    """One slice as it is stored.
+
+    Attributes:
+        kspace: `[coil, ky, kx]` complex64.
+        reference: `[h, w]` float32, or None.
+        mask: the file's own, `[1, kx]` float32 of 0 and 1, zero in the padding, or None.
+    """
+
+    kspace: np.ndarray
+    reference: np.ndarray | None
+    mask: np.ndarray | None
+
+
+def index_folder(folder: Path, cache: str = "",
+                 names: Collection[str] = ()) -> tuple[list[Record], dict[str, str]]:
+    """The records of a folder's `.h5` files, from the index where a file has not changed.
+
+    The index is kept beside the folder or in `cache`; where it cannot be written, a warning says
+    so. Of a new file, header, attributes, mask and middle slice are read.
+
+    Args:
+        folder: holding the files.
+        cache: folder for the index, "" for the one above the data's.
+        names: of the files wanted; all where empty.
+
+    Returns:
+        `(records, errors)`: records by name; what is wrong with the other files, by name.
+
+    Raises:
+        InputError: the folder cannot be read or has no such files, or `cache` cannot be written.
+    """
+    files = _list_files(folder)
+    path = folder.parent / INDEX_NAME.format(folder.name)
+    if cache:
+        key = sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        path = make_folder(Path(cache).expanduser()) / f"fastmri-{key}.json"
+    known = _load_index(path)
+    kept = {file.name: known[file.name] for file in files if file.name in known}
+    wanted = [file for file in files if not names or file.name in names]
+    records, errors = {}, {}
+    try:
+        for file in tqdm(wanted, desc=f"index {folder.name}", unit="file", delay=2):
+            try:
+                records[file.name] = _current_record(file, kept.pop(file.name, None))
+            except InputError as error:
+                errors[file.name] = str(error)
+    finally:  # what was read until an interruption is not read again
+        if kept | records != known:
+            _save_index(path, kept | records)
+    return list(records.values()), errors
+
+
+def _current_record(file: Path, known: Record | None) -> Record:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); remove it") from error
+    if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return known
+    return read_record(file)
+
+
+def read_record(file: Path) -> Record:
+    """Look into a file, and check all that can be without reading every slice of it.
+
+    Raises:
+        InputError: naming the file, the field, what is wrong with it and what to do.
+    """
+    return isolated(_read_record, file)
+
+
+def _read_record(file: Path) -> Record:
+    with opened(file) as content:
+        stat = file.stat()
+        kspace = _dataset(file, content, "kspace")
+        if kspace.ndim not in (3, 4) or 0 in kspace.shape or kspace.dtype.kind != "c":
+            raise InputError(f"{file}: kspace is {kspace.dtype} of shape {kspace.shape}, expected "
+                             "complex (slice, ky, kx) or (slice, coil, ky, kx); convert it")
+        width = kspace.shape[-1]
+        header = _header(file, content)
+        padding = max(header.padding[0], 0), min(header.padding[1], width)
+        if padding[0] >= padding[1]:
+            raise InputError(f"{file}: by ismrmrd_header columns {header.padding[0]} to "
+                             f"{header.padding[1]} were acquired, but kspace has {width}; the "
+                             "header belongs to another file: download it again")
+        references = {}
+        for name in REFERENCES:
+            if name in content:
+                references[name] = _reference_shape(file, content, name, kspace.shape[0])
+        mask = _mask(file, content, width, padding)
+        sampled = valid_columns(width, padding) if mask is None else mask[0] > 0
+        slices = _first_slice_with_signal(file, kspace)
+        measured = np.asarray(slices.any(axis=tuple(range(slices.ndim - 1))))
+        left_out = valid_columns(width, padding) & ~sampled
+        return Record(
+            name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,
+            references=references, padding=padding, recon=header.recon, masked=mask is not None,
+            undersampled=bool(left_out.any() and not measured[left_out].any()),
+            centre=_central_run(sampled), attributes=_attributes(content))
+
+
+def read_slices(file: Path, record: Record, indices: Sequence[int],
+                reference: str) -> Iterator[Slice]:
+    """Read some slices, and nothing but them.
+
+    Args:
+        file: path of the file.
+        record: of the file.
+        indices: of the slices.
+        reference: name of the dataset that holds the reference image.
+
+    Raises:
+        InputError: the file has changed or cannot be read any more, or a slice is not finite.
+    """
+    with opened(file) as content:
+        mask = _mask(file, content, record.kspace[-1], record.padding) if record.masked else None
+        for index in indices:
+            kspace = np.asarray(content["kspace"][index], np.complex64)
+            check_finite(file, "kspace", index, kspace)
+            image = None
+            if reference in record.references:
+                image = np.asarray(content[reference][index], np.float32)
+                check_finite(file, reference, index, image)
+            yield Slice(kspace if kspace.ndim == 3 else kspace[None], image, mask)
+
+
+def _dataset(file: Path, content: h5py.File, name: str) -> h5py.Dataset:
+    found = content.get(name)
+    if not isinstance(found, h5py.Dataset):
+        raise InputError(f"{file}: has no dataset {name}, only "
+                         f"{', '.join(sorted(content)[:8]) or 'nothing at all'}; expected a file "
+                         "as fastMRI publishes them")
+    check_stored(file, found)
+    return found
+
+
+def _header(file: Path, content: h5py.File) -> fastmri_header.Header:
+    dataset = _dataset(file, content, "ismrmrd_header")
+    if dataset.size != 1 or not h5py.check_string_dtype(dataset.dtype):
+        raise InputError(f"{file}: ismrmrd_header is {dataset.dtype} of shape {dataset.shape}, "
+                         "expected one string of XML; download it again")
+    xml = np.asarray(dataset[()]).item()
+    try:
+        return fastmri_header.parse(xml.encode() if isinstance(xml, str) else bytes(xml))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _reference_shape(file: Path, content: h5py.File, name: str, slices: int) -> tuple[int, ...]:
+    dataset = _dataset(file, content, name)
+    if dataset.ndim != 3 or dataset.dtype.kind != "f" or dataset.shape[0] != slices \
+            or 0 in dataset.shape:
+        raise InputError(f"{file}: {name} is {dataset.dtype} of shape {dataset.shape}, expected "
+                         f"real ({slices}, h, w), as many slices as kspace; download it again")
+    check_finite(file, name, slices // 2, dataset[slices // 2])
+    return dataset.shape
+
+
+def _mask(file: Path, content: h5py.File, width: int,
+          padding: tuple[int, int]) -> np.ndarray | None:
+    if "mask" not in content:
+        return None
+    dataset = _dataset(file, content, "mask")
+    if dataset.shape != (width,) or dataset.dtype.kind not in "biuf":
+        raise InputError(f"{file}: mask is {dataset.dtype} of shape {dataset.shape}, expected "
+                         f"{width} numbers, one per column of kspace; download it again")
+    mask = dataset[()].astype(np.float32)
+    if not np.isin(mask, (0, 1)).all() or not mask.any():
+        raise InputError(f"{file}: mask has values from {mask.min():g} to {mask.max():g}, "
+                         "expected 0 and 1, and 1 somewhere; download it again")
+    return (mask * valid_columns(width, padding))[None]
+
+
+def _first_slice_with_signal(file: Path, kspace: h5py.Dataset) -> np.ndarray:
+    """The slice nearest the middle that is not all zero: empty ones at the ends are accepted."""
+    count = kspace.shape[0]
+    for index in sorted(range(count), key=lambda i: abs(i - count // 2)):
+        one = kspace[index]
+        check_finite(file, "kspace", index, one)
+        if one.any():
+            return one
+    raise InputError(f"{file}: kspace is zero in every slice, expected measured data; download it "
+                     "again")
+
+
+def check_finite(file: Path, name: str, index: int, values: np.ndarray) -> None:
+    """Refuse a slice of the field `name` with a NaN or infinite value."""
+    with np.errstate(all="ignore"):
+        total = values.sum()  # not finite if any value is not, and takes no memory
+    if not np.isfinite(total) and not np.isfinite(values).all():
+        bad = values.size - np.count_nonzero(np.isfinite(values))
+        raise InputError(f"{file}: slice {index} of {name} has {bad} values that are NaN or "
+                         "infinite, expected finite numbers; download it again or remove it")
+
+
+def _central_run(sampled: np.ndarray) -> int:
+    width, run = len(sampled), 0
+    while run < width:
+        start = (width - run) // 2
+        if not sampled[start:start + run + 1].all():
+            break
+        run += 1
+    return run
+
+
+def _attributes(content: h5py.File) -> dict[str, str | int | float]:
+    found = {}
+    for name in ATTRIBUTES:
+        if name not in content.attrs:
+            continue
+        dtype = content.attrs.get_id(name).dtype
+        # HDF5 crashes on other objects where a file is damaged
+        if dtype.kind in "biuf" or h5py.check_string_dtype(dtype):
+            value = np.asarray(content.attrs[name])
+            value = value.item() if value.size == 1 else None
+            value = value.decode(errors="replace") if isinstance(value, bytes) else value
+            if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+                found[name] = value
+    return found
+
+
+def _list_files(folder: Path) -> list[Path]:
+    try:
+        files = sorted(file for file in folder.iterdir()
+                       if file.suffix == ".h5" and not file.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror}); name one that "
+                         "holds fastMRI's .h5 files") from error
+    if not files:
+        raise InputError(f"{folder}: holds no .h5 files; unpack fastMRI's archive there, or name "
+                         "another folder")
+    return files
+
+
+def _load_index(path: Path) -> dict[str, Record]:
+    """The records of an index; none if it is missing, damaged or of another version."""
+    try:
+        saved = json.loads(path.read_text())
+        if saved["version"] != _VERSION:
+            return {}
+        return {name: _from_json(entry) for name, entry in saved["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _from_json(entry: dict[str, Any]) -> Record:
+    record = Record(**entry)
+    return record._replace(
+        kspace=_ints(record.kspace), padding=_ints(record.padding), recon=_ints(record.recon),
+        references={name: _ints(shape) for name, shape in record.references.items()})
+
+
+def _ints(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(operator.index(value) for value in values)
+
+
+def _save_index(path: Path, records: dict[str, Record]) -> None:
+    try:
+        write_json(path, {"version": _VERSION,
+                          "files": {name: one._asdict() for name, one in records.items()}})
+    except OSError as error:
+        warnings.warn(f"the index of {len(records)} files cannot be kept as {path} "
+                      f"({error.strerror}) and will be made anew each time; set data.cache to a "
+                      "folder that you may write to", stacklevel=2)

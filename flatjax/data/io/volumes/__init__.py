@@ -1,0 +1,116 @@
+"""Volumes of any format, one reader each: `[x, y, z]` float32 towards right, anterior, superior.
+
+NIfTI, NRRD, MINC 1 and 2, and raw voxels, each also compressed by gzip. Sizes that a file declares
+are held against the file before memory is taken for them, and nothing in a file is executed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from flatjax.data.io.volumes.common import (
+    DAMAGED,
+    Spacing,
+    check_readable,
+    first_line,
+    voxel_sizes,
+)
+from flatjax.data.io.volumes.minc import read_minc
+from flatjax.data.io.volumes.nifti import read_nifti
+from flatjax.data.io.volumes.nrrd import read_nrrd
+from flatjax.data.io.volumes.raw import Raw, read_raw
+from flatjax.errors import InputError
+
+READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
+    ".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mnc": read_minc,
+    ".rawb": read_raw, ".raws": read_raw, ".raw": read_raw,
+}
+NEGATIVE_SHARE = 0.01  # of the maximum: what interpolation may have left below zero
+
+__all__ = ["READERS", "Raw", "as_magnitude", "format_of", "read_magnitude", "read_placed",
+           "read_volume", "stem"]
+
+
+def format_of(name: str) -> str:
+    """The key of `READERS` that a file name ends with, "" for none; case and `.gz` aside."""
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    return suffix if suffix in READERS else ""
+
+
+def stem(name: str) -> str:
+    """A file name without the extensions of its format."""
+    shorter = name[:-3] if name.lower().endswith(".gz") else name
+    return shorter[:-len(format_of(name))] if format_of(name) else shorter
+
+
+def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Read a volume of real numbers and where it lies.
+
+    Args:
+        file: whose name ends with a key of `READERS`, or that and `.gz`.
+        raw: how the voxels of a file without a header lie; by default as its name says.
+
+    Returns:
+        `(volume, affine)`: `[x, y, z]` float32, axes towards right, anterior and superior, to
+        the nearest, and `[4, 4]` float64 from its indices to mm in these directions. A file that
+        does not tell where its axes point is taken to be stored that way, its first voxel at 0.
+
+    Raises:
+        InputError: naming the file and what is wrong: missing, not readable, damaged or cut
+            short, of another format, rank or type, or with voxels that are not finite.
+    """
+    file = Path(file).expanduser()
+    reader = READERS.get(format_of(file.name))
+    if reader is None:
+        raise InputError(f"{file}: expected a name that ends with {', '.join(READERS)}, or one of "
+                         "these and .gz; convert other formats, for instance with nibabel or "
+                         "dcm2niix")
+    check_readable(file)
+    try:
+        volume, affine = read_raw(file, raw) if reader is read_raw else reader(file)
+    except InputError:
+        raise
+    except DAMAGED as error:
+        raise InputError(f"{file}: the file is damaged or cut short, or is no "
+                         f"{format_of(file.name)} file ({first_line(error)}); download or export "
+                         "it again") from error
+    finite = np.isfinite(volume)
+    if not finite.all():
+        bad = volume.size - np.count_nonzero(finite)
+        raise InputError(f"{file}: {bad} voxels are NaN or infinite, expected finite numbers; "
+                         "replace them, with 0 for instance")
+    return volume, affine
+
+
+def read_volume(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, Spacing]:
+    """As `read_placed`, with the size of the voxels in mm in place of the affine."""
+    volume, affine = read_placed(file, raw)
+    return volume, voxel_sizes(affine)
+
+
+def read_magnitude(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, Spacing]:
+    """Read a magnitude image, as `read_volume` does, scaled to maximum 1.
+
+    Values a little below zero, as interpolation leaves them, become 0; others are refused, since
+    a magnitude has none and taking their absolute value would be a guess.
+
+    Returns:
+        `(volume, spacing)`: `[x, y, z]` float32 in [0, 1], and the size of its voxels in mm.
+
+    Raises:
+        InputError: as `read_volume`, or if the volume is constant or clearly negative.
+    """
+    volume, spacing = read_volume(file, raw)
+    return as_magnitude(file, volume), spacing
+
+
+def as_magnitude(file: str | Path, volume: np.ndarray) -> np.ndarray:
+    """What `read_magnitude` makes of the voxels of a file."""
+    low, high = float(volume.min()), float(volume.max())
+    if low == high:
+        raise InputError(f"{file}: every voxel is {high:g}, expected an image")
+    if low < -NEGATIVE_SHARE * high:
+        raise InputError(f"{file}: values from {low:g} to {high:g}, expected a magnitude image "
+                         "without negative values; shift or clip it first")
+    return np.clip(volume / np.float32(high), 0, 1)

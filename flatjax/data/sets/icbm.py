@@ -1,0 +1,316 @@
+"""Simulated brains from the ICBM152 average head that nilearn brings.
+
+Grey and white matter maps, the spin-echo equation and BrainWeb's tissue table make T1-, T2- and
+PD-weighted axial slices; random deformations, tissue values, sharpness, heads around the brain,
+spots and fields make many training slices of them. No download is needed.
+
+One smooth, skull-stripped average head: scores on its held-out slab are optimistic. The second
+test set is the real brain of another person, who is never trained on.
+
+References: nilearn's `mni_icbm152_*_tal_nlin_sym_09a` (Fonov et al., NeuroImage 2011); tissue
+table of BrainWeb's normal phantom at 1.5 T (Collins et al., IEEE TMI 1998).
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from scipy import ndimage
+
+from flatjax.data.base import DataSet, Sample
+from flatjax.data.slices import (
+    Split,
+    check_grid,
+    deform,
+    display_slices,
+    fixed_volume,
+    load_head,
+    make_sample,
+    resample,
+    split_slices,
+)
+from flatjax.errors import InputError
+from flatjax.mri.host.simulate import birdcage_maps, image_phase, smooth_field, spin_echo
+
+FOV_MM = 233.0
+FOV_RANGE_MM = (100.0, 500.0)
+FIRST_SLICE, LAST_SLICE = 24, 143  # of the template, 1 mm each: cerebellum to vertex
+SEED = 152  # of everything in the fixed volumes, whatever the training seed
+CRISPNESS = 3.0  # of the fixed volumes
+
+# rows T1 and T2 in ms, PD; columns CSF, GM, WM, fat
+TISSUES = np.array([[2569, 833, 500, 350], [329, 83, 70, 70], [1.0, 0.86, 0.77, 1.0]])
+TISSUE_SPREAD = np.array([[0.08], [0.08], [0.03]])  # between the people trained on, relative
+# what the T1 template shows in pure CSF, GM and WM, by least squares over its inside
+TEMPLATE_LEVELS = np.array([69.5, 167.3, 224.3], np.float32)
+
+
+class Contrast(NamedTuple):
+    """A spin-echo protocol, times in ms: `tr, te` as evaluated, ranges as trained on."""
+
+    tr: float
+    te: float
+    tr_range: tuple[float, float]
+    te_range: tuple[float, float]
+
+
+CONTRASTS = {
+    "T1": Contrast(500, 12, (400, 700), (8, 20)),
+    "T2": Contrast(4500, 100, (3000, 6000), (80, 120)),
+    "PD": Contrast(3000, 15, (2500, 4000), (10, 25)),
+}
+
+
+class Anatomy(NamedTuple):
+    """What slices are made of, each `[slice, y, x]` float32.
+
+    Attributes:
+        gm: grey matter fraction.
+        wm: white matter fraction.
+        texture: what of the template its tissue fractions leave unexplained, relative to it.
+        support: smooth indicator of the brain, 1 well inside.
+        outside: distance in mm from the brain's convex hull, negative inside.
+    """
+
+    gm: np.ndarray
+    wm: np.ndarray
+    texture: np.ndarray
+    support: np.ndarray
+    outside: np.ndarray
+
+
+def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
+         coils: int = 1, fov: tuple[float, float] = (FOV_MM, FOV_MM)) -> DataSet:
+    """The data set: axial slices, magnitude at most 1, evaluated in a 233 mm field of view.
+
+    Training slices have maximum 1 each. `validation` and `test["held_out"]` are slabs of the
+    template, `GAP_MM` away from each other and from what is trained on, one volume per contrast
+    with maximum 1 over the volume. `test["other_head"]` is one volume: 16 slices of a real
+    T1-weighted brain with a stroke (`heads/LICENSE-cstar.txt`).
+
+    Args:
+        contrasts: which of `CONTRASTS`.
+        matrix: pixels along each side; samples are `[coils, matrix, matrix]`.
+        coils: simulated birdcage coils.
+        fov: least and largest field of view in mm of training slices, each of which draws its
+            own; a range makes a model for scans of other resolutions and croppings.
+
+    Raises:
+        InputError: unknown contrast, matrix, coils or fov out of range, or nilearn is not
+            installed.
+    """
+    _check_contrasts(contrasts)
+    _check_fov(fov)
+    check_grid(matrix, coils)
+    template = load_template()
+    split = region_split()
+    anatomy = build_anatomy(template, split.train, matrix)
+
+    def draw(rng: Generator, n: int) -> list[Sample]:
+        return [_draw_sample(anatomy, contrasts, coils, fov, rng) for _ in range(n)]
+
+    def volumes(region: str, seed: int) -> list:
+        indices = getattr(split, region)
+        return [fixed_volume(f"icbm_{region}_{name}",
+                             _fixed_slices(template, indices, name, matrix), coils, seed + i)
+                for i, name in enumerate(CONTRASTS) if name in contrasts]
+
+    other = fixed_volume("cstar_T1", lambda: load_head("cstar_t1", FOV_MM, matrix), coils,
+                         SEED + 200)
+    return DataSet(draw, volumes("validation", SEED),
+                   {"held_out": volumes("test", SEED + 100), "other_head": [other]})
+
+
+def _check_contrasts(contrasts: Sequence[str]) -> None:
+    known = ", ".join(CONTRASTS)
+    if isinstance(contrasts, str) or not contrasts:
+        raise InputError(f"contrasts is {contrasts!r}, expected a list of some of {known}")
+    for name in contrasts:
+        if name not in CONTRASTS:
+            raise InputError(f"contrast {name!r} is not known, expected some of {known}")
+
+
+def _check_fov(fov: Sequence[float]) -> None:
+    if (isinstance(fov, str) or len(fov) != 2
+            or not FOV_RANGE_MM[0] <= fov[0] <= fov[1] <= FOV_RANGE_MM[1]):
+        raise InputError(f"fov is {fov!r}, expected the least and the largest field of view in mm, "
+                         f"between {FOV_RANGE_MM[0]:g} and {FOV_RANGE_MM[1]:g}")
+
+
+def region_split() -> Split:
+    """Slice indices of the template by region."""
+    split = split_slices(LAST_SLICE + 1 - FIRST_SLICE, 1.0)
+    return Split(*(indices + FIRST_SLICE for indices in split))
+
+
+@lru_cache(maxsize=1)
+def load_template() -> dict[str, np.ndarray]:
+    """The ICBM152 maps "t1", "gm" and "wm" as nilearn packs them, without importing nilearn.
+
+    Returns:
+        `[slice, row, column]` uint8 each, 1 mm, displayed as `display_slices` says. Read-only.
+
+    Raises:
+        InputError: nilearn or nibabel is not installed, or has no such files.
+    """
+    spec = importlib.util.find_spec("nilearn")
+    places = spec.submodule_search_locations if spec else None
+    if not places or importlib.util.find_spec("nibabel") is None:
+        raise InputError("the data set icbm needs the ICBM152 maps of the package nilearn, which "
+                         "is not installed: pip install nilearn")
+    import nibabel
+
+    folder = Path(places[0]) / "datasets" / "data"
+    maps = {}
+    for name in ("t1", "gm", "wm"):
+        path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        if not path.exists():
+            raise InputError(f"{path} is missing from the installed nilearn: "
+                             "pip install --force-reinstall 'nilearn>=0.10'")
+        volume = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
+        maps[name] = display_slices(volume, (1, 1, 1), "axial")[0]
+        maps[name].setflags(write=False)
+    return maps
+
+
+def build_anatomy(template: dict[str, np.ndarray], indices: np.ndarray,
+                  matrix: int) -> Anatomy:
+    """Resample some slices of the template; nothing is read of any other slice.
+
+    Args:
+        template: from `load_template`.
+        indices: of its slices.
+        matrix: pixels along each side of the field of view.
+    """
+    t1, gm, wm = (template[name][indices].astype(np.float32) for name in ("t1", "gm", "wm"))
+    gm, wm = gm / 255, wm / 255
+    brain = t1 > 0
+    csf = np.clip(1 - gm - wm, 0, 1)
+    explained = csf * TEMPLATE_LEVELS[0] + gm * TEMPLATE_LEVELS[1] + wm * TEMPLATE_LEVELS[2]
+    inside = ndimage.binary_erosion(brain, np.ones((1, 3, 3)), iterations=2)
+    texture = np.where(inside, np.clip(t1 / explained, 0.8, 1.2) - 1, 0)
+    support = ndimage.gaussian_filter(brain.astype(np.float32), (0, 2, 2))
+    outside = np.stack([_hull_distance(mask, matrix) for mask in brain])
+    *fractions, texture, support = (resample(plane, (1.0, 1.0), FOV_MM, matrix)
+                                    for plane in (gm, wm, texture, support))
+    gm, wm = np.clip(fractions, 0, 1)
+    return Anatomy(gm, wm, texture, support, outside)
+
+
+def _hull_distance(brain: np.ndarray, matrix: int, directions: int = 48) -> np.ndarray:
+    """Signed distance in mm from the brain's convex hull: the farthest of its supporting lines.
+
+    Args:
+        brain: `[y, x]` bool, pixels of 1 mm.
+        matrix: pixels along the field of view that is returned.
+        directions: number of lines.
+
+    Returns:
+        `[matrix, matrix]` float32, negative inside.
+    """
+    y, x = (axis - (n - 1) / 2 for axis, n in zip(np.nonzero(brain), brain.shape, strict=True))
+    grid = ((np.arange(matrix) - (matrix - 1) / 2) * FOV_MM / matrix).astype(np.float32)
+    distance = np.full((matrix, matrix), -FOV_MM, np.float32)
+    for angle in np.arange(directions) * 2 * np.pi / directions:
+        sin, cos = np.sin(angle), np.cos(angle)
+        line = np.max(sin * y + cos * x)
+        np.maximum(distance, (sin * grid - line).astype(np.float32)[:, None]
+                   + (cos * grid).astype(np.float32), out=distance)
+    return distance
+
+
+def render(slices: Anatomy, signal: np.ndarray, crispness: float, rim: float,
+           texture: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image of an anatomy.
+
+    Average heads are blurred, single ones are not: fractions `p` become `p^g / sum p^g`, which
+    leaves pure tissue as it is and sharpens what lies between.
+
+    Args:
+        slices: arrays `[..., y, x]`.
+        signal: of CSF, GM and WM.
+        crispness: g, at least 1.
+        rim: level of `slices.support`, in (0, 1), down to which CSF surrounds the brain.
+        texture: strength of the template's texture, 1 as in the template.
+
+    Returns:
+        `(image, background)`: `[..., y, x]` float32 each; background is what no tissue fills.
+    """
+    gm, wm = slices.gm, slices.wm
+    csf = np.clip(1 - gm - wm, 0, 1) * np.clip((slices.support - rim) / 0.2 + 0.5, 0, 1)
+    fractions = np.stack([csf, gm, wm, np.clip(1 - csf - gm - wm, 0, 1)]) ** np.float32(crispness)
+    fractions /= fractions.sum(axis=0)
+    csf, gm, wm, background = fractions
+    tissue = np.float32(signal[0]) * csf + np.float32(signal[1]) * gm + np.float32(signal[2]) * wm
+    return tissue * (1 + np.float32(texture) * slices.texture), background
+
+
+def _fixed_slices(template: dict[str, np.ndarray], indices: np.ndarray, contrast: str,
+                  matrix: int) -> Callable[[], np.ndarray]:
+    """Loads the undeformed slices of a contrast, `[slice, y, x]` float32 with maximum 1."""
+    def load() -> np.ndarray:
+        anatomy = build_anatomy(template, indices, matrix)
+        protocol = CONTRASTS[contrast]
+        signal = spin_echo(TISSUES, protocol.tr, protocol.te)[:3]
+        images, _ = render(anatomy, signal, CRISPNESS, 0.3, 1.0 if contrast == "T1" else 0.5)
+        images = ndimage.gaussian_filter(images, (0, 0.5, 0.5))
+        rng = np.random.default_rng([SEED, *contrast.encode()])
+        images *= np.exp(0.1 * smooth_field(rng, images.shape[1:], 0.6))
+        return images / images.max()
+
+    return load
+
+
+def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
+                 fov: tuple[float, float], rng: Generator) -> Sample:
+    shape = anatomy.gm.shape[1:]
+    protocol = CONTRASTS[contrasts[int(rng.integers(len(contrasts)))]]
+    tissues = TISSUES * np.exp(TISSUE_SPREAD * rng.standard_normal(TISSUES.shape))
+    signal = spin_echo(tissues, rng.uniform(*protocol.tr_range), rng.uniform(*protocol.te_range))
+    index = rng.integers(len(anatomy.gm))
+    width = fov[0] if fov[0] == fov[1] else rng.uniform(*fov)
+    # beyond the field of view there is air, far from the head
+    plane = Anatomy(*deform([planes[index] for planes in anatomy], (0, 0, 0, 0, FOV_MM),
+                            FOV_MM / shape[0], rng, FOV_MM / width))
+    image, background = render(plane, signal[:3], rng.uniform(1, 6), rng.uniform(0.1, 0.6),
+                               rng.uniform(-0.5, 1.5))
+    image *= 1 + 0.04 * rng.random() * smooth_field(rng, shape, rng.uniform(0.008, 0.03))
+    if rng.random() < 0.6:
+        image += background * _head(plane.outside, signal, width, rng)
+    image *= _spots(shape, width, rng)
+    image = ndimage.gaussian_filter(image, rng.uniform(0.35, 0.65), truncate=3)
+    image *= np.exp(rng.uniform(0, 0.25) * smooth_field(rng, shape, 0.6))
+    image = np.maximum(image, 0) / image.max()
+    phase = image_phase(rng, shape, rng.uniform(0.1, 1.0))
+    maps = birdcage_maps(coils, shape, rotation=rng.uniform(0, 2 * np.pi))
+    return make_sample(image, phase, maps)
+
+
+def _head(outside: np.ndarray, signal: np.ndarray, fov: float, rng: Generator) -> np.ndarray:
+    """Fluid, skull and scalp around the brain, by distance from it; `[y, x]` float32."""
+    csf, grey, fat = signal[0], signal[1], signal[3]
+    layers = np.cumsum(rng.uniform((0, 2, 0, 2, 1, 2), (4, 4, 3, 3, 2, 7)))
+    bone = 0.05 * fat
+    marrow, skin, scalp = rng.uniform(0.2, 0.9) * fat, 0.8 * grey, rng.uniform(0.4, 1.0) * fat
+    levels = (rng.uniform(0, 1) * csf, bone, marrow, bone, skin, scalp, 0)
+    edge = 0.5 * fov / outside.shape[0]
+    at = np.ravel([(layer - edge, layer + edge) for layer in layers])
+    values = np.ravel([(a, b) for a, b in zip(levels[:-1], levels[1:], strict=True)])
+    wavy = outside + rng.uniform(0, 1.5) * smooth_field(rng, outside.shape, 0.12)
+    return np.interp(wavy, np.maximum.accumulate(at), values).astype(np.float32)
+
+
+def _spots(shape: tuple[int, int], fov: float, rng: Generator) -> np.ndarray:
+    """Factors `[y, x]` float32 of up to six small bright or dark spots: lesions, vessels."""
+    factors = np.ones(shape, np.float32)
+    y, x = ((np.arange(n, dtype=np.float32) - (n - 1) / 2) * fov / n for n in shape)
+    for _ in range(rng.integers(7)):
+        size, strength = np.exp(rng.uniform(0, np.log(8), 2)), rng.uniform(-0.9, 1.0)
+        rows, columns = (np.exp(-((u - rng.uniform(-75, 75)) / width) ** 2)
+                         for u, width in zip((y, x), size, strict=True))
+        factors *= 1 + strength * np.minimum(1, 2 * rows[:, None] * columns)
+    return factors

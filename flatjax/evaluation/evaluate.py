@@ -1,0 +1,236 @@
+"""Evaluation: from a trained run to scores, reconstructions and figures."""
+
+import csv
+import io
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from flatjax import config as configuration
+from flatjax.data.batches import measure_volume, padded_batches
+from flatjax.data.subjects import settle_split
+from flatjax.errors import InputError, NonFiniteError
+from flatjax.evaluation import report
+from flatjax.evaluation.scoring import (
+    QUALITY,
+    Measures,
+    Scored,
+    cost,
+    measures_of,
+    score_volume,
+    scorer,
+    summary as summarise,
+)
+from flatjax.files import make_folder, write_atomically, write_json, write_text
+from flatjax.methods import Method, Params
+from flatjax.runs import weights
+from flatjax.runs.checkpoint import Checkpoints, check_params, expected_params
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The config that a run was trained with.
+
+    Raises:
+        InputError: if the workdir holds none.
+    """
+    path = Path(workdir) / "config.json"
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"no config in {workdir}: cannot read {path} ({error.strerror}); name the "
+                         "workdir of a run made by train.py") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text ({error}); name the workdir of a run made by "
+                         "train.py") from error
+    try:
+        return configuration.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+_ONE_PER_STEP = ("steps", "alpha", "times", "solver")
+_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max", "parity",
+                   "data_consistency")
+
+
+def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
+    """The config to evaluate a run with, which may ask for other steps than it was trained with.
+
+    A noise scale that was left open stays the one of the training: it is part of the flow, not of
+    its discretisation.
+
+    Args:
+        config: what is asked for.
+        trained: what the run was trained with.
+
+    Raises:
+        InputError: for another method, or what the network was not trained for; if weights per
+            cascade are to take other steps than their own.
+    """
+    asked, learned = config.method, trained.method
+    if asked.name != learned.name:
+        raise InputError(f"method.name is {asked.name!r} but {learned.name!r} in training: weights "
+                         "belong to their method; leave it, or name the workdir of a run of "
+                         f"{asked.name}")
+    for key in _OF_THE_NETWORK:
+        if asked.get(key) != learned.get(key):
+            raise InputError(f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: "
+                             "it says what the network's input and output mean; leave it, or "
+                             f"train with --config.method.{key}={asked[key]}")
+    if learned.get("weights") == "per_cascade":
+        for key in _ONE_PER_STEP:
+            if asked.get(key) != learned.get(key):
+                raise InputError(
+                    f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: weights per "
+                    "cascade belong to the steps that they were learned on; leave it, or train "
+                    "with --config.method.weights=shared")
+    if "sigma" in learned and asked.sigma is None is learned.sigma and asked.steps != learned.steps:
+        config = config.copy_and_resolve_references()
+        config.method.sigma = learned.steps**-0.5
+    return config
+
+
+def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:
+    """The weights to evaluate, and the step they come from.
+
+    Args:
+        workdir: of a trained run, or a folder of packed weights, see `inference.pretrained`.
+        config: whose `evaluation.checkpoint` names the checkpoint.
+        method: that the weights are for.
+
+    Raises:
+        InputError: if there is no such checkpoint, or it is another model's.
+    """
+    if (packed := Path(workdir) / weights.FILE).is_file():
+        packed_step = load_config(workdir).evaluation.checkpoint
+        return weights.load(packed, expected_params(method)), int(packed_step)
+    with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
+        step, saved = checkpoints.load(str(config.evaluation.checkpoint))
+    params = saved["ema"] or saved["params"]
+    check_params(params, expected_params(method), str(workdir))
+    return params, step
+
+
+def evaluate(config: ConfigDict, workdir: str | Path,
+             output: str | Path | None = None) -> dict[str, dict[str, Any]]:
+    """Score a trained run on every test set of its data.
+
+    Writes, for the main set into `output` and for others into a folder below it of their name:
+    `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
+    `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
+    posterior samples) and figures. Volumes whose target is NaN, as test files without a
+    reference, are reconstructed only.
+
+    Args:
+        config: of the run, from `load_config`, perhaps with other data or acquisition.
+        workdir: of the run.
+        output: folder for the results, by default `workdir/eval`.
+
+    Returns:
+        the contents of each set's `metrics.json` by its name, the main set first.
+
+    Raises:
+        InputError: for a run without that checkpoint, steps that its weights cannot take or an
+            output that cannot be written.
+        NonFiniteError: if a reconstruction is not finite; it is saved.
+    """
+    config = at_test_time(config, load_config(workdir))
+    options = configuration.make_evaluation(config)
+    method = configuration.make_method(config)
+    acquisition = configuration.make_acquisition(config)
+    params, step = load_params(workdir, config, method)
+    dataset = settle_split(configuration.make_dataset(config), config.data, workdir)
+    output = make_folder(output or Path(workdir) / "eval")
+    rng = jax.random.key(config.seed)
+    params = jax.device_put(params)
+    score = scorer(method, config.method.combine)
+    results = {}
+    for index, (name, volumes) in enumerate(dataset.test.items()):
+        folder = output if index == 0 else make_folder(output / name)
+        measured, drawn, broken, timed = [], [], [], None
+        for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
+            slices = measure_volume(volume, acquisition)
+            timed = timed or next(padded_batches(slices, options.batch_size))[0]
+            scored = score_volume(score, params, rng, volume.name, slices, options.batch_size)
+            _save(folder, scored)
+            if not np.isfinite(scored.reconstruction).all():
+                broken.append(volume.name)
+            elif np.isfinite(scored.target).all():
+                measured.append(measures_of(scored))
+                if len(drawn) < options.figures:
+                    drawn.append(scored)
+        if broken:
+            raise NonFiniteError(
+                f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
+                "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
+                "and with adaptive steps a larger method.tolerance or a fixed method.solver")
+        if timed is None or not measured:
+            print(f"{name}: no volume has a reference; reconstructions are in {folder}")
+            continue
+        metrics = {
+            "test_set": name,
+            "checkpoint_step": step,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+            "config_hash": configuration.config_hash(config),
+            "device": _device(),
+        } | cost(method, params, rng, timed) | _named_summary(measured, config)
+        _write(folder, metrics, measured)
+        report.draw(folder, drawn, metrics)
+        results[name] = metrics
+    if results:
+        print(report.table(results))
+    print(f"metrics, reconstructions and figures are in {output}")
+    return results
+
+
+def _device() -> str:
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    allowed = getattr(os, "sched_getaffinity", None)  # not everywhere
+    cores = len(allowed(0)) if allowed else os.cpu_count()
+    return f"CPU, {cores} core{'s' * (cores != 1)}"
+
+
+def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
+    out = summarise(measured)
+    out["method"] = {"name": config.method.name} | out["method"]
+    out["acceleration"] = {"nominal": config.acquisition.acceleration,
+                           "achieved": out.pop("achieved_acceleration")}
+    return out
+
+
+def _save(folder: Path, volume: Scored) -> None:
+    def save(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("reconstruction", data=volume.reconstruction)
+            if volume.std is not None:
+                file.create_dataset("std", data=volume.std)
+
+    write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
+
+
+def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
+                     "straightness", "measurement_residual", "acceleration"])
+    for v in measured:
+        writer.writerow([v.name, len(v.residual), *v.method.values(), *v.zero_filled.values(),
+                         v.straightness.mean(), v.residual.mean(), v.acceleration])
+    write_text(folder / "metrics.csv", table.getvalue())
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["volume", "slice", *QUALITY])
+    for v in measured:
+        writer.writerows([v.name, index, *scores]
+                         for index, scores in enumerate(zip(*v.slices.values(), strict=True)))
+    write_text(folder / "slices.csv", table.getvalue())
+    write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,189 @@
+"""What happens to an image on its way: quality, geometry and data consistency along the flow.
+
+Trajectories of any methods meet in one figure, since every state has a time between 1, the start,
+and 0, the result, and in one animation of an image forming.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.figure import Figure
+
+from flatjax.evaluation import metrics
+from flatjax.evaluation.scoring import Scored
+from flatjax.files import write_atomically, write_text
+
+_BAND = (10, 90)  # percentiles of the images
+_LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
+           "straightness": "straightness so far", "residual": "||M k - y|| / ||y||"}
+_LOGARITHMIC = {"path_distance", "residual"}
+_FLOOR = 1e-6  # of what is drawn on a logarithmic axis
+
+
+class Trajectory(NamedTuple):
+    """Measures of images along their way, each `[states, images]` float64.
+
+    Attributes:
+        times: of the states, `[states]`, from 1 to 0.
+        psnr: in dB, with the volume's maximum as peak.
+        ssim: with the same range.
+        path_distance: relative, see `metrics.path_distance`.
+        straightness: of the way so far, see `metrics.straightness`.
+        residual: of the measured data, `||M k - y|| / ||y||`.
+    """
+
+    times: np.ndarray
+    psnr: np.ndarray
+    ssim: np.ndarray
+    path_distance: np.ndarray
+    straightness: np.ndarray
+    residual: np.ndarray
+
+
+def analyse(volumes: list[Scored]) -> Trajectory:
+    """The measures of all slices of volumes that one method reconstructed."""
+    def each(metric, volume: Scored) -> np.ndarray:
+        peak = float(volume.target.max())
+        return np.array([[metric(volume.target[i:i + 1], state[i:i + 1], data_range=peak)
+                          for i in range(len(volume.target))] for state in volume.states])
+
+    parts = [(each(metrics.psnr, v), each(metrics.ssim, v), v.path_distance, v.straightness,
+              v.residuals) for v in volumes]
+    return Trajectory(volumes[0].times, *(np.concatenate(part, axis=1) for part in zip(
+        *parts, strict=True)))
+
+
+def write_table(path: Path, names: list[str], trajectory: Trajectory) -> None:
+    """Write a CSV of one row per image and state.
+
+    Args:
+        path: of the file.
+        names: of the images.
+        trajectory: their measures.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "state", *Trajectory._fields])
+    for image, name in enumerate(names):
+        for state, time in enumerate(trajectory.times):
+            writer.writerow([name, state, f"{time:.6g}"] + [
+                f"{values[state, image]:.6g}" for values in trajectory[1:]])
+    write_text(path, table.getvalue())
+
+
+def read_table(path: Path) -> Trajectory:
+    """The measures that `write_table` wrote."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    states = 1 + max(int(row["state"]) for row in rows)
+    columns = {key: np.array([float(row[key]) for row in rows]).reshape(-1, states).T
+               for key in Trajectory._fields}
+    return Trajectory(**columns | {"times": columns["times"][:, 0]})
+
+
+def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
+    """All measures along the time: the mean over images, and a band of the middle 80 %.
+
+    For a single method every image is a thin line.
+    """
+    figure, axes = plt.subplots(1, len(_LABELS), figsize=(3.4 * len(_LABELS), 3.4),
+                                layout="constrained")
+    for colour, (name, trajectory) in enumerate(trajectories.items()):
+        for one, key in zip(axes, _LABELS, strict=True):
+            values = np.asarray(getattr(trajectory, key), np.float64)
+            if key in _LOGARITHMIC:
+                values = np.maximum(values, _FLOOR)
+            values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
+            if not values.size:
+                continue
+            shown = {"color": f"C{colour}"}
+            if len(trajectories) == 1:
+                one.plot(trajectory.times, values, color="0.8", linewidth=0.6)
+            low, high = np.percentile(values, _BAND, axis=1)
+            one.fill_between(trajectory.times, low, high, alpha=0.2, linewidth=0, **shown)
+            one.plot(trajectory.times, values.mean(axis=1), marker=".", markersize=5,
+                     label=f"{name}, mean of {values.shape[1]}", **shown)
+    for one, (key, label) in zip(axes, _LABELS.items(), strict=True):
+        one.set(xlabel="time t", title=label, xlim=(1.02, -0.02))
+        if key in _LOGARITHMIC:
+            one.set_yscale("log")
+        one.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+class Film(NamedTuple):
+    """One image on its way.
+
+    Attributes:
+        times: of the states, `[states]` float32 from 1 to 0.
+        states: magnitudes `[states, h, w]` float32.
+        target: `[h, w]` float32.
+    """
+
+    times: np.ndarray
+    states: np.ndarray
+    target: np.ndarray
+
+
+def write_film(path: Path, volume: Scored, index: int) -> None:
+    """Keep the states of a volume's slice in an HDF5 file."""
+    def write(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            file["times"], file["states"] = volume.times, volume.states[:, index]
+            file["target"] = volume.target[index]
+
+    write_atomically(path, write)
+
+
+def read_film(path: Path) -> Film:
+    """The states that `write_film` kept."""
+    with h5py.File(path) as file:
+        return Film(*(file[key][()] for key in Film._fields))
+
+
+def animate(path: Path, films: Mapping[str, Film], frames: int = 40, seconds: float = 4.0) -> None:
+    """Write a GIF of one image forming under several methods side by side, then its target.
+
+    Every method shows the last state that it has reached at the frame's time. One grey window.
+
+    Args:
+        path: of the `.gif`.
+        films: by method, of the same image.
+        frames: from time 1 to 0; the last one is held.
+        seconds: that they take.
+    """
+    target = next(iter(films.values())).target
+    peak = max(float(target.max()), np.finfo(np.float32).tiny)
+    figure, axes = plt.subplots(1, len(films) + 1, layout="constrained", squeeze=False,
+                                figsize=(2 * (len(films) + 1), 2.6 * len(target)
+                                         / target.shape[1]))
+    grey = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
+    shown = {name: one.imshow(film.states[0], **grey)
+             for one, (name, film) in zip(axes[0], films.items(), strict=False)}
+    axes[0, -1].imshow(target, **grey)
+    axes[0, -1].set_title("target\n\n", fontsize=8)
+    for one in axes[0]:
+        one.set_axis_off()
+
+    def show(time: float) -> None:
+        for name, film in films.items():
+            reached = max(np.count_nonzero(film.times >= time - 1e-6), 1) - 1
+            image = film.states[reached]
+            shown[name].set_data(image)
+            shown[name].axes.set_title(
+                f"{name}\nt = {film.times[reached]:.2f}\n"
+                f"{metrics.psnr(target[None], image[None]):.1f} dB", fontsize=8)
+
+    rate: Any = frames / seconds  # which may be no whole number, whatever the stub says
+    movie = FuncAnimation(figure, show, [*np.linspace(1, 0, frames), *[0.0] * (frames // 4)])
+    write_atomically(path, lambda temporary: movie.save(
+        temporary, writer=PillowWriter(fps=rate), dpi=80))
+    plt.close(figure)

@@ -1,0 +1,1 @@
+"""Methods without a network: zero filling and compressed sensing."""

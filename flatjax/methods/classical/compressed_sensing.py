@@ -1,0 +1,104 @@
+"""Compressed sensing: the image that is sparse in wavelets and fits the measurement.
+
+    min_x 1/2 ||A x - y||^2 + lam ||W x||_1
+
+Lustig, Donoho, Pauly, "Sparse MRI", MRM 58(6), 2007, by FISTA (Beck and Teboulle, SIAM J. Imaging
+Sci. 2(1), 2009) with steps of length 1, for no coils amplify: `||A|| <= 1`. It has no network.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flatjax import losses
+from flatjax.flow.walk import walk
+from flatjax.methods.base import Method, Params
+from flatjax.methods.common import (
+    Rolled,
+    check_at_least,
+    check_choice,
+    end_terms,
+    normalise,
+    reconstructor,
+)
+from flatjax.mri import COMBINES, Batch, Measurement, adjoint, expand, forward, safe_abs, wavelets
+
+
+def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str = "sense",
+         w_ssim: float = 1.0, w_l1: float = 1.0) -> Method:
+    """Compressed sensing with wavelets as a `Method`; its k-space is `E x`.
+
+    Its one parameter is `log_lam`: training looks for the weight of sparsity that gives the best
+    images, which takes few steps and may be left out.
+
+    Args:
+        steps: iterations of FISTA.
+        levels: of the wavelet transform, see `flatjax.mri.wavelets`.
+        lam: weight of sparsity to start from, on the scale of an image with maximum 1.
+        combine: how coils are combined for the image, "sense" or "rss".
+        w_ssim, w_l1: weights of `1 - SSIM` and L1 on the magnitude image; 0 leaves a term out.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_choice("combine", combine, COMBINES)
+    check_at_least(1, steps=steps)
+    check_at_least(0, levels=levels, w_ssim=w_ssim, w_l1=w_l1)
+    check_at_least(1e-8, lam=lam)
+    loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": 0.0}
+    losses.check_weights(loss_weights)
+    momenta = _momenta(steps)
+
+    def init(rng: Array, batch: Batch) -> Params:
+        return {"log_lam": jnp.asarray(np.log(lam), jnp.float32)}
+
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
+        kspace, mask, maps = measured
+        threshold = jnp.exp(params["log_lam"])
+
+        def step(state: tuple[Array, Array], momentum: Array) -> tuple[Array, Array]:
+            image, ahead = state
+            residual = forward(ahead, mask, maps) - kspace
+            new = sparser(ahead - adjoint(residual, mask, maps), threshold, levels)
+            return new, new + momentum * (new - image)
+
+        start = adjoint(*measured)
+        (image, _), states = walk(step, (start, start), jnp.asarray(momenta),
+                                  trajectory=trajectory,
+                                  record=lambda state: expand(state[0], maps))
+        if states is not None:
+            states = states.at[0].set(kspace)
+        return expand(image, maps), states, 0
+
+    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        batch = normalise(batch)
+        kspace, _, _ = rollout(params, batch.measurement, False)
+        return losses.weighted_sum(loss_weights, end_terms(kspace, batch, combine))
+
+    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps))
+
+
+def sparser(image: Array, threshold: Array, levels: int) -> Array:
+    """Proximal operator of `threshold ||W x||_1`: wavelet coefficients moved towards 0.
+
+    Args:
+        image: `[batch, y, x]` complex64.
+        threshold: by how much, at most.
+        levels: of the transform.
+    """
+    coefficients = wavelets.forward(image, levels)
+    size = safe_abs(coefficients)
+    # Where a coefficient is not above the threshold the other branch would divide by 0.
+    above = size > threshold
+    kept = jnp.where(above, coefficients * (1 - threshold / jnp.where(above, size, 1)), 0)
+    return wavelets.inverse(kept, image.shape[-2:], levels)
+
+
+def _momenta(steps: int) -> np.ndarray:
+    """FISTA's `(t_j - 1) / t_{j+1}`, `[steps]` float32."""
+    t, out = 1.0, []
+    for _ in range(steps):
+        following = (1 + np.sqrt(1 + 4 * t * t)) / 2
+        out.append((t - 1) / following)
+        t = following
+    return np.array(out, np.float32)

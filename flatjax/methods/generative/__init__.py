@@ -1,0 +1,4 @@
+"""Generative methods, which sample from a learned prior or posterior.
+
+Flow matching, MC-DDPM, score SDE and DDS; `sampling` holds what they share.
+"""

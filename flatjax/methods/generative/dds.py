@@ -1,0 +1,181 @@
+"""DDS: a diffusion learned without measurements, with a few CG iterations in every step.
+
+Chung, Lee, Ye, "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems", ICLR
+2024 (arXiv 2303.05754). A network predicts the noise n in the complex image x_t, or a velocity that
+amounts to it. From step t to t'
+
+    x_0 = (x_t - sqrt(1 - alpha_bar_t) n) / sqrt(alpha_bar_t)        Tweedie's mean
+    (I + gamma A^H A) u = x_0 + gamma A^H y                          by CG from x_0
+    x_t' = sqrt(alpha_bar_t') u + sqrt(1 - alpha_bar_t') (eta z + sqrt(1 - eta^2) n)
+
+with no noise at the last step. The state is the combined image; coils enter through A = M E.
+
+Approximate by construction: u is a compromise between Tweedie's mean and the data and no sample
+given both, and a share eta of the noise is renewed however short the step, so that the samples'
+spread is too small. Exact, at `eta = 0` and as steps become many, are sampling without
+a measurement, and entries of a single coil's k-space that the prior holds to be independent of
+the measured ones. Measured samples approach y without being set to it.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flatjax.errors import InputError
+from flatjax.flow.diffusion import (
+    PREDICTIONS,
+    Draw,
+    Predict,
+    check_eta,
+    diffuse,
+    learned,
+    linear_alpha_bar,
+    noise_from,
+    respaced,
+)
+from flatjax.flow.walk import Record, itself, walk
+from flatjax.methods.base import Method, Params
+from flatjax.methods.common import (
+    DTYPES,
+    Rolled,
+    apply_network,
+    check_at_least,
+    check_choice,
+    init_network,
+    normalise,
+)
+from flatjax.methods.generative.sampling import (
+    ImageUNet,
+    at_time,
+    check_options,
+    image_noise,
+    posterior_reconstructor,
+    squared_error,
+)
+from flatjax.mri import Batch, Measurement, adjoint, expand, forward, reduce
+from flatjax.mri.linalg import conjugate_gradient
+
+TOTAL = 1000
+
+
+def proximal(image: Array, measured: Measurement, gamma: float, iterations: int) -> Array:
+    """Solve `(I + gamma A^H A) u = x + gamma A^H y` by conjugate gradients started at x.
+
+    Args:
+        image: x `[batch, y, x]` complex64.
+        measured: y, M and the maps of A.
+        gamma: weight of the data, at least 0.
+        iterations: of CG, at most.
+
+    Returns:
+        u, shaped like `image`.
+    """
+    _, mask, maps = measured
+
+    def normal(u: Array) -> Array:
+        return u + gamma * adjoint(forward(u, mask, maps), mask, maps)
+
+    return conjugate_gradient(normal, image + gamma * adjoint(*measured), image, iterations)
+
+
+def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,
+           indices: np.ndarray, alpha_bar: np.ndarray, eta: float,
+           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+    """Sample x_0 by DDS steps.
+
+    Args:
+        predict: `(x_t, t / T) -> noise`.
+        consistent: data consistency of an estimate of x_0.
+        draw: `key -> noise`, shaped like x_t.
+        rng: key.
+        indices: diffusion steps `[steps + 1]`, from `respaced`.
+        alpha_bar: of all diffusion steps `[T + 1]`.
+        eta: share of the noise that every step renews, in [0, 1].
+        trajectory, record: which states are kept, and what of them, see `walk`.
+
+    Returns:
+        `(x_0, records or None)`, records `[kept, ...]`.
+    """
+    left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
+    columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),
+               np.sqrt(reached), np.sqrt((1 - reached) * (1 - eta**2)),
+               np.sqrt(1 - reached) * eta)
+    keys = jax.random.split(rng, len(indices))
+
+    def advance(state: Array, x: tuple[Array, ...]) -> Array:
+        key, t, signal, spread, to_end, to_noise, fresh = x
+        noise = predict(state, t)
+        end = consistent((state - spread * noise) / signal)
+        return to_end * end + to_noise * noise + fresh * draw(key)
+
+    xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
+    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
+
+
+def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iterations: int = 5,
+         prediction: str = "velocity", samples: int = 1, combine: str = "sense",
+         channels: int = 18, pools: int = 4, time_channels: int = 32,
+         dtype: str = "float32") -> Method:
+    """DDS as a `Method`, with T = 1000 noise levels, beta from 1e-4 to 0.02; its k-space is `E x`.
+
+    Args:
+        steps: noise levels that the sampler visits, evenly spaced; up to T.
+        eta: share of the noise that every step renews, in [0, 1].
+        gamma: weight of the data in each data-consistency problem.
+        cg_iterations: of each such problem, at most.
+        prediction: what the network learns: the "noise", as in the paper, or the "velocity", from
+            which the noise follows, see `diffusion.learned`. It needs far less training.
+        samples: drawn for each slice and averaged.
+        combine: how coils are combined for the image, "sense" or "rss".
+        channels, pools, time_channels: of the U-Net.
+        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_choice("prediction", prediction, PREDICTIONS)
+    check_at_least(1, cg_iterations=cg_iterations)
+    check_options(samples, combine, channels, pools, time_channels, dtype)
+    check_eta(eta)
+    if not gamma > 0:
+        raise InputError(f"gamma is {gamma}, expected above 0: at 0 the measurement is ignored")
+    indices = respaced(TOTAL, steps)
+    alpha_bar = linear_alpha_bar(TOTAL)
+    levels = jnp.asarray(alpha_bar, jnp.float32)
+    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
+                    dtype=DTYPES[dtype])
+
+    def init(rng: Array, batch: Batch) -> Params:
+        return {"net": init_network(net, rng, batch)}
+
+    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        measured, kspace, _ = normalise(batch)
+        image = reduce(kspace, measured.maps)
+        key_time, key_noise = jax.random.split(rng)
+        index = jax.random.randint(key_time, image.shape[:1], 1, TOTAL + 1)
+        noise = image_noise(key_noise, kspace)
+        level = levels[index][:, None, None]
+        predicted = apply_network(net, params["net"], diffuse(image, noise, level),
+                                  t=index / TOTAL)
+        error = jnp.mean(squared_error(predicted, learned(prediction, image, noise, level)))
+        return error, {prediction: error}
+
+    def draw(params: Params, rng: Array, measured: Measurement,
+             trajectory: bool | int, record: Record) -> Rolled:
+        def predict(image: Array, t: Array) -> Array:
+            predicted = apply_network(net, params["net"], image, t=at_time(t, image))
+            level = levels[jnp.round(TOTAL * t).astype(int)]
+            return noise_from(prediction, predicted, image, level)
+
+        image, states = sample(
+            predict, lambda end: proximal(end, measured, gamma, cg_iterations),
+            lambda key: image_noise(key, measured.kspace), rng, indices=indices,
+            alpha_bar=alpha_bar, eta=eta,
+            trajectory=trajectory, record=lambda x: record(expand(x, measured.maps)))
+        return expand(image, measured.maps), states, steps
+
+    return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
+                                                      steps=steps))

@@ -1,0 +1,162 @@
+"""Conditional flow matching: a velocity learned on the ideal path, integrated from random starts.
+
+Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023 (arXiv 2210.02747), and Liu et
+al., "Flow Straight and Fast", ICLR 2023 (arXiv 2209.03003), on k-space and given a measurement.
+Time runs from 1 to 0, as everywhere in flatjax and against those papers:
+
+    k_1 = y + (1 - M) tau E n,    k_t = (1 - t) k_0 + t k_1,    E || v(k_t, t, y) - (k_1 - k_0) ||^2
+
+with n ~ CN(0, I) in the image, so that the noise lies where coil sensitivities can explain it and
+`E net` can follow; for a single coil E n is CN(0, I) in k-space. The start has to be random: from
+`k_1 = y` the target is `(y - k_t) / (1 - t)`, which a network can read off without learning
+anything. With the exact velocity the k_0 reached are samples of p(k_0 | y).
+
+With data consistency measured samples stay what they are, noise included, and so they do on the
+path of the training, whose end has them in place of the noise-free ones.
+
+Unlike FLAT, which learns on the states that it has itself reached, this is teacher-forced.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from flatjax.errors import InputError
+from flatjax.flow import path
+from flatjax.flow.divergence import rademacher, transport
+from flatjax.flow.schedule import time_grid
+from flatjax.flow.solvers import VectorField
+from flatjax.flow.walk import Record
+from flatjax.methods.base import Method, Params
+from flatjax.methods.common import (
+    DTYPES,
+    Rolled,
+    apply_network,
+    init_network,
+    integrator,
+    normalise,
+    normalise_measurement,
+    project,
+)
+from flatjax.methods.generative.sampling import (
+    ImageUNet,
+    at_time,
+    check_options,
+    image_noise,
+    posterior_reconstructor,
+    squared_error,
+)
+from flatjax.mri import Batch, Measurement, expand, reduce
+
+
+def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
+    """k_1 `[batch, coil, ky, kx]` complex64: y where sampled, noise of scale `tau` elsewhere."""
+    kspace, mask, maps = measured
+    return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
+
+
+def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
+         solver: str = "euler", tolerance: float = 1e-3, tau: float = 0.1,
+         data_consistency: bool = True, samples: int = 1, combine: str = "sense",
+         channels: int = 18, pools: int = 4, time_channels: int = 32,
+         dtype: str = "float32") -> Method:
+    """Conditional flow matching as a `Method`.
+
+    The network sees the images of the state and of the measurement. Steps, schedule and solver
+    concern sampling alone: one training serves them all. For one coil the method has a
+    `log_density`.
+
+    Args:
+        steps: of the solver.
+        alpha: of the schedule `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
+        times: `t_0, ..., t_K` themselves, in place of the schedule's; empty for those.
+        solver: name in `flow.SOLVERS`; or "adaptive", which takes as many steps as the tolerance
+            asks for and interpolates its trajectory at the times.
+        tolerance: of adaptive steps, relative and absolute, on the scale of an image with
+            maximum 1.
+        tau: scale of the noise at the start; the default is about the rms of unsampled k-space in
+            a brain slice of maximum 1 at R = 4.
+        data_consistency: project the end point `k - t v` that every velocity implies on the
+            measurement, so that measured samples stay as they are. Without, the velocity may move
+            them, as it should if they are noisy; but with several coils `E net` cannot be zero
+            there and right elsewhere at once.
+        samples: drawn for each slice and averaged.
+        combine: how coils are combined for the image, "sense" or "rss".
+        channels, pools, time_channels: of the U-Net.
+        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_options(samples, combine, channels, pools, time_channels, dtype)
+    if not tau > 0:
+        raise InputError(f"tau is {tau}, expected above 0: without noise at the start the "
+                         "velocity is known beforehand and nothing is learned")
+    integrate = integrator(solver, tolerance=tolerance)
+    grid = time_grid(steps, alpha, times).astype(np.float32)
+    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
+                    dtype=DTYPES[dtype])
+
+    def init(rng: Array, batch: Batch) -> Params:
+        return {"net": init_network(net, rng, batch, images=2)}
+
+    def velocity(params: Params, kspace: Array, t: Array, measured: Measurement,
+                 zero_filled: Array) -> Array:
+        image = apply_network(net, params["net"], reduce(kspace, measured.maps), zero_filled, t=t)
+        predicted = expand(image, measured.maps)
+        # Where sampled, the projected end point gives (k - y) / t, and k stays y from the start.
+        return (1 - measured.mask) * predicted if data_consistency else predicted
+
+    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+        measured, kspace, _ = normalise(batch)
+        key_time, key_noise = jax.random.split(rng)
+        t = jax.random.uniform(key_time, kspace.shape[:1])
+        start = random_start(key_noise, measured, tau)
+        end = project(kspace, measured) if data_consistency else kspace
+        state = path.interpolate(start, end, t[:, None, None, None])
+        predicted = velocity(params, state, t, measured, reduce(measured.kspace, measured.maps))
+        error = jnp.mean(squared_error(predicted, path.velocity(start, end)))
+        return error, {"velocity": error}
+
+    def field_of(params: Params, measured: Measurement) -> VectorField:
+        zero_filled = reduce(measured.kspace, measured.maps)
+        return lambda k, t, _: velocity(params, k, at_time(t, k), measured, zero_filled)
+
+    def draw(params: Params, rng: Array, measured: Measurement,
+             trajectory: bool | int, record: Record) -> Rolled:
+        return integrate(field_of(params, measured), random_start(rng, measured, tau), grid,
+                         trajectory=trajectory, record=record)
+
+    def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
+                    probes: int = 1) -> Array:
+        """See `Method`: of the unsampled entries of one coil's k-space, `[batch, 1, ky, kx]`.
+
+        From t = 0 to t = 1 by the method's solver. Random are the `probes` with which the
+        divergence is estimated, see `flow.divergence`; the error falls with their number and,
+        that of the steps, with theirs.
+
+        Raises:
+            InputError: for several coils, or without data consistency: the start has no density.
+        """
+        if kspace.shape[1] != 1:
+            raise InputError(f"k-space of {kspace.shape[1]} coils has no density that is known "
+                             "here, expected 1 coil: the noise at the start lies in the range of "
+                             "the coil maps")
+        if not data_consistency:
+            raise InputError("data_consistency is False, expected True for a density: the start "
+                             "has none where it is the measurement, and the flow leaves it")
+        measured, scale = normalise_measurement(measurement)
+        free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
+        count = jnp.sum(free, axis=(1, 2, 3))
+        start, change = transport(
+            field_of(params, measured), measured.kspace + free * kspace / scale, grid[::-1],
+            free * rademacher(rng, (probes, *kspace.shape)), integrate)
+        noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
+        # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
+        return (change - noise - count * jnp.log(jnp.pi * tau**2)
+                - 2 * count * jnp.log(scale[:, 0, 0, 0]))
+
+    return Method(init, loss, posterior_reconstructor(
+        draw, samples=samples, combine=combine, steps=steps, times=jnp.asarray(grid)),
+        log_density)

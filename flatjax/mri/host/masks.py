@@ -1,0 +1,381 @@
+"""Cartesian sampling masks, drawn on the host with numpy.
+
+`make_mask` is the one entry point. Line kinds give `[1, kx]`: phase encoding runs along the last
+axis and every row of k-space shares the mask. Plane kinds give `[ky, kx]`. The zero frequency
+sits at index n // 2 of each axis (centred k-space).
+
+`random`, `equispaced`, `equispaced_fraction` and `magic` equal, bit for bit and seed by seed, the
+mask functions of the PyPI package fastmri 0.3.0 for one (center_fraction, acceleration) pair:
+RandomMaskFunc, EquiSpacedMaskFunc, EquispacedMaskFractionFunc and MagicMaskFunc.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from flatjax.errors import InputError
+from flatjax.mri.crop import AnyArray
+from flatjax.mri.host.poisson import distance_from_centre, poisson_disc
+
+# Standard deviation of the Gaussian kinds, where 1 is the distance from the centre to an edge.
+GAUSSIAN_WIDTH = 0.4
+GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
+
+
+def make_mask(
+    kind: str,
+    shape: tuple[int, int],
+    acceleration: float,
+    center_fraction: float,
+    seed: int | Sequence[int],
+    padding: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Draws one sampling mask.
+
+    Args:
+        kind: a key of `KINDS`.
+        shape: (ky, kx), the size of k-space. Line kinds use kx only.
+        acceleration: nominal R >= 1, total points per sampled point, the centre included. A whole
+            number for `equispaced` and `magic`. R = 1 gives ones for every kind.
+        center_fraction: the part of all points, in [0, 1), that the fully sampled centre
+            covers; see `center_mask`. 0 means no centre.
+        seed: an int, or a sequence of ints such as `seed_from_name(file_name)` or
+            (seed, epoch, index); everything that `numpy.random.RandomState` takes, except None.
+        padding: (left, right); only columns left <= i < right are acquired. The four fastMRI kinds
+            are drawn on the full width and then cut, as fastMRI does; the others meet R on the
+            acquired columns. None means all columns.
+
+    Returns:
+        `[1, kx]` or `[ky, kx]` float32 of 0 and 1. How close it comes to R:
+        `gaussian1d`, `gaussian2d` and `poisson` sample round(points / R) points exactly; the
+        radial kinds take whole spokes, so they are off by up to half a spoke; `random` meets R on
+        average; `equispaced_fraction` nearly; `equispaced` and `magic` add their centre to every
+        R-th line and stay below R. `achieved_acceleration` tells.
+
+    Raises:
+        InputError: an argument is outside what is described here, or the centre alone holds more
+            points than R allows.
+    """
+    shape, acceleration = _checked(kind, shape, acceleration, center_fraction)
+    rng = _rng(seed)
+    centre = center_mask(kind, shape, center_fraction)
+    acquired = np.broadcast_to(valid_columns(shape[1], padding), centre.shape)
+    if acceleration == 1:
+        return acquired.astype(np.float32)
+    drawn_on = np.ones_like(acquired) if kind in FASTMRI_KINDS else acquired
+    _check_budget(kind, acceleration, center_fraction, centre & drawn_on, drawn_on)
+    mask = KINDS[kind](acceleration, centre, drawn_on, rng) | centre
+    return (mask & acquired).astype(np.float32)
+
+
+def seed_from_name(name: str) -> tuple[int, ...]:
+    """The seed that fastMRI evaluates a file with: its characters' code points, a tuple of ints.
+
+    fastMRI passes the name with its extension and without its folder. Two files of one name in
+    two folders get one mask, unless the folder is part of `name`.
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            f"seed_from_name got {name!r}, expected a file name that is not empty; "
+            "pass for example path.name"
+        )
+    return tuple(map(ord, name))
+
+
+def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np.ndarray:
+    """The fully sampled centre of a kind, `[1, kx]` or `[ky, kx]` bool, padding not applied.
+
+    Line kinds, and planes of one row: round(kx * center_fraction) lines, as in fastMRI. Other
+    planes: a box of about center_fraction of the area, round(n * sqrt(center_fraction)) points
+    along each axis, at least one where center_fraction > 0. All hold the zero frequency unless
+    they are empty.
+    """
+    ky, kx = shape
+    if kind in LINE_KINDS or ky == 1:
+        return _span(kx, round(kx * center_fraction))[None, :]
+    rows, columns = (plane_side(n, center_fraction) for n in (ky, kx))
+    return _span(ky, rows)[:, None] & _span(kx, columns)[None, :]
+
+
+def plane_side(size: int, center_fraction: float) -> int:
+    """Points along an axis of the centre that masks over the plane sample, see `center_mask`."""
+    return max(round(size * math.sqrt(center_fraction)), 1) if center_fraction > 0 else 0
+
+
+def central(size: int, length: Any) -> slice:
+    """The `length` central indices of an axis of k-space, as `center_mask` places them.
+
+    Of an array of lengths, the slice has arrays for its ends.
+    """
+    start = (size - length + 1) // 2
+    return slice(start, start + length)
+
+
+def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The largest fully sampled box around the zero frequency, by its number of points.
+
+    Args:
+        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
+
+    Returns:
+        `(rows, columns)`, int arrays `[...]`: the box is `central` along both axes. Of masks of
+        lines the one row stands for all. Both are 0 where the zero frequency was not sampled.
+    """
+    ky, kx = mask.shape[-2:]
+    # indices in the order in which a growing box takes them in
+    rows, columns = (np.argsort([min(length for length in range(1, n + 1)
+                                     if i in range(n)[central(n, length)]) for i in range(n)])
+                     for n in (ky, kx))
+    grown: Any = (mask != 0)[..., rows, :][..., columns].astype(np.int32)
+    full = grown.cumprod(-2).cumprod(-1)
+    points = full * np.arange(1, ky + 1)[:, None] * np.arange(1, kx + 1)
+    best = points.reshape(*mask.shape[:-2], -1).argmax(-1)
+    sampled = full[..., 0, 0]
+    return (best // kx + 1) * sampled, (best % kx + 1) * sampled
+
+
+def calibration_mask(mask: AnyArray) -> AnyArray:
+    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it runs under `jax.jit`.
+
+    Args:
+        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
+    """
+    inside = []
+    for n, length in zip(mask.shape[-2:], calibration_size(mask), strict=True):
+        box = central(n, length[..., None])
+        inside.append((np.arange(n) >= box.start) & (np.arange(n) < box.stop))
+    rows, columns = inside
+    return rows[..., :, None] & columns[..., None, :]
+
+
+def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndarray:
+    """The columns that were acquired, `[width]` bool: left <= i < right for padding (left, right).
+
+    Raises InputError unless 0 <= left < right <= width.
+    """
+    if padding is None:
+        return np.ones(width, bool)
+    try:
+        left, right = (operator.index(edge) for edge in padding)
+    except (TypeError, ValueError):
+        left, right = 0, 0
+    if not 0 <= left < right <= width:
+        raise InputError(
+            f"padding is {padding!r}, expected two ints (left, right) with 0 <= left < right <= "
+            f"{width}; columns from left up to, not including, right are acquired"
+        )
+    columns = np.arange(width)
+    return (left <= columns) & (columns < right)
+
+
+def achieved_acceleration(mask: ArrayLike, valid: ArrayLike | None = None) -> float:
+    """Total points per sampled point, a float; infinite for a mask that samples nothing.
+
+    Args:
+        mask: any shape, non-zero where sampled.
+        valid: non-zero where a point could have been sampled, for example
+            `valid_columns(kx, padding)`; it broadcasts against the mask. None means everywhere.
+
+    Raises:
+        InputError: valid does not broadcast to the mask's shape, or leaves no point.
+    """
+    sampled = np.asarray(mask) != 0
+    possible = np.asarray(True if valid is None else np.asarray(valid) != 0)
+    try:
+        counted = np.broadcast_to(possible, sampled.shape)
+    except ValueError:
+        raise InputError(
+            f"valid has shape {possible.shape}, expected one that broadcasts to the mask's "
+            f"{sampled.shape}; pass valid_columns(kx, padding)"
+        ) from None
+    total, hits = int(counted.sum()), int((sampled & counted).sum())
+    if total == 0:
+        raise InputError(
+            f"no point of the mask of shape {sampled.shape} is valid, expected at least one; "
+            "check the padding"
+        )
+    return total / hits if hits else math.inf
+
+
+def _random(acceleration, centre, valid, rng):
+    width, low = centre.size, int(centre.sum())
+    probability = (width / acceleration - low) / (width - low)
+    return (rng.uniform(size=width) < probability)[None, :]
+
+
+def _equispaced(acceleration, centre, valid, rng):
+    offset = rng.randint(0, acceleration)
+    return (np.arange(centre.size) % acceleration == offset)[None, :]
+
+
+def _equispaced_fraction(acceleration, centre, valid, rng):
+    width, low = centre.size, int(centre.sum())
+    lines = np.zeros((1, width), bool)
+    outside = width - low * acceleration
+    if outside > 0:
+        spacing = acceleration * (width - low) / outside
+        offset = rng.randint(0, round(spacing))
+        # The reference stops short of the last column; drawing it would change its masks.
+        lines[0, np.rint(np.arange(offset, width - 1, spacing)).astype(int)] = True
+    return lines
+
+
+def _magic(acceleration, centre, valid, rng):
+    """Offset sampling (Defazio, arXiv 1912.01101): the two halves interleave under conjugation."""
+    width = centre.size
+    offset = rng.randint(0, acceleration)
+    first_right, first_left = (offset + 2, offset - 1) if offset % 2 else (offset + 1, offset + 2)
+    right = np.arange(first_right, (width + 1) // 2, acceleration)
+    left = -1 - np.arange(first_left, width // 2, acceleration)
+    lines = np.zeros((1, width), bool)
+    lines[0, width // 2 + np.concatenate([left, right])] = True
+    return lines
+
+
+def _gaussian(acceleration, centre, valid, rng):
+    """Draws without replacement, weighted by a Gaussian around the centre (Gumbel top-k)."""
+    log_density = -(distance_from_centre(centre.shape) ** 2) / (2 * GAUSSIAN_WIDTH**2)
+    keys = rng.gumbel(size=centre.shape) + log_density
+    keys[centre | ~valid] = -np.inf
+    mask = np.zeros(centre.shape, bool)
+    best_first = np.argsort(-keys, axis=None, kind="stable")
+    mask.flat[best_first[: _points_outside(acceleration, centre, valid)]] = True
+    return mask
+
+
+def _poisson(acceleration, centre, valid, rng):
+    count = _points_outside(acceleration, centre, valid)
+    return poisson_disc(valid & ~centre, count, rng)[0]
+
+
+def _radial_golden(acceleration, centre, valid, rng):
+    return _radial(acceleration, centre, valid, rng, lambda n: GOLDEN_ANGLE)
+
+
+def _radial_uniform(acceleration, centre, valid, rng):
+    return _radial(acceleration, centre, valid, rng, lambda n: math.pi / n)
+
+
+def _radial(acceleration, centre, valid, rng, angle_between):
+    """As many whole spokes as bring the number of points, centre included, nearest to R's."""
+    first_angle = rng.uniform(0, math.pi)
+    target = valid.sum() / acceleration
+
+    def draw(spokes):
+        return _spokes(centre.shape, first_angle + angle_between(spokes) * np.arange(spokes))
+
+    def surplus(spokes):
+        return ((draw(spokes) | centre) & valid).sum() - target
+
+    # Past 8 n spokes, every point of an n x n grid lies on one.
+    few, many = 1, 8 * max(centre.shape)
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (middle, many) if surplus(middle) <= 0 else (few, middle)
+    return draw(min(few, many, key=lambda spokes: abs(surplus(spokes))))
+
+
+def _spokes(shape, angles):
+    """Full-length lines through the zero frequency, snapped to the grid, `[ky, kx]` bool."""
+    direction = np.stack([np.sin(angles), np.cos(angles)])
+    # With the longer component at 1, a line meets every row or every column once: no gaps.
+    direction /= np.abs(direction).max(axis=0)
+    steps = np.arange(-(max(shape) // 2), max(shape) // 2 + 1)
+    from_centre = np.rint(direction[:, :, None] * steps).astype(int)
+    row, column = from_centre[0] + shape[0] // 2, from_centre[1] + shape[1] // 2
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    mask = np.zeros(shape, bool)
+    mask[row[inside], column[inside]] = True
+    return mask
+
+
+def _span(size, length):
+    inside = np.zeros(size, bool)
+    inside[central(size, length)] = True
+    return inside
+
+
+def _points_outside(acceleration, centre, valid):
+    return max(round(valid.sum() / acceleration), 1) - int((centre & valid).sum())
+
+
+def _rng(seed):
+    try:
+        if seed is None:
+            raise TypeError("None draws another mask at every call")
+        return np.random.RandomState(seed)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"seed is {seed!r} ({error}), expected an int or a non-empty sequence of ints, each "
+            "in [0, 2**32); pass for example 0 or seed_from_name(file_name)"
+        ) from None
+
+
+def _checked(kind: str, shape: Sequence[int], acceleration: float,
+             center_fraction: float) -> tuple[tuple[int, int], float]:
+    if kind not in KINDS:
+        raise InputError(f"unknown mask kind {kind!r}; use one of {', '.join(KINDS)}")
+    try:
+        ky, kx = (operator.index(n) for n in shape)
+    except (TypeError, ValueError):
+        ky, kx = 0, 0
+    if ky < 1 or kx < 1:
+        raise InputError(
+            f"mask shape is {shape!r}, expected two positive ints (ky, kx); "
+            "pass the last two sizes of k-space"
+        )
+    if not (isinstance(acceleration, Real) and 1 <= acceleration < math.inf):
+        raise InputError(
+            f"acceleration is {acceleration!r}, expected a finite number >= 1; "
+            "1 samples everything, 4 a quarter"
+        )
+    if not (isinstance(center_fraction, Real) and 0 <= center_fraction < 1):
+        raise InputError(
+            f"center_fraction is {center_fraction!r}, expected 0 <= center_fraction < 1; "
+            "0.08 is customary at acceleration 4, 0.04 at 8"
+        )
+    if kind in ("equispaced", "magic"):
+        if acceleration != round(acceleration):
+            raise InputError(
+                f"acceleration is {acceleration}, but {kind!r} takes every R-th line and needs a "
+                "whole number; round it, or use 'equispaced_fraction'"
+            )
+        acceleration = round(acceleration)
+    return (ky, kx), acceleration
+
+
+def _check_budget(kind, acceleration, center_fraction, centre, valid):
+    if kind == "magic" and center_fraction >= 1 / acceleration:
+        raise InputError(
+            f"center_fraction is {center_fraction}, but 'magic' at acceleration {acceleration} "
+            f"needs less than 1/{acceleration} = {1 / acceleration:.4g}; lower either of the two"
+        )
+    held, budget = int(centre.sum()), valid.sum() / acceleration
+    if kind not in ("equispaced", "magic") and held > budget:
+        unit = "lines" if kind in LINE_KINDS else "points"
+        raise InputError(
+            f"the centre of a {kind!r} mask holds {held} {unit} (center_fraction "
+            f"{center_fraction}), but acceleration {acceleration} allows {budget:.1f} of "
+            f"{valid.sum()}; lower center_fraction or the acceleration"
+        )
+
+
+FASTMRI_KINDS = {
+    "random": _random,
+    "equispaced": _equispaced,
+    "equispaced_fraction": _equispaced_fraction,
+    "magic": _magic,
+}
+LINE_KINDS = {**FASTMRI_KINDS, "gaussian1d": _gaussian}
+PLANE_KINDS = {
+    "gaussian2d": _gaussian,
+    "poisson": _poisson,
+    "radial": _radial_golden,
+    "radial_uniform": _radial_uniform,
+}
+KINDS = {**LINE_KINDS, **PLANE_KINDS}

@@ -1,0 +1,388 @@
+"""Readers of users' k-space: what was written comes back, and one line for what is broken."""
+
+import io
+import itertools
+import os
+import pickle
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from flatjax.data.io.kspace import (
+    find_files,
+    maps_for,
+    open_maps,
+    open_mask,
+    open_scan,
+    slice_with_signal,
+)
+from flatjax.errors import InputError
+from tests.support import fastmri_fixture
+from tests.support.kspace_fixture import (
+    LINES,
+    RECON,
+    SHAPE,
+    bart_order,
+    ismrmrd_kspace,
+    kspace,
+    write_cfl,
+    write_ismrmrd,
+)
+
+
+def read(scan):
+    return np.stack(list(scan.read(range(scan.shape[0]))))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize("packed", ["npy", "npz", "npz compressed"])
+def test_arrays_come_back_slice_by_slice(tmp_path, order, dtype, packed):
+    values = np.asarray(kspace(), dtype, order=order)
+    path = tmp_path / f"scan.{packed[:3]}"
+    if packed == "npy":
+        np.save(path, values)
+    else:
+        (np.savez_compressed if "compressed" in packed else np.savez)(path, kspace=values)
+    scan = open_scan(path)
+    assert scan.shape == SHAPE and scan.name == "scan"
+    np.testing.assert_array_equal(read(scan), values.astype(np.complex64))
+    one, = scan.read([2])
+    np.testing.assert_array_equal(one, values[2])
+    assert one.dtype == np.complex64
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_fewer_axes_are_one_slice_and_one_coil(tmp_path, axes, order):
+    values = np.asarray(kspace()[0, 0] if axes == 2 else kspace()[0], order=order)
+    np.save(tmp_path / "scan.npy", values)
+    scan = open_scan(tmp_path / "scan.npy")
+    assert scan.shape == (1, *(1, 2)[axes - 2:axes - 1], *SHAPE[2:])
+    np.testing.assert_array_equal(read(scan)[0], values.reshape(scan.shape[1:]))
+
+
+def test_an_archive_brings_mask_maps_and_affine(tmp_path):
+    maps, mask = kspace(1)[0], np.arange(12) % 3 == 0
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    np.savez(tmp_path / "scan.npz", kspace=kspace(), mask=mask, maps=maps, affine=affine)
+    scan = open_scan(tmp_path / "scan.npz")
+    np.testing.assert_array_equal(scan.mask, mask[None].astype(np.float32))
+    for one in scan.maps(range(3)):
+        np.testing.assert_array_equal(one, maps)
+    np.testing.assert_array_equal(scan.affine, affine)
+    assert scan.spacing == (2.0, 3.0, 4.0) and scan.missing == ()
+    np.testing.assert_array_equal(open_mask(tmp_path / "scan.npz"), scan.mask)
+    shape, reader = open_maps(tmp_path / "scan.npz")
+    np.testing.assert_array_equal(next(iter(reader([0]))), maps)
+    with pytest.raises(InputError, match="the maps of this scan|take the maps"):
+        maps_for((3, 4, 10, 12), tmp_path, "maps", shape, reader)
+
+
+def test_bart_comes_back(tmp_path):
+    values = kspace()
+    array = bart_order(values)
+    path = write_cfl(tmp_path / "scan.cfl", array, array.shape)
+    for name in (path, path.with_suffix(".hdr")):
+        scan = open_scan(name)
+        assert scan.shape == SHAPE
+        np.testing.assert_array_equal(read(scan), values)
+    shape, reader = open_maps(path)
+    np.testing.assert_array_equal(next(iter(reader([1]))), values[1])
+    # a header may be shorter than sixteen
+    short = write_cfl(tmp_path / "short.cfl", array[..., 0, 0, 0], (10, 12, 1, 2))
+    np.testing.assert_array_equal(read(open_scan(short))[0], values[0])
+
+
+def test_fastmri_files_open_on_their_own(tmp_path):
+    mask = np.arange(36) % 4 == 0
+    mask[14:22] = True
+    fastmri_fixture.write(tmp_path / "file1.h5", coils=3, padding=(3, 34), mask=mask)
+    scan = open_scan(tmp_path / "file1.h5")
+    assert scan.shape == (3, 3, 40, 36) and scan.crop == (24, 24)
+    assert scan.spacing == pytest.approx((162.4 / 36, 280 / 40, 4.5)) and scan.affine is None
+    with h5py.File(tmp_path / "file1.h5") as file:
+        np.testing.assert_array_equal(read(scan), file["kspace"][:])
+    assert scan.mask.shape == (1, 36) and scan.mask[0, 0] == 0 == scan.mask[0, 34:].sum()
+    assert scan.facts == {"acquisition": "CORPD_FBK", "patient_id": "p0", "acceleration": "4"}
+    fastmri_fixture.write(tmp_path / "file2.h5", with_reference=False, attributes=False)
+    scan = open_scan(tmp_path / "file2.h5")
+    assert scan.shape == (3, 1, 40, 36) and scan.mask is None and scan.crop == (24, 24)
+    assert set(scan.missing) == {"acquisition", "patient_id", "reference", "mask"}
+
+
+def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
+    values = ismrmrd_kspace()
+    scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", values))
+    assert scan.shape == values.shape and scan.crop == RECON
+    np.testing.assert_allclose(read(scan), values, rtol=1e-6)
+    assert scan.facts == {"protocol": "T2 & more"} and scan.missing == ()
+    assert scan.spacing == (3.0, 2.0, 6.0)
+    # The centre pixel of the cropped image lies at the position of the slice, in RAS.
+    for s in range(3):
+        np.testing.assert_allclose(scan.affine @ [5, 5, s, 1], [-5, 7, 11 - 6 * s, 1], atol=1e-5)
+    # One row down is a step along the readout, one column right along the phase encoding.
+    np.testing.assert_allclose(scan.affine @ [0, 1, 0, 0], [0, -2, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(scan.affine @ [1, 0, 0, 0], [-3, 0, 0, 0], atol=1e-6)
+    scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", values, directions=False))
+    assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0) and scan.missing == ("affine",)
+
+
+def test_ismrmrd_averages_repeats_and_takes_calibration_where_nothing_else_is(tmp_path):
+    values = ismrmrd_kspace()
+
+    factors = itertools.cycle([1.5, 0.5])  # the same line twice, as far off either way
+
+    def change(one):
+        one.data[:] = one.data * next(factors)
+
+    lines = [line for line in range(LINES) for _ in range(2)]
+    path = write_ismrmrd(tmp_path / "scan.h5", values, lines=lines, change=change, slices=[0])
+    np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-5)
+    # calibration alone fills line 5; beside the imaging line 0 it is not mixed in
+    path = write_ismrmrd(tmp_path / "scan.h5", values,
+                         flags={5: ["ACQ_IS_PARALLEL_CALIBRATION"]}, slices=[0])
+    np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-6)
+    seen = []
+
+    def calibrate_again(one):
+        seen.append(one.idx.kspace_encode_step_1)
+        if seen.count(5) == 2 and seen[-1] == 5:
+            one.set_flag(20)
+            one.data[:] = 99
+
+    path = write_ismrmrd(tmp_path / "scan.h5", values, change=calibrate_again, slices=[0],
+                         lines=[0, 1, 2, 3, 4, 5, 5, 6, 7, 8])
+    np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("case, message", [
+    ("spiral", "trajectory is 'spiral', expected 'cartesian'"),
+    ("reversed", "has reversed readouts"),
+    ("3-D", "encodes along kspace_encode_step_2"),
+    ("channels", "channels of at least"),
+    ("beyond", "lines .* do not fit the encoded matrix"),
+    ("no header", "has no header dataset/xml"),
+    ("hostile", "dataset/xml: ismrmrd_header declares a document type"),
+    ("malformed", "dataset/xml: ismrmrd_header is not well-formed"),
+    ("images", "has no readouts dataset/data"),
+    ("nan", "values that are NaN"),
+    ("noise only", "none of 28 readouts is of an image"),
+])
+def test_broken_ismrmrd_is_refused_in_one_line(tmp_path, case, message):
+    path = tmp_path / "scan.h5"
+    values = ismrmrd_kspace()
+    options = {
+        "spiral": {"trajectory": "spiral"},
+        "reversed": {"flags": {3: ["ACQ_IS_REVERSE"]}},
+        "3-D": {"change": lambda one: setattr(one.idx, "kspace_encode_step_2",
+                                              one.idx.kspace_encode_step_1)},
+        "beyond": {"shift": 3},
+        "noise only": {"flags": {n: ["ACQ_IS_NOISE_MEASUREMENT"] for n in range(LINES)}},
+        "nan": {"change": lambda one: one.data.fill(np.nan)},
+    }.get(case, {})
+    if case == "beyond":
+        options = {"change": lambda one: setattr(one.idx, "kspace_encode_step_1", 40)}
+    write_ismrmrd(path, values, **options)
+    with h5py.File(path, "a") as file:
+        if case in ("no header", "hostile", "malformed"):
+            text = file["dataset/xml"][0]
+            del file["dataset/xml"]
+            if case != "no header":
+                new = b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + text if case == "hostile" else text[:-9]
+                file["dataset"].create_dataset("xml", data=[new], dtype=h5py.string_dtype())
+        elif case == "images":
+            del file["dataset/data"]
+        elif case == "channels":
+            row = file["dataset/data"][3]
+            row["data"] = row["data"][:-8]
+            file["dataset/data"][3] = row
+    with pytest.raises(InputError, match=message) as caught:
+        read(open_scan(path))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Evil:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def broken(tmp_path, case):
+    """A file that is broken in one way."""
+    path = tmp_path / "scan.npy"
+    good = kspace()
+    arrays = {"rank 1": good[0, 0, 0], "rank 5": good[None], "real": np.abs(good),
+              "empty": good[:0], "zero": np.zeros_like(good), "corner": np.fft.ifftshift(
+                  good, axes=(-2, -1))}
+    with_nan = good.copy()
+    with_nan[1, 0, 2, 3] = np.nan
+    arrays["nan"], arrays["inf"] = with_nan, np.where(np.isnan(with_nan), np.inf, good)
+    arrays["range"] = good.astype(np.complex128) * 1e300
+    if case in arrays:
+        np.save(path, arrays[case])
+    elif case == "pickled":
+        np.save(path, np.array([Evil(tmp_path / "run")], object), allow_pickle=True)
+    elif case == "a pickle":
+        path.write_bytes(pickle.dumps(Evil(tmp_path / "run")))
+    elif case == "cut short":
+        np.save(path, good)
+        path.write_bytes(path.read_bytes()[:-100])
+    elif case == "cut in its header":
+        np.save(path, good)
+        path.write_bytes(path.read_bytes()[:50])
+    elif case == "nothing":
+        path.write_bytes(b"")
+    elif case == "huge":
+        np.save(path, good)
+        path.write_bytes(path.read_bytes().replace(b"(3, 2, 10, 12)", b"(30000, 20000, 10, 12)"))
+    elif case == "pickled in npz":
+        path = tmp_path / "scan.npz"
+        np.savez(path, kspace=np.array([Evil(tmp_path / "run")], object), allow_pickle=True)
+    elif case == "huge in npz":
+        path = tmp_path / "scan.npz"
+        member = io.BytesIO()
+        np.save(member, good)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("kspace.npy", member.getvalue().replace(
+                b"(3, 2, 10, 12)", b"(30000, 20000, 10, 12)"))
+    elif case in ("npz cut short", "not a zip", "npz without kspace", "npz mask", "npz maps",
+                  "npz mask values", "npz affine"):
+        path = tmp_path / "scan.npz"
+        extra = {"npz mask": {"mask": np.ones(13)}, "npz maps": {"maps": good[:, :1]},
+                 "npz mask values": {"mask": np.full(12, 2.0)},
+                 "npz affine": {"affine": np.zeros((4, 4))}}.get(case, {})
+        np.savez(path, **{"k" if "without" in case else "kspace": good}, **extra)
+        if case == "npz cut short":
+            path.write_bytes(path.read_bytes()[:-100])
+        elif case == "not a zip":
+            path.write_bytes(b"PK" * 50)
+    elif case.startswith("cfl"):
+        array = bart_order(good)
+        path = write_cfl(tmp_path / "scan.cfl", array, array.shape)
+        header = path.with_suffix(".hdr")
+        if case == "cfl cut short":
+            path.write_bytes(path.read_bytes()[:-8])
+        elif case == "cfl without header":
+            header.unlink()
+        elif case == "cfl words":
+            header.write_text("# Dimensions\nten twelve\n")
+        elif case == "cfl huge":
+            header.write_text("# Dimensions\n99999 99999 1 99999\n")
+        elif case == "cfl 3-D":
+            header.write_text("# Dimensions\n10 12 6\n")
+        elif case == "cfl empty header":
+            header.write_text("")
+    elif case.startswith("h5"):
+        path = tmp_path / "scan.h5"
+        fastmri_fixture.write(path, kspace=good[:, :, 0, 0] if case == "h5 rank" else good,
+                              **{"ismrmrd_header": None} if case == "h5 header" else {},
+                              with_reference=False, shape=SHAPE[2:], crop=(8, 8))
+        if case == "h5 cut short":
+            path.write_bytes(path.read_bytes()[:2000])
+        elif case == "h5 is text":
+            path.write_text("kspace")
+        elif case == "h5 other":
+            with h5py.File(path, "w") as file:
+                file["image"] = np.ones(3)
+    elif case == "missing":
+        path = tmp_path / "none.npy"
+    elif case == "folder":
+        path.mkdir()
+    elif case == "suffix":
+        path = tmp_path / "scan.mat"
+        path.write_bytes(b"MATLAB")
+    elif case == "unreadable":
+        np.save(path, good)
+    return path
+
+
+@pytest.mark.parametrize("case, message", [
+    ("rank 1", r"shape \(12,\), expected \[ky, kx\]"),
+    ("rank 5", r"shape \(1, 3, 2, 10, 12\), expected"),
+    ("real", "is float32, expected complex"),
+    ("empty", "without a zero"),
+    ("zero", "k-space is zero in every slice"),
+    ("corner", "largest sample of k-space lies in a corner"),
+    ("nan", "slice 1 of the array has 1 values that are NaN or infinite"),
+    ("inf", "slice 1 of the array has 1 values that are NaN or infinite"),
+    ("range", "are NaN or infinite"),
+    ("pickled", "holds pickled Python objects"),
+    ("a pickle", "is not a NumPy file"),
+    ("cut short", "cut short or damaged"),
+    ("cut in its header", "cut short or damaged"),
+    ("nothing", "is not a NumPy file"),
+    ("huge", "takes 576000000128 bytes, but there are 5896"),
+    ("pickled in npz", "kspace holds pickled Python objects"),
+    ("huge in npz", "takes 576000000128 bytes, but there are 5896"),
+    ("npz cut short", "cut short or damaged"),
+    ("not a zip", "is not a NumPy file"),
+    ("npz without kspace", "has no array kspace, only k"),
+    ("npz mask", r"mask has shape \(1, 13\), expected \(1, 12\)"),
+    ("npz maps", r"maps has shape \(3, 1, 10, 12\), expected"),
+    ("npz mask values", "mask has values from 2 to 2"),
+    ("npz affine", "affine is float64 of shape .4, 4., expected an invertible"),
+    ("cfl cut short", "has 5752 bytes, but its header declares 5760"),
+    ("cfl without header", "scan.hdr: cannot be opened"),
+    ("cfl words", "no line of up to 16 whole numbers"),
+    ("cfl empty header", "no line of up to 16 whole numbers"),
+    ("cfl huge", "slices of more than 4 GiB"),
+    ("cfl 3-D", r"has dimension PHS2 \(2\) of 6"),
+    ("h5 rank", "kspace is complex64 of shape"),
+    ("h5 header", "has no dataset ismrmrd_header"),
+    ("h5 cut short", "is not an HDF5 file or is cut short"),
+    ("h5 is text", "is not an HDF5 file"),
+    ("h5 other", "has neither a dataset kspace"),
+    ("missing", "cannot be opened .No such file"),
+    ("folder", "cannot be opened .Is a directory"),
+    ("suffix", "unknown format '.mat', expected"),
+    ("unreadable", "cannot be opened .Permission denied"),
+])
+def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, message):
+    path = broken(tmp_path, case)
+    if case == "unreadable":  # root may read everything, so it is not chmod that forbids
+        def forbidden(*args, **kwargs):
+            raise PermissionError(13, "Permission denied")
+        monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(InputError, match=message) as caught:
+        scan = open_scan(path)
+        slice_with_signal(scan)
+        read(scan)
+    assert str(path.with_suffix("")) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_give_their_files_by_name(tmp_path):
+    for name in ("b.npy", "a.npz", "c.txt", ".hidden.npy"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in find_files([tmp_path])] == ["a.npz", "b.npy"]
+    assert find_files([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
+    with pytest.raises(InputError, match="any.npy: no such file or folder"):
+        find_files([tmp_path / "any.npy"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no file named .npy"):
+        find_files([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("values", [np.ones((2, 3, 4)), np.full(12, 0.5), np.zeros(12),
+                                    np.ones(12, np.complex64)])
+def test_masks_are_of_zeros_and_ones(tmp_path, values):
+    np.save(tmp_path / "mask.npy", values)
+    with pytest.raises(InputError, match="mask.npy: the array"):
+        open_mask(tmp_path / "mask.npy")
+    with pytest.raises(InputError, match="expected a mask as .npy or .npz"):
+        open_mask(tmp_path / "mask.txt")
+
+
+def test_all_zero_slices_are_accepted_beside_others(tmp_path):
+    values = kspace()
+    values[1] = 0
+    np.save(tmp_path / "scan.npy", values)
+    index, one = slice_with_signal(open_scan(tmp_path / "scan.npy"))
+    assert index in (0, 2) and one.any()

@@ -1,0 +1,125 @@
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from flatjax import cli
+from flatjax.data.sets import mrbrains13, volume
+from flatjax.errors import InputError
+from tests.support.volume_fixture import write_brainweb, write_mrbrains13
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_mrbrains13(tmp_path_factory.mktemp("MRBrainS13"))
+
+
+@pytest.fixture
+def make(tree, tmp_path):
+    def make_dataset(**options):
+        return mrbrains13.make(**{"path": str(tree), "cache": str(tmp_path)} | options)
+    return make_dataset
+
+
+def loaded(volumes):
+    return {v.name: np.stack([s.target for s in v.load()]) for v in volumes}
+
+
+def test_split_by_subject(make, tree):
+    dataset = make(contrasts=("T1", "T2_FLAIR"), test=("5",), coils=2)
+    assert sorted(sum(dataset.split.values(), [])) == ["1", "2", "3", "4", "5"]
+    assert [v.name for v in dataset.test["held_out"]] == ["5_T1", "5_T2_FLAIR"]
+    assert len(dataset.validation) == 2 and len(dataset.split["train"]) == 3
+    sample = dataset.draw(np.random.default_rng(0), 2)[1]
+    assert sample.kspace.shape == (2, 20, 24) and sample.target.shape == (20, 24)
+    for path in (tree, tree.parent):
+        other = mrbrains13.make(path=str(path), cache=str(tree.parent / "kept"))
+        assert len(other.test["held_out"]) == len(other.validation) == 1
+
+
+@pytest.mark.parametrize("contrast, shape", [("T1", (20, 24)), ("T1_IR", (20, 24)),
+                                             ("T2_FLAIR", (20, 24)), ("T1_1mm", (26, 20))])
+def test_contrasts_are_their_files(make, tree, contrast, shape):
+    found = loaded(make(contrasts=(contrast,), split=False).test["all"])
+    assert sorted(found) == [f"{subject}_{contrast}" for subject in "12345"]
+    one = volume.make(path=str(tree / "3" / f"{contrast}.nii"), split=False).test["all"]
+    np.testing.assert_array_equal(found[f"3_{contrast}"], loaded(one)[contrast])
+    assert found[f"3_{contrast}"].shape[1:] == shape
+
+
+def test_contrasts_of_unlike_size_are_not_mixed(make):
+    dataset = make(contrasts=mrbrains13.CONTRASTS)
+    shapes = set()
+    for seed in range(20):
+        batch = {s.target.shape for s in dataset.draw(np.random.default_rng(seed), 3)}
+        assert len(batch) == 1
+        shapes |= batch
+    assert shapes == {(20, 24), (26, 20)}
+
+
+def test_labels_are_not_needed(tmp_path, make):
+    path = write_mrbrains13(tmp_path / "some", ("1", "2", "3"))
+    for file in [*path.glob("*/Labels*"), *path.glob("*/T1_1mm*")]:
+        file.unlink()
+    dataset = make(path=str(path))
+    assert {role: len(names) for role, names in dataset.split.items()} == {
+        "train": 1, "validation": 1, "test": 1}
+
+
+def test_what_is_refused(make, tmp_path, tree):
+    def refused(match, **options):
+        with pytest.raises(InputError, match=match) as caught:
+            make(**options)
+        assert "\n" not in str(caught.value)
+
+    refused("no path: set data.path to its folder TrainingData", path="")
+    refused("contrasts is .'T2',., expected some of T1, T1_IR", contrasts=("T2",))
+    refused("contrasts is 'T1', expected some of", contrasts="T1")
+    refused("absent: no such folder", path=str(tmp_path / "absent"))
+    refused("no subject with volumes in it", path=str(tree / "1"))
+    refused("test: no subject 7", test=("7",))
+    path = write_mrbrains13(tmp_path / "gaps")
+    (path / "2" / "T1_IR.nii").unlink()
+    refused("2/T1_IR.nii: no such file.*skip_bad", path=str(path), contrasts=("T1", "T1_IR"))
+    content = (path / "4" / "T1.nii").read_bytes()
+    (path / "4" / "T1.nii").write_bytes(content[:-100])
+    refused("4/T1.nii: .*damaged", path=str(path))
+    with pytest.warns(UserWarning, match="1 volumes are bad and left out: .*4/T1.nii"):
+        assert "4" not in sum(make(path=str(path), skip_bad=True).split.values(), [])
+
+
+@pytest.mark.parametrize("name", ["brainweb", "mrbrains13"])
+def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, monkeypatch, capsys):
+    path = write_brainweb(tmp_path / "files") if name == "brainweb" else tree
+    workdir = tmp_path / "run"
+
+    def run(program, *options):
+        monkeypatch.setattr(sys, "argv", [program, *options])
+        {"train": cli.train_main, "evaluate": cli.evaluate_main}[program]()
+
+    run("train", f"--config={CONFIGS / name}.py", f"--workdir={workdir}",
+        f"--config.data.path={path}", f"--config.data.cache={tmp_path / 'kept'}",
+        "--config.data.matrix=32", "--config.method.channels=2", "--config.method.pools=1",
+        "--config.method.steps=2", "--config.train.steps=1", "--config.train.warmup_steps=0",
+        "--config.data.contrasts=('T1',)", "--config.evaluation.figures=0")
+    split = json.loads((workdir / "split.json").read_text())
+    assert [len(split[role]) for role in ("train", "validation", "test")] == [3, 1, 1]
+    run("evaluate", f"--workdir={workdir}")
+    metrics = json.loads((workdir / "eval" / "metrics.json").read_text())
+    assert metrics["test_set"] == "held_out"
+    (file,) = (workdir / "eval" / "reconstructions").iterdir()
+    assert file.name == f"{split['test'][0]}_T1.h5"
+    with h5py.File(file) as opened:
+        assert opened["reconstruction"].shape[1:] == (32, 32)
+    for options, match in (([f"--config.data.path={tmp_path / 'none'}"], "no such folder"),
+                           (["--config.data.contrasts=('T9',)"], "contrasts is")):
+        with pytest.raises(SystemExit) as caught:
+            run("evaluate", f"--workdir={workdir}", *options)
+        assert caught.value.code == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("evaluate: error: ") and match in error

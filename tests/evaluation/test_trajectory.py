@@ -1,0 +1,136 @@
+"""The way of an image: its measures against their definitions, its figure and its animation."""
+
+import csv
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from flatjax import mri
+from flatjax.data import Acquisition
+from flatjax.data.batches import measure_volume, stack
+from flatjax.evaluation import metrics, trajectory
+from flatjax.evaluation.scoring import score_volume, scorer
+from flatjax.methods import Method, Reconstruction
+from tests.support import toy
+
+TIMES = np.array([1.0, 0.6, 0.3, 0.0], np.float32)
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    return [(v.name, measure_volume(v, Acquisition())) for v in toy.make().test["main"]]
+
+
+def score(volumes, states_of, times=TIMES):
+    """A method that goes through `states_of(batch)`, `[4, batch, coil, ky, kx]`."""
+    batches = stack([one for _, slices in volumes for one in slices])
+    states = iter(np.split(states_of(batches), len(volumes), axis=1))
+    out = []
+    for name, slices in volumes:
+        own = next(states)
+
+        def reconstruct(params, rng, measurement, *, trajectory=False, own=own):
+            return Reconstruction(mri.combine(own[-1], measurement.maps), own[-1], own, times, 3,
+                                  steps=np.arange(4))
+
+        method = Method(None, None, reconstruct)
+        out.append(score_volume(scorer(method, "sense"), {}, jax.random.key(0), name, slices, 3))
+    return out
+
+
+def ideal(batch):
+    return np.stack([(1 - t) * batch.kspace + t * batch.measurement.kspace for t in TIMES])
+
+
+def test_the_ideal_path_is_straight_and_keeps_the_measured_data(volumes):
+    scored = score(volumes, ideal)
+    along = trajectory.analyse(scored)
+    assert all(values.shape == (4, 6) for values in along[1:])
+    np.testing.assert_allclose(along.path_distance, 0, atol=1e-5)
+    np.testing.assert_allclose(along.straightness, 1, atol=1e-5)
+    np.testing.assert_allclose(along.residual, 0, atol=1e-5)
+    assert (np.diff(along.psnr, axis=0) > 0).all() and (along.ssim[-1] > 0.999).all()
+
+
+@pytest.fixture(scope="module")
+def bent(volumes):
+    """Through a state of half the size and off the measured data."""
+    def states(batch):
+        out = ideal(batch)
+        out[1] = 0.5 * batch.kspace
+        out[3] = out[2]
+        return out
+
+    return score(volumes, states, times=None)
+
+
+def test_measures_are_those_of_their_definitions(volumes, bent):
+    along = trajectory.analyse(bent)
+    np.testing.assert_allclose(along.times, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
+    batch = stack(volumes[1][1])
+    peak = batch.target.max()
+    half = np.abs(mri.combine(0.5 * batch.kspace, batch.measurement.maps))
+    for index in range(3):
+        pair = batch.target[index][None], np.asarray(half)[index][None]
+        assert along.psnr[1, 3 + index] == pytest.approx(
+            metrics.psnr(*pair, data_range=float(peak)), abs=1e-3)
+        assert along.ssim[1, 3 + index] == pytest.approx(
+            metrics.ssim(*pair, data_range=float(peak)), abs=1e-4)
+    np.testing.assert_allclose(along.residual[1], 0.5, rtol=1e-5)
+    t = 2 / 3
+    expected = (1 - t) * batch.kspace + t * batch.measurement.kspace
+    apart = (np.linalg.norm((0.5 * batch.kspace - expected).reshape(3, -1), axis=1)
+             / np.linalg.norm(expected.reshape(3, -1), axis=1))
+    np.testing.assert_allclose(along.path_distance[1, 3:], apart, rtol=1e-4)
+    np.testing.assert_array_equal(along.straightness[3], along.straightness[2])
+    assert (along.straightness[2] < 0.99).all()
+
+
+def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
+    along = trajectory.analyse(bent)
+    trajectory.write_table(tmp_path / "t.csv", list("abcdef"), along)
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
+    assert float(rows[9]["residual"]) == pytest.approx(along.residual[1, 2], rel=1e-5)
+    again = trajectory.read_table(tmp_path / "t.csv")
+    for values, expected in zip(again, along, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
+    found = {"ideal": trajectory.analyse(score(volumes, ideal)), "bent": trajectory.analyse(bent)}
+    figure = trajectory.draw(found)
+    assert len(figure.axes) == 5
+    for axes in figure.axes:
+        assert len(axes.lines) == 2 and len(axes.collections) == 2
+    for line, one in zip(figure.axes[0].lines, found.values(), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), one.psnr.mean(axis=1))
+    alone = trajectory.draw({"bent": found["bent"]})
+    assert len(alone.axes[0].lines) == 7, "and every image of a single method"
+    plt.close("all")
+
+
+def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
+    dark, bright = np.zeros((2, 12, 10)), np.ones((2, 12, 10))
+    dark[1], bright[0] = 1, 0.5
+    films = {"late": trajectory.Film(np.array([1.0, 0.0]), dark, bright[1]),
+             "early": trajectory.Film(np.array([1.0, 0.5]), bright, bright[1])}
+    trajectory.animate(tmp_path / "forming.gif", films, frames=8, seconds=1)
+    with Image.open(tmp_path / "forming.gif") as movie:
+        columns = []
+        for frame in range(movie.n_frames):
+            movie.seek(frame)
+            row = np.asarray(movie.convert("L"))[movie.height // 2 + 10]
+            columns.append([row[movie.width * part // 6] for part in (1, 3, 5)])
+    first, last = columns[0], columns[-1]
+    assert first[0] < 30 and 100 < first[1] < 160 and first[2] > 220
+    assert min(last) > 220
+    assert [c[0] > 220 for c in columns].index(True) > [c[1] > 220 for c in columns].index(True)
+    assert {path.name for path in tmp_path.iterdir()} == {"forming.gif"}
+    trajectory.write_film(tmp_path / "film.h5", bent[1], 2)
+    film = trajectory.read_film(tmp_path / "film.h5")
+    np.testing.assert_array_equal(film.states, bent[1].states[:, 2])
+    np.testing.assert_array_equal(film.target, bent[1].target[2])

@@ -1,0 +1,303 @@
+"""Grids of runs: what is trained, what is taken from file, and tables that do not depend on it."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flatjax import cli
+from flatjax.cli import load_config_file
+from flatjax.data import DATASETS
+from flatjax.errors import InputError, NonFiniteError, TrainingError
+from flatjax.evaluation.statistics import paired_difference
+from flatjax.experiments import grid as grids, report as grid_report
+from flatjax.experiments.grid import Grid, Run, changed, describe, run_grid, trials
+from tests.support import toy
+
+ABLATE = Path(__file__).parents[2] / "configs" / "ablate.py"
+NAMES = ("flat_parts", "loss_terms", "schedule", "steps", "solver", "parameterisation", "sigma",
+         "sharing", "acceleration", "alignment", "initialisation", "teacher")
+
+
+@pytest.fixture(autouse=True)
+def toy_data(monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", toy.make)
+
+
+def small(broken=False, **method):
+    return toy.experiment(method={"weights": "shared", "sigma": 1.0} | method,
+                          data=toy.config.data("toy", broken=broken) if broken else None,
+                          evaluation=toy.config.evaluation(figures=0))
+
+
+def small_grid(**runs):
+    tried = {"": {}, "at K 3": {"method.steps": 3}}
+    return Grid("Toy", {"aligned": Run(small(), tried), "unaligned": Run(small(w_velocity=0.0))}
+                | runs, baseline="aligned")
+
+
+def table(folder):
+    return json.loads((folder / "table.json").read_text())
+
+
+class Trainings:
+    """Stands for `train`: counts, and interrupts one of them half way."""
+
+    def __init__(self, monkeypatch, interrupted=None):
+        self.names, self._train, self._interrupted = [], grids.train, interrupted
+        monkeypatch.setattr(grids, "train", self)
+
+    def __call__(self, config, workdir):
+        self.names.append(workdir.name)
+        if len(self.names) == self._interrupted:
+            monkeypatch, checkpoint = pytest.MonkeyPatch(), grids.Checkpoints.save
+
+            def save(*args):
+                checkpoint(*args)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(grids.Checkpoints, "save", save)
+                self._train(config, workdir)
+        return self._train(config, workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A grid's workdir, made in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, "toy", toy.make)
+        run_grid(small_grid(), folder)
+    return folder
+
+
+def test_an_interrupted_grid_goes_on_and_ends_with_the_same_table(whole, tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch, interrupted=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(small_grid(), tmp_path)
+    assert trainings.names == ["aligned_seed0", "unaligned_seed0"]
+    assert {row["run"] for row in table(tmp_path / "results")} == {"aligned", "aligned, at K 3"}
+    dry = describe(small_grid(), tmp_path)
+    assert "| aligned_seed0 | flat | " in dry and "| 4 | done | 0.0 |" in dry
+    assert "| 4 | at step 2 | " in dry
+    run_grid(small_grid(), tmp_path)
+    assert trainings.names[2:] == ["unaligned_seed0"]
+    assert table(tmp_path / "results") == table(whole / "results")
+
+
+def test_published_results_stand_in_for_their_runs(whole, tmp_path, monkeypatch):
+    trainings = Trainings(monkeypatch)
+    run_grid(small_grid(), tmp_path, whole / "results")
+    assert trainings.names == []
+    grid = small_grid()
+    other = grid._replace(runs={"aligned": Run(small(steps=3))})
+    assert grids.outcome(trials(grid)[0], "", whole / "results")
+    assert not grids.outcome(trials(other)[0], "", whole / "results"), "of another config"
+    scores = whole / "results" / "runs" / "aligned_seed0.json"
+    text = scores.read_text()
+    scores.write_text(text[:100])
+    assert not grids.outcome(trials(grid)[0], "", whole / "results"), "cut short"
+    scores.write_text(text)
+
+
+def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
+    shutil.copytree(whole / "results", tmp_path / "first")
+    (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
+    grid = Grid("Other", {"base": Run(small()), "other": Run(small(w_velocity=0.0))}, "base")
+    grids.adopt(grid, tmp_path / "second")
+    assert grids.outcome(trials(grid)[0], "", tmp_path / "second")
+    assert not grids.outcome(trials(grid)[1], "", tmp_path / "second")
+
+
+def test_the_table_says_what_the_evaluations_said(whole):
+    rows = {(row["test_set"], row["run"]): row for row in table(whole / "results")}
+    assert rows.keys() == {(a, b) for a in ("main", "other")
+                           for b in ("aligned", "aligned, at K 3", "unaligned")}
+    folder = whole / "unaligned_seed0" / "evaluations" / "plain"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    row = rows["main", "unaligned"]
+    assert row["psnr"] == metrics["method"]["psnr"]["mean"] and row["nfe"] == 2
+    assert rows["main", "aligned, at K 3"]["nfe"] == 3
+
+    def scores(name):
+        path = whole / f"{name}_seed0" / "evaluations" / "plain" / "slices.csv"
+        return np.array([float(line["psnr"]) for line in csv.DictReader(path.open())])
+
+    expected = paired_difference(scores("unaligned"), scores("aligned"))
+    assert row["psnr_difference_mean"] == pytest.approx(expected.mean, abs=1e-5)
+    assert row["psnr_difference_low"] == pytest.approx(expected.low, abs=1e-5)
+    assert row["psnr_std"] == pytest.approx(np.std(scores("unaligned")), abs=1e-5)
+    text = (whole / "results" / "table.md").read_text()
+    assert f"| unaligned | {row['psnr']:.2f} ± {row['psnr_std']:.2f} | " in text
+    assert "evaluations of" not in text
+    assert (whole / "results" / "table.csv").read_text().count("\n") == 7
+    assert (whole / "results" / "figure.png").stat().st_size > 10_000
+
+
+def test_the_table_tells_the_residual_and_what_every_row_starts_from(whole):
+    lines = [row for row in grid_report.rows(small_grid(), whole / "results")
+             if row.test_set == "main"]
+    text = grid_report.markdown(small_grid(), lines)
+    start = lines[0].metrics[0]["zero_filled"]["psnr"]["mean"]
+    residual = lines[0].metrics[0]["measurement_residual"]
+    assert f"; zero-filled: {start:.2f} dB" in text and "| zero-filled (dB) |" not in text
+    assert f" | {residual:.1e} | " in text and residual > 0
+    other = json.loads(json.dumps(lines[1].metrics))
+    other[0]["zero_filled"]["psnr"]["mean"] = 1.25  # as under another acceleration
+    lines[1] = lines[1]._replace(metrics=tuple(other))
+    text = grid_report.markdown(small_grid(), lines)
+    assert "; zero-filled: " not in text and "| run | zero-filled (dB) |" in text
+    assert f"| {lines[1].label} | 1.25 | " in text and f"| aligned | {start:.2f} | " in text
+
+
+def test_a_run_may_have_a_baseline_of_its_own(whole):
+    grid = small_grid()
+    grid.runs["unaligned"] = grid.runs["unaligned"]._replace(baseline="aligned, at K 3")
+    one, three, own = [row for row in grid_report.rows(grid, whole / "results")
+                       if row.test_set == "main"]
+    assert one.against is None and three.baseline == "aligned"
+    expected = paired_difference(own.metrics[0]["slices"]["psnr"],
+                                 three.metrics[0]["slices"]["psnr"])
+    assert own.against["psnr"] == expected
+    text = grid_report.markdown(grid, [one, three, own])
+    assert "| baseline | PSNR - baseline |" in text and "PSNR - aligned" not in text
+    assert f" | aligned, at K 3 | {expected.mean:+.2f} [" in text
+    text = grid_report.markdown(small_grid(), grid_report.rows(small_grid(), whole / "results"))
+    assert "| PSNR - aligned |" in text and "| baseline |" not in text
+
+
+def test_the_figure_shows_scores_against_network_evaluations(whole):
+    lines = grid_report.rows(small_grid(), whole / "results")
+    figure = grid_report.draw(small_grid(), lines)
+    scores, _, costs = figure.axes[:3]
+    assert len(figure.axes) == 2 * 3, "two test sets"
+    own = [row for row in lines if row.test_set == "main"]
+    assert [text.get_text() for text in scores.get_yticklabels()] == [row.label for row in own]
+    points = [[nfe, row.values("method", "psnr", "mean").mean()]
+              for row, nfe in zip(own, (2, 3, 2), strict=True)]
+    joined, alone = costs.lines  # the first two differ in their steps alone
+    np.testing.assert_allclose(joined.get_xydata(), points[:2])
+    np.testing.assert_allclose(alone.get_xydata(), points[2:])
+    assert [line.get_label() for line in costs.lines] == ["aligned", "unaligned"]
+    alike = [row for row in lines if row.label != "aligned, at K 3"]
+    assert len(grid_report.draw(small_grid(), alike).axes) == 2 * 2, "nothing to tell"
+
+
+def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
+    """Against numbers worked out by hand from two seeds on file."""
+    grid = small_grid()._replace(seeds=(0, 1))
+    del grid.runs["aligned"].evaluations["at K 3"]
+    for trial in trials(grid):
+        found = grids.outcome(trials(small_grid())[0], "", whole / "results")
+        plain = json.loads(grids.configuration.to_json(trial.config))
+        sets = json.loads(json.dumps({"main": found.sets["main"]}))
+        shift = 0.5 * trial.seed + (trial.run == "unaligned")
+        sets["main"]["slices"]["psnr"] = [x + shift for x in sets["main"]["slices"]["psnr"]]
+        sets["main"]["method"]["psnr"]["mean"] += shift
+        path = tmp_path / "runs" / f"{trial.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(found._replace(trained=plain, evaluated=plain,
+                                                  sets=sets)._asdict()))
+    run_grid(grid, tmp_path / "unused", tmp_path)
+    aligned, unaligned = table(tmp_path)
+    assert unaligned["seeds"] == "0 1"
+    assert unaligned["psnr"] - aligned["psnr"] == pytest.approx(1)
+    assert aligned["psnr_max"] - aligned["psnr_min"] == pytest.approx(0.5)
+    assert [unaligned[f"psnr_difference_{end}"] for end in ("mean", "low", "high")] == (
+        pytest.approx([1, 1, 1]))
+    (tmp_path / "runs" / "unaligned_seed1.json").unlink()
+    grid.runs["unaligned"] = grid.runs["unaligned"]._replace(seeds=(0,))
+    run_grid(grid, tmp_path / "unused", tmp_path)
+    assert table(tmp_path)[1]["psnr_difference_mean"] == pytest.approx(1 - 0.5 / 2)
+
+
+def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
+    grid = Grid("Toy", {"broken": Run(small(broken=True)), "aligned": Run(small())}, "aligned")
+    with pytest.raises(TrainingError, match="1 of 2 runs failed: broken_seed0: .*step 1"):
+        run_grid(grid, tmp_path)
+    assert {row["run"] for row in table(tmp_path / "results")} == {"aligned"}
+    assert "1 of 2 evaluations" in (tmp_path / "results" / "table.md").read_text()
+
+
+def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_path, monkeypatch):
+    def evaluate(trained, *folders):
+        if not trained.method.w_velocity:
+            raise NonFiniteError("the reconstruction of a is not finite")
+        return grids_evaluate(trained, *folders)
+
+    grids_evaluate = grids.evaluate
+    monkeypatch.setattr(grids, "evaluate", evaluate)
+    grid = small_grid(last=Run(small(w_l1=0.5)))
+    with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
+        run_grid(grid, tmp_path)
+    assert {row["run"] for row in table(tmp_path / "results")} == {
+        "aligned", "aligned, at K 3", "last"}
+
+
+def test_a_folder_is_not_taken_for_another_configs_run(whole, tmp_path, monkeypatch):
+    """Not even where all that is left to do is an evaluation."""
+    workdir = shutil.copytree(whole, tmp_path / "runs")
+    shutil.rmtree(workdir / "results")
+    trainings = Trainings(monkeypatch)
+    other = Grid("Toy", {"aligned": Run(small(w_velocity=0.3))}, "aligned")
+    with pytest.raises(InputError, match="checkpoints of another config .method.w_velocity: 0.1"):
+        run_grid(other, workdir)
+    run_grid(Grid("Toy", {"aligned": Run(small(), {"": {"evaluation.batch_size": 1}})}, "aligned"),
+             workdir)
+    assert not trainings.names and len(table(workdir / "results")) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_ablation_can_run(name):
+    grid = load_config_file(f"{ABLATE}:{name}")
+    labels = {grids.label(run, evaluation) for run, one in grid.runs.items()
+              for evaluation in one.evaluations}
+    assert grid.baseline in labels and len(grid.runs) > 1
+    for trial in trials(grid):
+        for changes in trial.evaluations.values():
+            config = changed(trial.config, changes)
+            grids.configuration.make_method(config)
+            grids.configuration.make_acquisition(config)
+    different = {grids.configuration.to_json(trial.config) for trial in trials(grid)}
+    assert len(different) == len(trials(grid)), "no run is made twice"
+
+
+def test_the_eight_cells_differ_by_what_they_are_called():
+    grid = load_config_file(f"{ABLATE}:flat_parts")
+    assert len(grid.runs) == 8 and len(grid.seeds) >= 2
+    for name, run in grid.runs.items():
+        method = run.config.method
+        assert ("timesteps" in name) == (method.timesteps == "schedule")
+        assert ("parameters" in name) == (method.step_sizes == "derived")
+        assert ("alignment" in name) == (method.w_velocity > 0)
+
+
+def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, capsys):
+    def command(*argv):
+        monkeypatch.setattr("sys.argv", ["train", *argv])
+        cli.train_main()
+
+    command(f"--config={ABLATE}:flat_parts", f"--workdir={tmp_path}", "--dry-run",
+            "--config.train.steps=50")
+    printed = capsys.readouterr().out
+    assert "| vanilla_seed1 | flat | " in printed and "| 50 | to train | ? |" in printed
+    assert "16 runs" in printed and not list(tmp_path.iterdir())
+    for argv, match in (([f"--config={ABLATE}:parts"], "the ablation is 'parts'"),
+                        ([f"--config={ABLATE}"], "the ablation is ''"),
+                        ([f"--config={ABLATE}:steps", "--config.train.step=1"], "Did you mean")):
+        with pytest.raises(SystemExit) as stopped:
+            command(*argv, f"--workdir={tmp_path}")
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and match in error and error.count("\n") == 1
+
+
+def test_changes_are_of_keys_that_there_are():
+    config = small()
+    assert changed(config, {"method.steps": 5}).method.steps == 5 and config.method.steps == 2
+    for change in ({"method.step": 5}, {"method.steps": "five"}):
+        with pytest.raises(InputError, match="cannot be set"):
+            changed(config, change)

@@ -1,0 +1,84 @@
+"""A trained reconstruction as a file: bit-equal in a process that knows nothing of flatjax."""
+
+import inspect
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+from flatjax import config
+from flatjax.data import DATASETS, training_batch
+from flatjax.errors import InputError
+from flatjax.evaluation.evaluate import load_config, load_params
+from flatjax.inference.export import PLATFORMS, export_run, exported
+from flatjax.methods import METHODS, flat
+from flatjax.training.train import train
+from tests.support import toy
+
+SMALL = toy.TINY | {"samples": 2}
+CALL = """
+import sys
+import numpy as np
+from jax import export
+program = export.deserialize(open("program", "rb").read())
+inputs = np.load("inputs.npz")
+out = program.call(inputs["kspace"], inputs["mask"], inputs["maps"], np.int32(0))
+assert not [name for name in sys.modules if name.startswith(("flatjax", "flax", "optax"))]
+np.savez("out.npz", **out)
+"""
+
+
+def batch(size):
+    return training_batch(toy.make(), config.Acquisition(), 0, 0, size)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_reconstruction_lowers_for_every_platform_and_any_batch(name):
+    make = METHODS[name]
+    options = inspect.signature(make).parameters
+    method = make(**{key: value for key, value in SMALL.items() if key in options})
+    params = jax.eval_shape(method.init, jax.random.key(0), batch(2))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    program = exported(method, params, batch(2).measurement)
+    assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+    assert str(outputs["image"].shape) == "(batch, 16, 16)" and outputs["image"].dtype == "float32"
+
+
+@pytest.mark.parametrize("name, options", [("flat", {}), ("mc_ddpm", {"samples": 2})])
+def test_the_result_is_bit_equal_for_another_batch_size_and_seed(name, options):
+    method = METHODS[name](**toy.TINY, **options)
+    params = method.init(jax.random.key(0), batch(2))
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+    program = export.deserialize(exported(method, params, batch(2).measurement).serialize())
+    measurement = batch(3).measurement
+    out = program.call(*measurement, np.int32(7))
+    expected = jax.jit(method.reconstruct)(params, jax.random.key(7), measurement)
+    for key, array in out.items():
+        np.testing.assert_array_equal(array, getattr(expected, key))
+    assert ("std" in out) == (expected.std is not None)
+    with pytest.raises(ValueError, match="[Ss]hape|dim"):
+        program.call(*jax.tree.map(lambda x: x[..., :12], measurement), np.int32(7))
+
+
+def test_an_exported_run_is_called_in_a_fresh_process(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", toy.make)
+    settings = toy.experiment()
+    train(settings, tmp_path)
+    export_run(load_config(tmp_path), tmp_path, tmp_path / "program")
+    measurement = batch(3).measurement
+    np.savez(tmp_path / "inputs.npz", **measurement._asdict())
+    subprocess.run([sys.executable, "-c", CALL], cwd=tmp_path, check=True, timeout=180)
+    method = flat.make(**toy.TINY)
+    params, _ = load_params(tmp_path, settings, method)
+    expected = jax.jit(method.reconstruct)(params, jax.random.key(0), measurement)
+    with np.load(tmp_path / "out.npz") as out:
+        assert sorted(out.files) == ["image", "kspace"]
+        np.testing.assert_array_equal(out["image"], expected.image)
+        assert np.abs(out["image"]).max() > 0.1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        export_run(load_config(tmp_path), tmp_path, tmp_path / "file" / "program")

@@ -1,0 +1,101 @@
+"""The look before training: a row for what is good, a line for what is broken, a picture."""
+
+import sys
+
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import pytest
+
+from flatjax import cli
+from flatjax.data.io.kspace import open_scan
+from flatjax.inference.look import draw, look, look_at
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.simulate import ifft2c
+from tests.support import fastmri_fixture
+from tests.support.kspace_fixture import SIZE, scan_of
+
+
+def row(text, name):
+    """The cells of a file's row by their column."""
+    lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines()
+             if line.startswith("|")]
+    return next(dict(zip(lines[0], line, strict=True)) for line in lines if name in line[0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    data = tmp_path / "data"
+    mask = make_mask("equispaced", SIZE, 4, 0.4, 0)
+    (data / "arrays").mkdir(parents=True)
+    np.save(data / "arrays" / "good.npy", mask * scan_of()[0])
+    np.save(data / "arrays" / "again.npy", mask * scan_of()[0])
+    np.save(data / "arrays" / "no_centre.npy",
+            make_mask("random", SIZE, 3, 0.0, 1) * scan_of(slices=2)[0])
+    (data / "arrays" / "broken.npz").write_bytes(b"PK")
+    (data / "notes.txt").write_text("not data")
+    fastmri_fixture.write(data / "knees" / "file1.h5", padding=(3, 34))
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).uniform(0, 9, (9, 8, 7)),
+                                     np.diag([2.0, 3, 4, 1])), data / "head.nii.gz")
+    return data
+
+
+def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, capsys):
+    seen, errors = look([folder], tmp_path / "look")
+    assert len(seen) == 5 and list(errors) == [folder / "arrays" / "broken.npz"]
+    out, err = capsys.readouterr()
+    good = row(out, "good.npy")
+    assert (good["slices"], good["coils"], good["k-space"]) == ("3", "4", "24 x 20")
+    assert good["R"] == "1.82" and good["centre"] == "24 x 8" and good["format"] == "NumPy .npy"
+    assert good["missing"] == "mask, maps, affine"
+    assert "calibration lines" in row(out, "no_centre.npy")["missing"]
+    knee = row(out, "file1.h5")
+    assert knee["tells"] == "acquisition CORPD_FBK; patient_id p0" and knee["missing"] == "mask"
+    assert knee["image"] == "24 x 24" and knee["R"] == f"{36 / 31:.2f}"
+    head = row(out, "head.nii.gz")
+    assert head["voxel (mm)"] == "2 x 3 x 4" and head["R"] == "-" and head["slices"] == "7"
+    assert err.count("broken: ") == 1 and "broken.npz: is not a NumPy file" in err
+    pictures = {path.name for path in (tmp_path / "look").iterdir()}
+    assert pictures == {"again.png", "file1.png", "head.png"}
+    for name in pictures:
+        assert plt.imread(tmp_path / "look" / name)[..., :3].std() > 0.05
+
+
+def test_pictures_of_one_name_are_numbered(tmp_path):
+    for part, size in (("a", 24), ("b", 32)):
+        (tmp_path / part).mkdir()
+        image = np.random.default_rng(0).normal(size=(3, 1, size, size))
+        np.save(tmp_path / part / "scan.npy", image.astype(np.complex64))
+    look([tmp_path / "a", tmp_path / "b"], tmp_path / "look")
+    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == [
+        "scan-2.png", "scan.png"]
+
+
+def test_the_picture_shows_the_slice(folder):
+    one = look_at(open_scan(folder / "arrays" / "good.npy"))
+    figure = draw(one)
+    samples, mask, image = [axes.images[0].get_array() for axes in figure.axes[:3]]
+    np.testing.assert_array_equal(mask, np.broadcast_to(one.mask, SIZE))
+    assert samples.max() == 0 and (samples[mask == 0] == -4).all()
+    expected = np.sqrt(np.sum(np.abs(ifft2c(one.kspace)) ** 2, axis=0))
+    np.testing.assert_allclose(image, expected, rtol=1e-5)
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("arguments, status, message", [
+    (["data/arrays/good.npy"], 0, ""), (["data/arrays"], 2, "1 broken files, named above"),
+    (["data/notes.txt"], 2, "unknown format '.txt'"), (["none"], 2, "none: no such file or folder"),
+    (["empty"], 2, "empty: holds no file named"), (["data", "--all"], 2, "--all, expected paths"),
+])
+def test_the_program(folder, monkeypatch, capsys, arguments, status, message):
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "empty").mkdir()
+    monkeypatch.setattr(sys, "argv", ["flatjax-look", *arguments])
+    if status:
+        with pytest.raises(SystemExit) as stopped:
+            cli.look_main()
+        assert stopped.value.code == status
+        assert message in capsys.readouterr().err
+    else:
+        cli.look_main()
+        assert (folder.parent / "look" / "good.png").exists()

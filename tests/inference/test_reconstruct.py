@@ -1,0 +1,305 @@
+"""Reconstruction of users' files: what comes in comes out, whatever its unit, phase and format."""
+
+import json
+import re
+import sys
+
+import h5py
+import jax
+import matplotlib.pyplot as plt
+import nibabel
+import numpy as np
+import pytest
+
+from flatjax import cli, config
+from flatjax.data.batches import Acquisition
+from flatjax.data.io.kspace import find_mask, open_scan
+from flatjax.data.io.volumes import read_placed
+from flatjax.errors import InputError
+from flatjax.inference import reconstruct
+from flatjax.inference.reconstruct import measure, prepare, reconstruct_files, reconstruct_slices
+from flatjax.methods import flat
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.simulate import birdcage_maps, fft2c, ifft2c, image_phase
+from tests.support import fastmri_fixture
+from tests.support.arrays import complex_normal
+from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
+from tests.support.toy import TINY
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """Of a run that gives zero-filled images, and needs no training."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    parts = {"method": config.method("zero_filled"), "data": config.data("icbm", coils=3),
+             "acquisition": config.acquisition(acceleration=1.0, noise=0.0),
+             "evaluation": config.evaluation(batch_size=2)}
+    (folder / "config.json").write_text(config.to_json(config.experiment(**parts)))
+    monkeypatch.setattr(reconstruct, "load_params", lambda *_: ({}, 0))
+    return folder
+
+
+def run(workdir, *arguments):
+    """The program's exit status."""
+    sys.argv = ["evaluate.py", f"--workdir={workdir}", *arguments]
+    try:
+        cli.evaluate_main()
+    except SystemExit as status:
+        return status.code
+    return 0
+
+
+def reconstruction(path):
+    with h5py.File(path) as file:
+        return file["reconstruction"][:]
+
+
+@pytest.mark.parametrize("coils", [1, 4])
+@pytest.mark.parametrize("factor", [1e-9, 3e5j, -2.0, np.exp(1j)])
+def test_neither_unit_nor_phase_of_the_receiver_matters(coils, factor):
+    kspace = scan_of(coils=coils)[0][0] * make_mask("equispaced", SIZE, 2, 0.4, 0)
+    plain, other = prepare(kspace), prepare((factor * kspace).astype(np.complex64))
+    # Of several coils the phase may go into the maps: what a network sees is E^H k.
+    image, again = (np.sum(np.conj(one.measurement.maps) * ifft2c(one.measurement.kspace), axis=0)
+                    for one in (plain, other))
+    np.testing.assert_allclose(again, image, atol=1e-4 * np.abs(image).max())
+    assert other.scale == pytest.approx(abs(factor) * plain.scale, rel=1e-5)
+    mean = np.sum(image * np.abs(image))
+    assert abs(mean.imag) < 1e-4 * mean.real
+
+
+def test_a_smooth_phase_of_one_coil_is_taken_out():
+    kspace, _ = scan_of(coils=1, shape=(64, 60))
+    phase = image_phase(np.random.default_rng(1), (64, 60), 2.0)
+    mask = make_mask("equispaced", (64, 60), 2, 0.2, 0)
+    kspace = mask * fft2c(ifft2c(kspace[0]) * phase)
+    measurement = prepare(kspace).measurement
+    image = np.conj(measurement.maps) * ifft2c(measurement.kspace)
+    assert np.linalg.norm(image.imag) < 0.25 * np.linalg.norm(image.real)
+    assert np.abs(measurement.maps) == pytest.approx(1, abs=1e-5)
+    # without a calibration region only one angle is taken out
+    sparse = kspace * (np.arange(60) % 2)
+    assert (prepare(sparse).measurement.maps == 1).all()
+
+
+def test_a_network_reconstructs_in_the_unit_of_the_data_and_batches_do_not_matter(make_batch):
+    method = flat.make(**TINY)
+    params = method.init(jax.random.key(0), make_batch())
+    params = jax.tree.map(lambda leaf: leaf + 0.05, params)  # last layers are not zero
+    kspace = scan_of()[0] * make_mask("equispaced", SIZE, 2, 0.4, 0)
+    kspace[1] = 0
+
+    @jax.jit
+    def once(params, rng, measurement):
+        return {"reconstruction": method.reconstruct(params, rng, measurement).image}
+
+    def images(factor, size):
+        slices = (prepare((factor * one).astype(np.complex64)) for one in kspace)
+        return np.stack([found["reconstruction"] for _, found in reconstruct_slices(
+            once, params, jax.random.key(0), slices, size)])
+
+    expected = images(1, 2)
+    assert not expected[1].any() and np.isfinite(expected).all() and expected[2].any()
+    np.testing.assert_allclose(images(-1e6j, 3) / 1e6, expected, atol=1e-4 * expected.max())
+
+
+def test_slices_are_read_when_they_are_needed():
+    kspace, read = scan_of(coils=1)[0], []
+
+    def slices():
+        for index in range(100):
+            read.append(index)
+            yield prepare(kspace[0])
+
+    results = reconstruct_slices(lambda *_: {"reconstruction": np.ones((4, *SIZE), np.float32)},
+                                 {}, jax.random.key(0), slices(), 4)
+    for _ in range(5):
+        next(results)
+    assert len(read) == 8
+
+
+@pytest.mark.parametrize("kind", ["random", "gaussian2d", "poisson"])
+def test_the_mask_is_found_in_the_data(kind):
+    mask = make_mask(kind, (40, 36), 3, 0.05, 0)
+    kspace = complex_normal(np.random.default_rng(0), (3, 40, 36))
+    np.testing.assert_array_equal(find_mask(mask * kspace), mask)
+    kspace[0] = 0  # a dead coil
+    np.testing.assert_array_equal(find_mask(mask * kspace), mask)
+    if kind == "random":
+        kspace[:, ::7, ::5] = 0  # zeros by chance are still measured
+        np.testing.assert_array_equal(find_mask(mask * kspace), mask)
+        kspace[:, :6] = 0  # a partial echo is not
+        np.testing.assert_array_equal(
+            find_mask(mask * kspace), mask * (np.arange(40) >= 6)[:, None])
+
+
+def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
+    kspace, images = scan_of()
+    np.save(tmp_path / "array.npy", kspace)
+    np.savez(tmp_path / "archive.npz", kspace=kspace, affine=np.diag([2.0, 3.0, -4.0, 1.0]))
+    bart = kspace.transpose(2, 3, 1, 0).reshape(*SIZE, 1, 4, *[1] * 9, 3, 1, 1)
+    write_cfl(tmp_path / "bart.cfl", bart, bart.shape)
+    output = tmp_path / "out"
+    assert run(workdir, f"--input={tmp_path / 'array.npy'}", f"--input={tmp_path / 'archive.npz'}",
+               f"--input={tmp_path / 'bart.cfl'}", f"--output={output}") == 0
+    for name in ("array", "archive", "bart"):
+        found = reconstruction(output / f"{name}.h5")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, images, atol=5e-3)
+        image = nibabel.load(output / f"{name}.nii")
+        np.testing.assert_array_equal(image.get_fdata(), found.transpose(2, 1, 0))
+        assert plt.imread(output / f"{name}.png")[..., :3].std() > 0.05
+    np.testing.assert_allclose(nibabel.load(output / "archive.nii").affine,
+                               np.diag([2.0, 3.0, -4.0, 1.0]))
+    assert nibabel.load(output / "array.nii").header["sform_code"] == 0
+
+
+def test_fastmri_and_ismrmrd_are_cropped_and_placed(tmp_path, workdir):
+    fastmri_fixture.write(tmp_path / "file1.h5", coils=3)
+    output = tmp_path / "out"
+    inputs = [tmp_path / "file1.h5"]
+    assert reconstruct_files(config_of(workdir), workdir, inputs, output) == [output / "file1.h5"]
+    with h5py.File(tmp_path / "file1.h5") as file:
+        expected = file["reconstruction_rss"][:]
+    found = reconstruction(output / "file1.h5")
+    assert found.shape == expected.shape == (3, 24, 24)
+    np.testing.assert_allclose(found, expected, atol=0.05 * expected.max())
+    path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1])
+    reconstruct_files(config_of(workdir), workdir, [path], output)
+    image = nibabel.load(output / "scan.nii")
+    assert image.shape == (10, 10, 3)
+    np.testing.assert_allclose(image.affine, open_scan(path).affine, atol=1e-5)
+    np.testing.assert_allclose(image.header.get_zooms(), (3, 2, 6), atol=1e-5)
+
+
+def config_of(workdir):
+    return reconstruct.load_config(workdir)
+
+
+def test_a_volume_comes_back_in_its_place(tmp_path, workdir):
+    rng = np.random.default_rng(0)
+    voxels = rng.uniform(0, 100, (17, 12, 5)).astype(np.float32)
+    affine = np.array([[0, 2.0, 0, -9], [-1.5, 0, 0, 4], [0, 0.3, 3, 7], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "head.nii.gz")
+    reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii.gz"], tmp_path / "out")
+    found, placed = read_placed(tmp_path / "out" / "head.nii")
+    expected, where = read_placed(tmp_path / "head.nii.gz")
+    np.testing.assert_allclose(found, expected / expected.max(), atol=1e-5)
+    np.testing.assert_allclose(placed, where, atol=1e-5)
+
+
+def test_a_volume_is_measured_as_the_config_says(tmp_path):
+    voxels = np.abs(np.random.default_rng(0).normal(size=(32, 24, 3))).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "head.nii")
+    scan = open_scan(tmp_path / "head.nii", coils=2)
+    first, again = (list(measure(scan, Acquisition("equispaced", 4.0, 0.1, 0.02)))
+                    for _ in range(2))
+    mask = make_mask("equispaced", (24, 32), 4.0, 0.1, tuple(map(ord, "head")))
+    np.testing.assert_array_equal(first[0].measurement.mask, np.broadcast_to(mask, (1, 24, 32)))
+    np.testing.assert_array_equal(first[1].measurement.kspace, again[1].measurement.kspace)
+    clean = list(measure(scan, Acquisition("equispaced", 4.0, 0.1)))
+    difference = first[0].scale * first[0].measurement.kspace - (
+        clean[0].scale * clean[0].measurement.kspace)
+    sampled = difference[:, first[0].measurement.mask[0] > 0]
+    assert np.sqrt(np.mean(np.abs(sampled) ** 2)) == pytest.approx(0.02, rel=0.3)
+
+
+def test_a_mask_and_maps_may_be_given(tmp_path, workdir):
+    kspace, _ = scan_of()
+    np.save(tmp_path / "scan.npy", kspace)
+    mask = make_mask("random", SIZE, 3, 0.0, 1)
+    np.save(tmp_path / "mask.npy", mask[0])
+    arguments = [f"--input={tmp_path / 'scan.npy'}", f"--output={tmp_path}"]
+    message = "calibration lines to make coil maps of; give the maps as a file .--maps=FILE"
+    with pytest.raises(InputError, match=f"scan.npy: .*{message}"):
+        reconstruct_files(config_of(workdir), workdir, [tmp_path / "scan.npy"], tmp_path,
+                          mask=tmp_path / "mask.npy")
+    assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
+    maps = birdcage_maps(4, SIZE)
+    np.save(tmp_path / "maps.npy", 7 * maps)
+    assert run(workdir, *arguments, f"--mask={tmp_path / 'mask.npy'}",
+               f"--maps={tmp_path / 'maps.npy'}") == 0
+    expected = np.abs(np.sum(np.conj(maps) * ifft2c(mask * kspace), axis=1))
+    np.testing.assert_allclose(reconstruction(tmp_path / "scan.h5"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("field, values, message", [
+    ("mask", np.ones(21), "the mask has shape .1, 21., expected .1, 20. or .24, 20."),
+    ("mask", np.eye(1, 20)[0], "takes none of the samples|calibration"),
+    ("maps", np.ones((3, *SIZE), np.complex64), "the maps has shape .1, 3, 24, 20., expected"),
+    ("maps", np.zeros((4, *SIZE), np.complex64), "the coil maps are zero everywhere"),
+    ("maps", np.ones((4, *SIZE)), "the array is float64, expected complex"),
+])
+def test_a_mask_or_maps_of_another_scan_are_refused(tmp_path, workdir, field, values, message):
+    np.save(tmp_path / "scan.npy", scan_of()[0])
+    np.save(tmp_path / "other.npy", values)
+    with pytest.raises(InputError, match=message):
+        reconstruct_files(config_of(workdir), workdir, [tmp_path / "scan.npy"], tmp_path / "out",
+                          **{field: tmp_path / "other.npy"})
+
+
+def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "c"):
+        np.save(folder / f"{name}.npy", scan_of(coils=1)[0])
+    (folder / "b.npy").write_bytes(b"nonsense")
+    broken = scan_of(coils=1)[0]
+    broken[2, 0, 3, 4] = np.nan  # found when earlier slices are done
+    np.save(folder / "d.npy", broken)
+    output = tmp_path / "out"
+    assert run(workdir, f"--input={folder}", f"--output={output}") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("evaluate: error: ") and "b.npy: is not a NumPy" in lines[-1]
+    assert not (output / "c.h5").exists()
+    assert run(workdir, f"--input={folder}", f"--output={output}", "--keep-going") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 3 and "b.npy" in errors[0] and "slice 2 of the array" in errors[1]
+    assert "2 of 4 files could not be reconstructed" in errors[2]
+    assert {path.name for path in output.iterdir()} == {
+        f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png")}
+
+
+def test_no_input_is_written_over(tmp_path, workdir, capsys):
+    image = np.random.default_rng(0).random((16, 16, 3)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / "T1.nii")
+    kept = (tmp_path / "T1.nii").read_bytes()
+    assert run(workdir, f"--input={tmp_path / 'T1.nii'}", f"--output={tmp_path}") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "would be written over" in error and "T1.nii, which was given as input" in error
+    assert (tmp_path / "T1.nii").read_bytes() == kept and not (tmp_path / "T1.h5").exists()
+
+
+def test_braces_in_a_name_are_a_name(tmp_path, workdir):
+    np.save(tmp_path / "scan{a}[1].npy", scan_of(coils=1)[0])
+    run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+
+
+def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):
+    np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
+    np.savez(tmp_path / "scan.npz", kspace=scan_of(coils=1)[0])
+    inputs = f"--input={tmp_path / 'scan.npy'}", f"--input={tmp_path / 'scan.npz'}"
+    for arguments, message in [
+            (inputs, "is the reconstruction of .*rename one"),
+            ((inputs[0], "--workdir=b"), "2 workdirs with --input"),
+            ((inputs[0], "--masks=a.npy"), "unexpected argument '--masks=a.npy'"),
+            ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
+        assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
+        assert re.search(message, capsys.readouterr().err)
+
+
+def test_results_that_are_not_finite_are_refused(tmp_path, workdir, monkeypatch):
+    np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
+
+    def diverged(*_):
+        for one in (prepare(kspace) for kspace in scan_of(coils=1)[0]):
+            yield one, {"reconstruction": np.full(SIZE, np.nan, np.float32)}
+
+    monkeypatch.setattr(reconstruct, "reconstruct_slices", diverged)
+    with pytest.raises(InputError, match="scan.npy: the reconstruction of slice 0 is not finite"):
+        reconstruct_files(config_of(workdir), workdir, [tmp_path / "scan.npy"], tmp_path / "out")
+    assert json.loads((workdir / "config.json").read_text()) and not list(
+        (tmp_path / "out").iterdir())

@@ -1,0 +1,115 @@
+"""The networks: convolution gradients, normalisation, padding, time, parity with fastMRI."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flatjax.nets import NormUNet
+from flatjax.nets.conv import UpConv, average_pool, conv2d
+from flatjax.nets.fastmri import norm_unet_params
+from flatjax.nets.unet import time_features
+from tests.golden.make_golden import complex_image
+from tests.support.arrays import complex_normal, noisy
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 5, 7, 4)])
+def test_convolution_and_both_its_gradients_are_xlas(shape, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape).astype(np.float32)
+    kernel = rng.normal(size=(size, size, shape[-1], 5)).astype(np.float32)
+    cotangent = rng.normal(size=(*shape[:3], 5)).astype(np.float32)
+
+    def reference(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME",
+                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    ours, pullback = jax.vjp(conv2d, x, kernel)
+    theirs, reference_pullback = jax.vjp(reference, x, kernel)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    for a, b in zip(pullback(cotangent), reference_pullback(cotangent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_up_convolution_is_the_transposed_convolution():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    module = UpConv(6)
+    params = module.init(jax.random.key(1), x)
+    flipped = jnp.flip(params["params"]["kernel"], (0, 1))
+    expected = jax.lax.conv_transpose(x, flipped, (2, 2), "VALID",
+                                      dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(module.apply(params, x), expected, atol=1e-5)
+    np.testing.assert_allclose(average_pool(x[:, :2]), x[:, :2].reshape(2, 1, 2, 2, 2, 5)
+                               .mean(axis=(2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (13, 18), (5, 4), (1, 1)])
+def test_any_size_goes_through_and_an_untrained_network_gives_zero(shape):
+    image = complex_normal(np.random.default_rng(0), (2, *shape))
+    net = NormUNet(channels=2, pools=2)
+    params = net.init(jax.random.key(0), image, t=jnp.ones(2))
+    np.testing.assert_array_equal(net.apply(params, image, t=jnp.ones(2)), 0)
+    out = net.apply(noisy(params), image, t=jnp.ones(2))
+    assert out.shape == image.shape and out.dtype == jnp.complex64
+    assert np.isfinite(out).all()
+
+
+def test_output_scales_with_the_input_and_ignores_its_mean():
+    image = complex_normal(np.random.default_rng(0), (2, 12, 12))
+    net = NormUNet(channels=2, pools=1)
+    params = noisy(net.init(jax.random.key(0), image, t=jnp.ones(2)))
+    out = net.apply(params, image, t=jnp.ones(2))
+    assert np.abs(out).max() > 0.1
+    np.testing.assert_allclose(net.apply(params, 50 * image + 7 - 3j, t=jnp.ones(2)), 50 * out,
+                               rtol=1e-3, atol=1e-2)
+
+
+def test_time_matters_and_is_per_sample():
+    image = jnp.broadcast_to(complex_normal(np.random.default_rng(0), (1, 8, 8)), (2, 8, 8))
+    net = NormUNet(channels=2, pools=1)
+    params = noisy(net.init(jax.random.key(0), image, t=jnp.ones(2)))
+    out = net.apply(params, image, t=jnp.asarray([0.2, 0.9]))
+    assert np.abs(out[0] - out[1]).max() > 1e-3
+    features = time_features(jnp.linspace(0, 1, 50), 16)
+    gaps = np.linalg.norm(features[:, None] - features[None], axis=-1) + np.eye(50)
+    assert features.shape == (50, 16) and gaps.min() > 0.05
+
+
+def test_gradients_are_finite_on_an_empty_image():
+    image = jnp.zeros((1, 8, 8), jnp.complex64)
+    net = NormUNet(channels=2, pools=1)
+    params = noisy(net.init(jax.random.key(0), image, t=jnp.ones(1)))
+    value, grads = jax.value_and_grad(
+        lambda p, x: jnp.sum(jnp.real(net.apply(p, x, t=jnp.ones(1)))), argnums=(0, 1))(
+            params, image)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_bfloat16_stays_near_float32():
+    image = complex_normal(np.random.default_rng(0), (1, 16, 16))
+    full, half = (NormUNet(channels=4, pools=2, dtype=dtype)
+                  for dtype in (jnp.float32, jnp.bfloat16))
+    params = noisy(full.init(jax.random.key(0), image, t=jnp.ones(1)), 0.05)
+    a, b = (np.asarray(net.apply(params, image, t=jnp.ones(1))) for net in (full, half))
+    assert b.dtype == np.complex64
+    assert 1e-5 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.05
+
+
+def test_parity_mode_is_fastmris_norm_unet():
+    """Output and weights from tests/golden/make_golden.py, run with torch and fastmri."""
+    with np.load(GOLDEN / "fastmri_norm_unet.npz") as file:
+        state = {name: file[name] for name in file.files}
+    expected = state.pop("output")
+    net = NormUNet(channels=3, pools=2, parity=True)
+    image = complex_image((2, 37, 50))
+    params = norm_unet_params(state)
+    shapes = jax.tree.map(jnp.shape, net.init(jax.random.key(0), image)["params"])
+    assert jax.tree.map(jnp.shape, params) == shapes
+    np.testing.assert_allclose(net.apply({"params": params}, image), expected, rtol=1e-4,
+                               atol=2e-5)

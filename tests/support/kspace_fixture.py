@@ -1,0 +1,89 @@
+"""k-space, and files of it as other programs write them."""
+
+import numpy as np
+import pytest
+
+from flatjax.mri.host.simulate import birdcage_maps, fft2c
+from tests.support.arrays import complex_normal, smooth_image
+
+SHAPE = (3, 2, 10, 12)  # slice, coil, ky, kx
+ENCODED, RECON, LINES = (20, 12), (10, 10), 9  # readout is oversampled; the last lines are missing
+
+
+def kspace(seed=0, shape=SHAPE):
+    """Noise with its peak at the centre, so that it passes for k-space."""
+    values = complex_normal(np.random.default_rng(seed), shape)
+    values[..., shape[-2] // 2, shape[-1] // 2] *= 50
+    return values
+
+
+def write_cfl(path, array, dims):
+    """As BART: `array` with its first axis fastest."""
+    path.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, dims)) + " \n")
+    array.astype("<c8").ravel(order="F").tofile(path)
+    return path
+
+
+def bart_order(values):
+    """`[slice, coil, read, phs1]` to BART's sixteen axes."""
+    return values.transpose(2, 3, 1, 0).reshape(
+        *values.shape[2:], 1, values.shape[1], *[1] * 9, values.shape[0], 1, 1)
+
+
+def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=None, shift=2,
+                  directions=True, lines=range(LINES), slices=None):
+    """A file by the ISMRMRD library of `[slice, coil, ky, kx]`, its line 0 at column `shift`."""
+    ismrmrd = pytest.importorskip("ismrmrd")
+    xsd = ismrmrd.xsd
+    space = [xsd.encodingSpaceType(
+        matrixSize=xsd.matrixSizeType(x=x, y=y, z=1),
+        fieldOfView_mm=xsd.fieldOfViewMm(x=2.0 * x, y=3.0 * y, z=5))
+        for x, y in (ENCODED, RECON)]
+    limits = xsd.encodingLimitsType(kspace_encoding_step_1=xsd.limitType(
+        minimum=0, maximum=LINES - 1, center=ENCODED[1] // 2 - shift))
+    encoding = xsd.encodingType(encodedSpace=space[0], reconSpace=space[1], encodingLimits=limits,
+                                trajectory=xsd.trajectoryType(trajectory))
+    header = xsd.ismrmrdHeader(
+        encoding=[encoding], experimentalConditions=xsd.experimentalConditionsType(
+            H1resonanceFrequency_Hz=63_000_000),
+        measurementInformation=xsd.measurementInformationType(
+            protocolName="T2 & more", patientPosition=xsd.patientPositionType("HFS")))
+    path.unlink(missing_ok=True)
+    with ismrmrd.Dataset(str(path), "dataset") as out:
+        out.write_xml_header(xsd.ToXML(header))
+        noise = ismrmrd.Acquisition.from_array(np.ones((values.shape[1], 7), np.complex64))
+        noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+        out.append_acquisition(noise)
+        for s in range(values.shape[0]) if slices is None else slices:
+            for line in lines:
+                one = ismrmrd.Acquisition.from_array(
+                    np.ascontiguousarray(values[s, :, 4:, line + shift]))
+                one.center_sample = ENCODED[0] // 2 - 4  # a partial echo
+                one.idx.slice, one.idx.kspace_encode_step_1 = s, line
+                if directions:
+                    one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = (0, 1, 0), (1, 0, 0), (
+                        0, 0, -1)
+                    one.position[:] = 5, -7, 11 - 6.0 * s
+                for flag in (flags or {}).get(line, ()):
+                    one.set_flag(getattr(ismrmrd, flag))
+                if change:
+                    change(one)
+                out.append_acquisition(one)
+    return path
+
+
+def ismrmrd_kspace():
+    values = kspace(2, (3, 2, *ENCODED))
+    values[:, :, :4] = 0
+    values[..., :2] = values[..., 2 + LINES:] = 0
+    return values
+
+
+SIZE = (24, 20)
+
+
+def scan_of(seed=0, slices=3, coils=4, shape=SIZE):
+    """`(kspace, images)`: `[slice, coil, ky, kx]` complex64, fully sampled, and their magnitude."""
+    rng = np.random.default_rng(seed)
+    images = np.stack([smooth_image(rng, shape) for _ in range(slices)])
+    return fft2c(birdcage_maps(coils, shape) * images[:, None]), np.abs(images)

@@ -1,0 +1,34 @@
+"""A data set and a config small enough to train in a test."""
+
+import numpy as np
+
+from flatjax import config
+from flatjax.data import DataSet, Sample, Volume
+from flatjax.mri.host.simulate import fft2c
+from tests.support.arrays import smooth_image
+
+
+def make(*, size: int = 16, broken: bool = False) -> DataSet:
+    """Blobs; with `broken`, every training sample is NaN."""
+    def sample(rng):
+        image = smooth_image(rng, (size, size))
+        kspace = fft2c(image)[None] * (np.nan if broken else 1)
+        return Sample(kspace.astype(np.complex64), np.ones_like(kspace), np.abs(image))
+
+    def volume(name, seed):
+        return Volume(name, lambda: [sample(np.random.default_rng([seed, i])) for i in range(3)])
+
+    return DataSet(lambda rng, n: [sample(rng) for _ in range(n)], [volume("val", 1)],
+                   {"main": [volume("a", 2), volume("b", 3)], "other": [volume("c", 4)]})
+
+
+TINY = {"steps": 2, "channels": 2, "pools": 1, "time_channels": 4}
+
+
+def experiment(train=None, method=None, **parts):
+    """A config of two cascades on blobs: four steps, validated every second one."""
+    options = {"steps": 4, "warmup_steps": 1, "validate_every": 2, "log_every": 1, "batch_size": 4}
+    return config.experiment(
+        method=config.method("flat", **(TINY | (method or {}))),
+        data=parts.pop("data", None) or config.data("toy"),
+        train=config.training(**(options | (train or {}))), **parts)

@@ -1,0 +1,90 @@
+"""The training step on several devices: what they say to each other, and that they agree."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax import export
+
+from flatjax import config
+from flatjax.data import training_batch
+from flatjax.methods import METHODS, flat
+from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
+from tests.support import toy
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
+               "collective-broadcast")
+CURVES = """
+import jax, numpy as np, optax
+from flatjax.training.parallel import AXIS, make_update, shard
+from tests.support import toy
+from tests.training.test_parallel import batch, flat, start
+jax.config.update("jax_num_cpu_devices", 8)
+assert jax.device_count() == 8
+curves, method = [], flat.make(**(toy.TINY | {"pools": 0}))
+for count in (1, 2, 4, 8):
+    state, _, optimizer = start(method, optax.sgd(0.1))
+    update = jax.pmap(make_update(method, optimizer, axis_name=AXIS), axis_name=AXIS,
+                      in_axes=(None, None, 0), out_axes=None, devices=jax.devices()[:count])
+    losses = []
+    for step in range(4):
+        state, metrics = update(state, jax.random.key(1), shard(batch(8, step), count, 1))
+        losses.append([float(metrics["loss"]), float(metrics["gradient_norm"])])
+    curves.append(losses)
+assert abs(curves[0][0][0] - curves[0][-1][0]) > 1e-3, curves
+np.testing.assert_allclose(curves, np.broadcast_to(curves[0], np.shape(curves)), rtol=1e-4)
+"""
+
+
+def batch(size, step=0):
+    return training_batch(toy.make(), config.Acquisition(), 0, step, size)
+
+
+def start(method, optimizer):
+    params = method.init(jax.random.key(0), batch(1))
+    return (TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), {}), method,
+            optimizer)
+
+
+def test_one_reduction_and_no_other_word_between_devices():
+    state, method, optimizer = start(flat.make(**toy.TINY), optax.adam(1e-3))
+    step = pmapped(make_update(method, optimizer, axis_name=AXIS))
+    text = step.lower(state, jax.random.key(0), shard(batch(8), 4, 2)).compile().as_text()
+    counts = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
+    assert counts == dict.fromkeys(COLLECTIVES, 0) | {"all-reduce": 1}
+
+
+@pytest.mark.slow
+def test_one_two_four_and_eight_devices_follow_one_curve():
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", CURVES], check=True, timeout=300, cwd=root,
+                   env=os.environ | {"PYTHONPATH": str(root)})
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in
+                                  ("zero_filled", "compressed_sensing")])
+def test_every_training_step_lowers_for_accelerators(name):
+    make = METHODS[name]
+    options = inspect.signature(make).parameters
+    small = toy.TINY | {"remat": True, "dtype": "bfloat16"}
+    method = make(**{key: value for key, value in small.items() if key in options})
+    optimizer = optax.adam(1e-3)
+
+    def state():
+        params = method.init(jax.random.key(0), batch(1))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), {})
+
+    stacked = jax.tree.map(lambda x: x[None], batch(2))
+    update = jax.jit(make_update(method, optimizer))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    lowered = export.export(update, platforms=["cuda", "tpu"])(
+        jax.eval_shape(state), key, jax.eval_shape(lambda: stacked))
+    assert lowered.platforms == ("cuda", "tpu")
+    assert "stablehlo.convolution" in lowered.mlir_module()
