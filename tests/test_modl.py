@@ -22,6 +22,7 @@ from test_varnet import (
 
 from flatjax import mri
 from flatjax.errors import InputError
+from flatjax.flow import space
 from flatjax.methods import modl
 from flatjax.nets import NormUNet
 
@@ -124,7 +125,7 @@ def test_the_implicit_gradient_is_the_unrolled_one_and_that_of_differences(
         differences = [float(value(flat + step * e) - value(flat - step * e)) / (2 * step)
                        for e in jnp.eye(len(flat))]
         with monkeypatch.context() as patch:
-            patch.setattr(modl, "solve_hermitian", lambda *args: unrolled(*args[:3], 40))
+            patch.setattr(space, "solve_hermitian", lambda *args: unrolled(*args[:3], 40))
             through = jax.jit(jax.grad(loss))(params)
         implicit, through = (jax.flatten_util.ravel_pytree(g)[0] for g in (implicit, through))
     assert np.abs(differences).min() > 1e-4

@@ -240,7 +240,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         to_kspace = partial(states_of.kspace, maps=measured.maps)
         final, states, nfe = integrated(params, measured, trajectory, to_kspace)
-        final = to_kspace(final)
+        final = to_kspace(final) if states is None else states[-1]
         if projection:
             final = project(final, measured)
             states = states if states is None else states.at[-1].set(final)

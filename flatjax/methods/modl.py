@@ -79,9 +79,9 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
 
         image, states = walk(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
                              record=lambda x: expand(x, maps), remat=remat)
-        if states is not None:
-            states = states.at[0].set(measured.kspace)
-        return expand(image, maps), states
+        if states is None:
+            return expand(image, maps), None
+        return states[-1], states.at[0].set(measured.kspace)
 
     method = end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace},
                             combine=combine, steps=steps)
