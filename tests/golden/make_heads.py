@@ -2,12 +2,12 @@
 
 Run by hand; needs numpy, scipy and nibabel alone:
 
-    python tests/golden/make_heads.py FOLDER [flatjax/data/heads]
+    python tests/golden/make_heads.py FOLDER [flatjax/data/images]
 
 FOLDER holds `ulf_p{1..4}_3T.npz`, 3 T T1w, T2w and FLAIR of four patients with lesions, four
-axial slices each (CC0, see flatjax/data/heads/LICENSE-patients.txt), and
+axial slices each (CC0, see flatjax/data/images/LICENSE-patients.txt), and
 `studyforrest_T1w_defaced_1mm.nii.gz`, the defaced T1w head of a volunteer (PDDL, see
-flatjax/data/heads/LICENSE-studyforrest.txt).
+flatjax/data/images/LICENSE-studyforrest.txt).
 
 All images of a patient cover the same field of view and are brought to one grid. Values are stored
 as 8-bit square roots, which spends the bits on the dark parts as noise does.
@@ -25,7 +25,7 @@ SHAPE = (320, 272)  # of a patient's slices, about 0.75 mm
 BOX = (slice(4, 188), slice(12, 232), slice(40, 246))  # of the volunteer: head and upper neck, mm
 AIR = 6  # below is noise, left out where it is far from the head
 BRIGHTEST = 110  # of 227: what is above, 2,648 voxels, is cut off
-FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "heads"
+FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "images"
 
 
 def packed(images: np.ndarray) -> np.ndarray:
