@@ -47,7 +47,7 @@ def test_the_projection_restores_the_measurement_exactly(make_batch, projection)
     batch = make_batch(coils=2)
     method = unet.make(**SMALL, projection=projection)
     result = reconstruct(method, trained(method, batch), batch.measurement)
-    y, mask, _ = batch.measurement
+    y, mask, _, _ = batch.measurement
     residual = np.linalg.norm(mask * result.kspace - y) / np.linalg.norm(y)
     assert residual < 1e-6 if projection else residual > 1e-3
     np.testing.assert_array_equal(result.trajectory[-1], result.kspace)

@@ -52,7 +52,7 @@ from flatjax.mri import Batch, Measurement, expand, reduce
 
 def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     """k_1 `[batch, coil, ky, kx]` complex64: y where sampled, noise of scale `tau` elsewhere."""
-    kspace, mask, maps = measured
+    kspace, mask, maps, _ = measured
     return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
 
 
