@@ -12,7 +12,7 @@ from flatjax.mri.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask, va
 
 LINES = ("columns", "rows", "both")
 WHOLE = ("equispaced", "magic")  # kinds that need a whole R
-CENTER_SHARE = 0.75  # largest part of what R allows that a drawn centre takes up
+LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # most of what R allows that a drawn centre takes up
 MASKS, NOISE = 1, 2  # streams of random numbers of one seed
 Seed = int | tuple[int, ...]
 
@@ -27,8 +27,9 @@ class Acquisition(NamedTuple):
         mask: kind of sampling mask, a key of `mri.masks.KINDS`, or several to draw from.
         acceleration: nominal R, at least 1, or a range; `equispaced` and `magic` take the whole
             numbers in it.
-        center_fraction: fully sampled part of k-space around its centre, or a range, of which only
-            `CENTER_SHARE / R` is drawn from, for kinds whose R counts the centre.
+        center_fraction: fully sampled part of k-space around its centre, or a range. What is drawn
+            from it takes up at most 3/4 of the lines that R allows, and of a plane's points 3 in
+            10, unless the range begins higher; `equispaced` does not count its centre.
         noise: standard deviation of the complex k-space noise that is added, in the unit of the
             data: that of an image of maximum 1 for simulated sets, 0 for data with its own noise.
             Or a range, its logarithm uniform. Coils whose maps are 0 get none.
@@ -163,7 +164,8 @@ def _draw(kind: str, acquisition: Acquisition, shape: tuple[int, int],
         acceleration = rng.uniform(low, high)
     least, most = ends(acquisition.center_fraction)
     if kind != "equispaced" and least < most:
-        most = max(least, min(most, CENTER_SHARE / acceleration))
+        share = LINES_SHARE if kind in LINE_KINDS else PLANE_SHARE
+        most = max(least, min(most, share / acceleration))
     return make_mask(kind, shape, acceleration, rng.uniform(least, most),
                      int(rng.integers(2**32)))
 

@@ -28,17 +28,19 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
         rng: of the noise, which coils with maps of 0 do not have.
 
     Returns:
-        a `Batch` of numpy arrays without their batch axis.
+        a `Batch` of numpy arrays without their batch axis. The measurement's noise is the level
+        that was added, None if none was: data may bring their own.
     """
     mask = sample.mask
     if mask is None:
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
     level = draw_noise(acquisition, mask_seed)
-    noise = _noise(sample, level, rng) if level else 0
+    added = _noise(sample, level, rng) if level else 0
     measured, mask, maps, kspace, target = map(on_host, (
-        acquire(sample.kspace, mask, noise), mask[None], sample.maps, sample.kspace,
+        acquire(sample.kspace, mask, added), mask[None], sample.maps, sample.kspace,
         sample.target))
-    return Batch(Measurement(measured, mask, maps), kspace, target)
+    noise = on_host(np.float32(level)) if level else None
+    return Batch(Measurement(measured, mask, maps, noise), kspace, target)
 
 
 def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:

@@ -23,6 +23,7 @@ from scipy import ndimage
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 SHAPE = (320, 272)  # of a patient's slices, about 0.75 mm
 BOX = (slice(4, 188), slice(12, 232), slice(40, 246))  # of the volunteer: head and upper neck, mm
+FADE = 16  # lowest slices, over which the neck fades as at the end of a coil
 AIR = 6  # below is noise, left out where it is far from the head
 BRIGHTEST = 110  # of 227: what is above, 2,648 voxels, is cut off
 FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "images"
@@ -54,7 +55,8 @@ def volunteer(path: pathlib.Path) -> np.ndarray:
     if volume.shape != (192, 256, 256):
         sys.exit(f"{path}: {volume.shape}, expected (192, 256, 256)")
     near = ndimage.maximum_filter(ndimage.median_filter(volume, 3), 5) > AIR
-    return packed(np.minimum(np.where(near, volume, 0), BRIGHTEST)[BOX].astype(np.float64))
+    head = np.minimum(np.where(near, volume, 0), BRIGHTEST)[BOX]
+    return packed(head * np.minimum((np.arange(head.shape[2]) + 0.5) / FADE, 1))
 
 
 def main(source: str, destination: str) -> None:
