@@ -7,6 +7,7 @@ After Jaubert et al., Scientific Reports 2024: networks trained on natural or ma
 simulated phase and coils hold on real scans if the simulation is wide enough.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -65,10 +66,10 @@ def check_augmentation(options: Augmentation) -> None:
     for name, value in options._asdict().items():
         low, high = LIMITS[name]
         if isinstance(Augmentation._field_defaults[name], tuple):
+            numbers = int if name == "coils" else Real
             valid = (isinstance(value, tuple) and len(value) == 2
+                     and all(isinstance(end, numbers) for end in value)
                      and low <= value[0] <= value[1] <= high)
-            if name == "coils":
-                valid = valid and all(isinstance(one, int) for one in value)
             expected = f"(low, high) with {low} <= low <= high <= {high}"
         else:
             valid, expected = low <= value <= high, f"a probability from {low} to {high}"
@@ -235,15 +236,14 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
     """Long wires on an ellipse around the head, none quite in its place, not normalised.
 
-    As `mri.simulate.birdcage_maps`, with wires of some thickness, so that they may lie inside the
-    field of view.
+    As `mri.simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
     """
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     angle = 2 * np.pi * (rng.random() + (np.arange(coils) + 0.15 * rng.standard_normal(coils))
                          / coils)
-    radius = rng.uniform(0.9, 1.8) * np.exp(0.08 * rng.standard_normal(coils))
-    axes = np.exp(0.1 * rng.standard_normal(2))
-    offset = rng.uniform(-0.15, 0.15, 2)
+    radius = rng.uniform(1.2, 2.0) * np.exp(0.08 * rng.standard_normal(coils))
+    axes = np.exp(0.08 * rng.standard_normal(2))
+    offset = rng.uniform(-0.1, 0.1, 2)
     at_y = offset[0] + axes[0] * radius * np.sin(angle)
     at_x = offset[1] + axes[1] * radius * np.cos(angle)
     dy = (y - at_y[:, None]).astype(np.float32)[:, :, None]
