@@ -15,7 +15,7 @@ from flatjax import config
 def get_config() -> ConfigDict:
     return config.experiment(
         method=config.method("flat", space="image", solver="imex", steps=6, channels=12, pools=3),
-        data=config.data("heads", matrix=128, coils=(1, 12)),
+        data=config.data("heads", matrix=128, coils=12),
         acquisition=config.acquisition(
             mask=("random", "equispaced", "gaussian1d", "poisson", "gaussian2d"),
             acceleration=(2.0, 10.0), center_fraction=(0.03, 0.2), noise=(0.001, 0.03),

@@ -40,9 +40,9 @@ def defaults(function: Callable[..., Any], **overrides: Any) -> ConfigDict:
         if value is None and parameters[name].default is not None:
             raise InputError(f"{name} is None, expected a value such as "
                              f"{parameters[name].default!r}")
-    with config.ignore_type():  # a range may take the place of a number
+    with config.ignore_type():  # where a range may take the place of a number
         config.update({name: value for name, value in overrides.items()
-                       if isinstance(value, tuple)})
+                       if isinstance(value, tuple) and "tuple" in str(parameters[name].annotation)})
     config.update(overrides)
     return config
 

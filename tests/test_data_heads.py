@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flatjax import config
-from flatjax.cli import load_config_file
+from flatjax.cli import load_config_file, override
 from flatjax.data import augment, heads
 from flatjax.data.augment import Augmentation
 from flatjax.data.batches import measure_volume, training_batch
@@ -103,10 +103,11 @@ def test_the_target_is_what_the_maps_make_of_full_kspace(cropped):
 
 
 def test_as_many_coils_are_drawn_as_the_range_says_and_the_rest_is_zero():
+    data = heads.make(matrix=24, coils=5, fewest_coils=2)
     seen = [int(one.maps.any(axis=(1, 2)).sum())
-            for one in heads.make(matrix=24, coils=(2, 5)).draw(np.random.default_rng(0), 80)]
+            for one in data.draw(np.random.default_rng(0), 80)]
     assert set(seen) == {2, 3, 4, 5}
-    one = heads.make(matrix=24, coils=(1, 1), cropped=0.0).draw(np.random.default_rng(0), 1)[0]
+    one = heads.make(matrix=24, coils=1, cropped=0.0).draw(np.random.default_rng(0), 1)[0]
     assert one.kspace.shape == (1, 24, 24) and np.all(one.maps == 1)
 
 
@@ -191,10 +192,10 @@ def test_an_empty_image_gives_an_empty_sample():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"coils": (0, 4)}, r"coils is \(0, 4\), expected \(low, high\) with 1 <= low"),
-    ({"coils": (5, 4)}, r"coils is \(5, 4\)"),
-    ({"coils": (1.5, 4)}, "coils is"),
-    ({"coils": 4}, "coils is 4"),
+    ({"coils": 0}, "coils is 0"),
+    ({"fewest_coils": 0}, r"coils is \(0, 12\), expected \(low, high\) with 1 <= low"),
+    ({"fewest_coils": 5, "coils": 4}, r"coils is \(5, 4\)"),
+    ({"fewest_coils": 1.5}, "coils is"),
     ({"fov": ()}, r"fov is \(\)"),
     ({"fov": (300.0, 200.0)}, r"fov is \(300.0, 200.0\)"),
     ({"gamma": (0.0, 1.0)}, "gamma is"),
@@ -235,6 +236,12 @@ def test_the_config_of_many_coils_draws_its_batches_and_volumes():
     assert len(data.validation) == len(kinds) == 6
     images = ifft2c(batch.kspace)
     assert np.isfinite(images).all()
+
+
+def test_naming_the_data_set_keeps_the_matrix_and_coils_of_another():
+    demo = config.experiment(data=config.data("icbm", matrix=96, coils=2))
+    there = override(demo, ["--config.data.name=heads"])
+    assert (there.data.matrix, there.data.coils, there.data.fewest_coils) == (96, 2, 1)
 
 
 def test_stored_images_are_plain_zip_archives():

@@ -35,7 +35,7 @@ AIR = 30  # of 255: below lies no tissue
 TISSUE_SHARE = 0.15  # of the area in the fullest slice: how much makes a slice worth using
 
 
-def make(*, matrix: int = 128, coils: tuple[int, int] = (1, 12),
+def make(*, matrix: int = 128, coils: int = 12, fewest_coils: int = 1,
          fov: tuple[float, float] = (180.0, 300.0), mixed: float = 0.5,
          gamma: tuple[float, float] = (0.6, 1.6), curve: tuple[float, float] = (0.0, 0.15),
          inverted: float = 0.15, bias: tuple[float, float] = (0.0, 0.4),
@@ -46,8 +46,9 @@ def make(*, matrix: int = 128, coils: tuple[int, int] = (1, 12),
     augmented, in a 240 mm field of view, seen by random arrays of eight coils.
 
     Args:
-        matrix: pixels along each side; samples are `[coils[1], matrix, matrix]`.
-        coils: least and largest number of coils, see `augment.Augmentation`.
+        matrix: pixels along each side; samples are `[coils, matrix, matrix]`.
+        coils: most coils that a slice has; of those it does not have, k-space and maps are 0.
+        fewest_coils: least coils that a training slice has.
         fov: range of the field of view in mm of training slices.
         mixed: how often a patient's training slice is a random mixture of its three contrasts.
         gamma, curve, inverted, bias, phase, cropped: of training slices, see
@@ -57,9 +58,9 @@ def make(*, matrix: int = 128, coils: tuple[int, int] = (1, 12),
         InputError: a range that is empty, out of order or too wide, a probability outside [0, 1];
             a broken installation without the images.
     """
-    options = Augmentation(coils, fov, gamma, curve, inverted, bias, phase, cropped)
+    check_grid(matrix, coils)
+    options = Augmentation((fewest_coils, coils), fov, gamma, curve, inverted, bias, phase, cropped)
     check_augmentation(options)
-    check_grid(matrix, coils[1])
     if not 0 <= mixed <= 1:
         raise InputError(f"mixed is {mixed!r}, expected a probability from 0 to 1")
     patients = [load(name, "images") for name in TRAIN]
@@ -128,15 +129,15 @@ def _contrast(images: np.ndarray, mixed: float, rng: Generator) -> np.ndarray:
 
 
 def _volume(name: str, contrast: int, repeat: int, matrix: int,
-            coils: tuple[int, int]) -> Volume:
+            coils: int) -> Volume:
     """A patient's slices of one contrast, each with its own phase, all seen by one array."""
     def load_samples() -> list[Sample]:
         images = resample(intensity(load(name, "images")[contrast]), (PIXEL_MM, PIXEL_MM), FOV_MM,
                           matrix)
         images = np.clip(images / images.max(), 0, None)
         rng = np.random.default_rng([contrast, repeat, *name.encode()])
-        maps = draw_maps(rng, images.shape[1:], min(max(COILS, coils[0]), coils[1]))
+        maps = draw_maps(rng, images.shape[1:], min(COILS, coils))
         return [in_slots(make_sample(image, draw_phase(rng, image.shape, rng.uniform(0, 2)), maps),
-                         coils[1]) for image in images]
+                         coils) for image in images]
 
     return Volume(f"{name}_{CONTRASTS[contrast]}_{repeat + 1}", load_samples)
