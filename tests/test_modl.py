@@ -71,12 +71,12 @@ def test_a_step_is_a_network_and_a_dense_solve(make_batch, coils):
     params = trained(method, batch)
     net, lam = NormUNet(channels=2, pools=1, time_channels=0), np.exp(params["log_lam"])
     scale = mri.intensity_scale(batch.measurement)[:, 0]
-    start = x = mri.adjoint(*batch.measurement) / scale
+    start = x = mri.zero_filled(batch.measurement) / scale
     for _ in range(2):
         right = start + lam * (x + net.apply({"params": params["net"]}, x))
         x = jnp.stack([np.linalg.solve(
             dense_normal(mask, maps) + lam * np.eye(72), np.ravel(b)).reshape(8, 9)
-            for b, mask, maps in zip(right, *batch.measurement[1:], strict=True)])
+            for b, mask, maps in zip(right, *batch.measurement[1:3], strict=True)])
         x = x.astype(jnp.complex64)
     result = reconstruct(method, params, batch.measurement)
     np.testing.assert_allclose(result.kspace, mri.expand(scale * x, batch.measurement.maps),

@@ -33,7 +33,7 @@ def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils)
     batch = make_batch(coils=coils)
     method = unet.make(**SMALL)
     params = trained(method, batch)
-    zero = mri.adjoint(*batch.measurement)
+    zero = mri.zero_filled(batch.measurement)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     correction = NormUNet(**SMALL, time_channels=0).apply({"params": params["net"]}, zero / scale)
     expected = mri.expand(zero + scale * correction, batch.measurement.maps)

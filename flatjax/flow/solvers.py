@@ -173,6 +173,8 @@ SOLVERS: dict[str, Solver] = {
     "imex": implicit_explicit_euler(),
 }
 
+EXPLICIT = tuple(sorted(name for name in SOLVERS if name != "imex"))  # serve any field
+
 
 def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,
               args: Any = None, trajectory: bool | int = False, record: Record = itself,
