@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from flatjax import config as configuration, report, weights
 from flatjax.checkpoint import Checkpoints, check_params, expected_params
+from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.subjects import settle_split
 from flatjax.errors import InputError, NonFiniteError
@@ -200,7 +201,8 @@ def _device() -> str:
 def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
     out = summarise(measured)
     out["method"] = {"name": config.method.name} | out["method"]
-    out["acceleration"] = {"nominal": config.acquisition.acceleration,
+    middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
+    out["acceleration"] = {"nominal": middle,
                            "achieved": out.pop("achieved_acceleration")}
     return out
 

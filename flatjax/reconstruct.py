@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flatjax import config as configuration, report
-from flatjax.data.batches import Acquisition
+from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.scans import (
     Reader,
     Scan,
@@ -37,7 +37,7 @@ from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
 from flatjax.mri.espirit import KERNEL, espirit
 from flatjax.mri.forward import on_host
-from flatjax.mri.masks import achieved_acceleration, calibration_size, make_mask, seed_from_name
+from flatjax.mri.masks import achieved_acceleration, calibration_size, seed_from_name
 from flatjax.mri.sensitivities import from_calibration
 from flatjax.mri.simulate import acquire, complex_noise, ifft2c
 
@@ -153,10 +153,10 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     if maps:
         reader = maps_for(shape, Path(maps), "the maps", *open_maps(maps))
     if scan.simulated and given is None:
-        given = make_mask(acquisition.mask, shape[2:], acquisition.acceleration,
-                          acquisition.center_fraction, seed_from_name(scan.name))
+        given = draw_mask(acquisition, shape[2:], seed_from_name(scan.name))
     slice_with_signal(scan)
-    return _prepared(scan, given, reader, acquisition.noise if scan.simulated else 0.0)
+    noise = draw_noise(acquisition, seed_from_name(scan.name)) if scan.simulated else 0.0
+    return _prepared(scan, given, reader, noise)
 
 
 def _prepared(scan: Scan, mask: np.ndarray | None, maps: Reader | None,
