@@ -58,7 +58,8 @@ FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide
         "check_steps": 12, "check_methods": {
             "flat": ("float32", "tf32", "bfloat16"), "flat_imex": ("float32", "bfloat16"),
             "varnet": ("float32", "bfloat16")}, "operator_batch": 4,
-        "peak_size": 8192, "peak_elements": 1 << 28, "budget": 0.6}
+        "peak_size": 8192, "peak_elements": 1 << 28, "budget": 0.6,
+        "traced": ("varnet", "flat_imex"), "cold": ("flat", "flat", "flat_imex")}
 QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 4,
          "batches": (1,), "largest": 2, "cascades": (2, 3), "evaluations": (2,),
          "latency_steps": (2,), "threads": (1, 2), "configs": ("demo",),
@@ -66,8 +67,9 @@ QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 
                        "--config.method.pools=1", "--config.data.matrix=32"),
          "check_size": 32, "check_channels": 2, "check_pools": 1, "check_steps": 2,
          "check_methods": {
-             "flat": ("float32", "bfloat16"), "flat_imex": ("float32",), "varnet": ("float32",)},
-         "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02}
+             "flat": ("float32",), "flat_imex": ("float32",), "varnet": ("float32", "bfloat16")},
+         "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02,
+         "traced": ("varnet",), "cold": ("flat", "flat")}
 
 
 class Skipped(Exception):

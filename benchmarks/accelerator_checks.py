@@ -47,7 +47,7 @@ def xla_conv(x, kernel):
 def cg(kspace, mask, maps):
     """MoDL's system, eight iterations."""
     def normal(u):
-        return u + 2 * mri.adjoint(mri.forward(u, mask, maps), mask, maps)
+        return u + 2 * mri.normal(u, mask, maps)
 
     right = mri.adjoint(kspace, mask, maps)
     return conjugate_gradient(normal, right, jnp.zeros_like(right), 8)
@@ -56,7 +56,7 @@ def cg(kspace, mask, maps):
 def operators(size, coils, channels):
     """`name -> (function, arguments, reference in float64)`."""
     batch = make_batch(2, coils, size)
-    kspace, mask, maps = batch.measurement
+    kspace, mask, maps, *_ = batch.measurement
     image = np.sum(np.conj(maps) * simulate.ifft2c(batch.kspace), 1)
     rng = np.random.default_rng(2)
     x, grad = (rng.standard_normal((2, size, size, channels), np.float32) for _ in range(2))
@@ -69,6 +69,8 @@ def operators(size, coils, channels):
                     lambda x, m, s: m * shifted(np.fft.fft2, s * x[:, None])),
         "adjoint": (mri.adjoint, (kspace, mask, maps),
                     lambda k, m, s: np.sum(np.conj(s) * shifted(np.fft.ifft2, m * k), 1)),
+        "normal": (mri.normal, (image, mask, maps), lambda x, m, s: np.sum(np.conj(s) * shifted(
+            np.fft.ifft2, m * shifted(np.fft.fft2, s * x[:, None])), 1)),
         "matrix product": (jnp.matmul, (matrix, matrix), np.matmul),
         "convolution": (conv2d, (x, kernel), on_cpu_wide(xla_conv)),
         "convolution's gradient": (functools.partial(conv_gradient, conv2d), (x, kernel, grad),
@@ -124,7 +126,7 @@ def correctness(bench, options):
     tasks = []
     for name, (function, args, reference) in known.items():
         expected = bench.pool.submit(reference, *widened(args))
-        physics = name in ("fft2c", "ifft2c", "forward", "adjoint")
+        physics = name in ("fft2c", "ifft2c", "forward", "adjoint", "normal")
         for precision in (("float32", "float64") if physics else ("float32", "tf32")):
             found = bench.pool.submit(computed, function, args, precision, device)
             tasks.append((name, precision, found, expected))

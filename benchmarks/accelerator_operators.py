@@ -57,7 +57,9 @@ def operators(bench, options):
     rows += [("Fourier transform of the coils", 2, 0, mri.fft2c, (kspace,)),
              ("reduce", 1, 0, mri.reduce, (kspace, maps)),
              ("expand", 1, 0, mri.expand, (kspace[:, 0], maps)),
-             ("data consistency", 1, 0, lambda k, m: k - m * (k - kspace), (kspace, mask)),
+             ("normal", 0, 0, mri.normal, (kspace[:, 0], mask, maps)),
+             ("data consistency", 1, 0, lambda k, m, y: k - m * (k - y),
+              (kspace, mask, batch.measurement.kspace)),
              ("eight CG iterations", 0, 0, cg, (kspace, mask, maps)),
              ("nothing but a call", 0, 0, lambda x: x + 1, (np.float32(0),))]
     programs = [bench.pool.submit(compile_for, row[3], row[4], "tf32") for row in rows]
@@ -111,6 +113,6 @@ def kernels(program, steps=2, most=15):
 
 def trace(bench, options):
     """The kernels of a training step, by the time that they take."""
-    for method in ("varnet", "flat_imex"):
+    for method in options.traced:
         case = base(options, method=method, work="step")
         bench.add(lambda case=case: kernels(bench.wait(bench.compiled(case))), **case)

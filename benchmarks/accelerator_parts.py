@@ -216,12 +216,10 @@ def latency(bench, options):
                 raise RuntimeError(done.stderr[-300:])
             return json.loads(done.stdout.splitlines()[-1])
 
-        for what, case in (("cold start", cases[0]), ("start with a compilation cache", cases[0]),
-                           ("cold start", cases[1])):
-            try:
-                bench.add(functools.partial(start, case), what=what, **case)
-            except subprocess.TimeoutExpired:
-                continue
+        for index, method in enumerate(options.cold):
+            what = "start, programs cached" if method in options.cold[:index] else "cold start"
+            bench.add(functools.partial(start, cases[method == "flat_imex"]), what=what,
+                      **cases[method == "flat_imex"])
 
 
 def pipeline(bench, options):

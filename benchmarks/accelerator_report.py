@@ -1,6 +1,6 @@
 """Tables of `accelerator.py`'s results, put into docs/performance.md between its two comments.
 
-    python benchmarks/accelerator_report.py DIR [--into=FILE | --print]
+python benchmarks/accelerator_report.py DIR [--into=FILE | --print]
 """
 
 import argparse
