@@ -35,6 +35,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if os.environ.get("JAX_PLATFORMS") and "cpu" not in os.environ["JAX_PLATFORMS"]:
     os.environ["JAX_PLATFORMS"] += ",cpu"  # the reference
 
+ROOT = str(Path(__file__).resolve().parents[1])  # it runs from a checkout, as do its processes
+sys.path.append(ROOT)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), ROOT]))
+
 import jax  # noqa: E402
 from accelerator_cases import compile_case, plan  # noqa: E402
 from accelerator_checks import correctness  # noqa: E402
@@ -48,7 +52,7 @@ from accelerator_parts import (  # noqa: E402
 from common import environment  # noqa: E402
 
 # Each part and its share of the time, in the order in which they run.
-PARTS = {"correctness": (correctness, 40), "throughput": (throughput, 130),
+PARTS = {"correctness": (correctness, 60), "throughput": (throughput, 130),
          "latency": (latency, 40), "pipeline": (pipeline, 35), "operators": (operators, 25),
          "trace": (trace, 10)}
 FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide": 62,
@@ -161,7 +165,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("accelerator"), help="folder")
     parser.add_argument("--parts", default=",".join(PARTS), help="names, with commas")
     parser.add_argument("--seconds", type=float, default=270)
-    parser.add_argument("--compilers", type=int, default=min(8, len(os.sched_getaffinity(0))))
+    parser.add_argument("--compilers", type=int, default=min(12, len(os.sched_getaffinity(0))))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the program")
     parser.add_argument("--without-torch", action="store_true", help="leave it out where it is")
     options = parser.parse_args()

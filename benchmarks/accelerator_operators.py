@@ -91,19 +91,18 @@ def kernels(program, steps=2, most=15):
         path = next(Path(folder).rglob("*.trace.json.gz"))
         with gzip.open(path, "rt") as file:
             events = json.load(file)["traceEvents"]
-    processes = {event["pid"]: event["args"]["name"] for event in events
-                 if event.get("name") == "process_name"}
+    threads = {(event["pid"], event["tid"]): event["args"]["name"] for event in events
+               if event.get("name") == "thread_name"}
+    done = [event for event in events if event.get("ph") == "X"]
+    # A GPU's kernels are on its streams, with summaries of them on other lines.
+    chosen = [event for event in done if threads.get(
+        (event["pid"], event["tid"]), "").startswith("Stream")] or [
+            event for event in done if "hlo_op" in event.get("args", {})]
     spent, calls, origin = Counter(), Counter(), {}
-    for event in events:
-        details = event.get("args", {})
-        on_device = "/device:" in processes.get(event.get("pid"), "") or "hlo_op" in details
-        if event.get("ph") != "X" or not on_device:
-            continue
-        if "hlo_op" not in details and "correlation_id" not in details:
-            continue  # a summary line over others
+    for event in chosen:
         spent[event["name"]] += event["dur"]
         calls[event["name"]] += 1
-        origin.setdefault(event["name"], details.get("hlo_op", ""))
+        origin.setdefault(event["name"], event.get("args", {}).get("hlo_op", ""))
     total = sum(spent.values())
     return {"milliseconds": total / steps / 1e3, "kernels": [
         {"name": name[:120], "hlo": origin[name], "calls": calls[name] / steps,

@@ -130,20 +130,22 @@ def begin_torch(bench, options):
 
 def beside_torch(bench, torch, waves, options):
     """Torch's rows, while the next programs are traced, which leaves the device alone."""
-    GATE.clear()
-    for case in waves[1]:
-        bench.compiled(case)
     bench.add(lambda: torch["eager"].answer(torch["eager"].hello, 60), what="torch")
     bench.add(lambda: same_as_torch(bench, torch["eager"], options), what="same as torch")
-    for case in waves[0] + waves[1]:
-        if (case["method"], case["remat"]) == ("varnet", False) and (
-                case["precision"] != "bfloat16"):
-            torch_row(bench, torch["eager"], case, options, compiled=False)
-    for case, _ in torch["prepared"]:
-        torch_row(bench, torch["compiled"], case, options, compiled=True)
+    GATE.clear()
+    try:
+        for case in waves[1]:
+            bench.compiled(case)
+        for case in waves[0] + waves[1]:
+            if (case["method"], case["remat"]) == ("varnet", False) and (
+                    case["precision"] != "bfloat16"):
+                torch_row(bench, torch["eager"], case, options, compiled=False)
+        for case, _ in torch["prepared"]:
+            torch_row(bench, torch["compiled"], case, options, compiled=True)
+    finally:
+        GATE.set()
     for name in ("eager", "compiled"):
         torch[name].process.kill()
-    GATE.set()
 
 
 def throughput(bench, options):
