@@ -57,7 +57,7 @@ PARTS = {"correctness": (correctness, 60), "throughput": (throughput, 130),
          "trace": (trace, 10)}
 FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide": 62,
         "batches": (1, 4), "largest": 16, "cascades": (6, 12, 24, 48), "evaluations": (50, 100),
-        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16), "configs": ("demo", "brain"),
+        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16), "configs": ("multicoil", "demo"),
         "overrides": (), "check_size": 128, "check_channels": 8, "check_pools": 3,
         "check_steps": 12, "check_methods": {
             "flat": ("float32", "tf32", "bfloat16"), "flat_imex": ("float32", "bfloat16"),

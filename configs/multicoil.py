@@ -14,7 +14,8 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", space="image", solver="imex", steps=6, channels=12, pools=3),
+        method=config.method("flat", space="image", solver="imex", sigma_kind="noise",
+                             cg_iterations=8, steps=8, channels=12, pools=3),
         data=config.data("heads", matrix=128, coils=12),
         acquisition=config.acquisition(
             mask=("random", "equispaced", "gaussian1d", "poisson", "gaussian2d"),
