@@ -12,6 +12,7 @@ Parts, of which `--parts=NAME,NAME` takes some:
 - pipeline: slices a second that the host makes, and that a training step takes
 - operators: those of a cascade, each by itself
 - trace: the kernels of one training step
+- training: the shipped recipe for the seconds that are left, its validation and its weights
 
 DIR/accelerator.json is rewritten after every row. A row that fails holds its error; a row whose
 turn comes after `--seconds` is skipped, and the more telling rows come first. Precisions:
@@ -40,7 +41,7 @@ sys.path.append(ROOT)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), ROOT]))
 
 import jax  # noqa: E402
-from accelerator_cases import compile_case, plan  # noqa: E402
+from accelerator_cases import compile_case  # noqa: E402
 from accelerator_checks import correctness  # noqa: E402
 from accelerator_operators import operators, trace  # noqa: E402
 from accelerator_parts import (  # noqa: E402
@@ -49,21 +50,24 @@ from accelerator_parts import (  # noqa: E402
     pipeline,
     throughput,
 )
+from accelerator_training import training  # noqa: E402
 from common import environment  # noqa: E402
 
 # Each part and its share of the time, in the order in which they run.
-PARTS = {"correctness": (correctness, 60), "throughput": (throughput, 130),
-         "latency": (latency, 40), "pipeline": (pipeline, 35), "operators": (operators, 25),
-         "trace": (trace, 10)}
+PARTS = {"correctness": (correctness, 40), "throughput": (throughput, 150), "trace": (trace, 10),
+         "operators": (operators, 25), "pipeline": (pipeline, 30), "latency": (latency, 30),
+         "training": (training, 300)}
 FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide": 62,
         "batches": (1, 4), "largest": 16, "cascades": (6, 12, 24, 48), "evaluations": (50, 100),
         "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16), "configs": ("multicoil", "demo"),
-        "overrides": (), "check_size": 128, "check_channels": 8, "check_pools": 3,
-        "check_steps": 12, "check_methods": {
-            "flat": ("float32", "tf32", "bfloat16"), "flat_imex": ("float32", "bfloat16"),
-            "varnet": ("float32", "bfloat16")}, "operator_batch": 4,
+        "overrides": (), "check_size": 96, "check_channels": 8, "check_pools": 2,
+        "check_steps": 6, "check_methods": {
+            "flat_imex": ("float32", "tf32"), "flat": ("float32", "bfloat16"),
+            "varnet": ("float32",)}, "operator_batch": 4,
         "peak_size": 8192, "peak_elements": 1 << 28, "budget": 0.6,
-        "traced": ("varnet", "flat_imex"), "cold": ("flat", "flat", "flat_imex")}
+        "traced": ("varnet", "flat_imex"), "cold": ("flat", "flat", "flat_imex"),
+        "recipe": "multicoil", "training_flags": ("--config.train.batch_size=16",),
+        "probe_steps": 60, "training_overhead": 45}
 QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 4,
          "batches": (1,), "largest": 2, "cascades": (2, 3), "evaluations": (2,),
          "latency_steps": (2,), "threads": (1, 2), "configs": ("demo",),
@@ -73,7 +77,11 @@ QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 
          "check_methods": {
              "flat": ("float32",), "flat_imex": ("float32",), "varnet": ("float32", "bfloat16")},
          "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02,
-         "traced": ("varnet",), "cold": ("flat", "flat")}
+         "traced": ("varnet",), "cold": ("flat", "flat"), "recipe": "demo", "probe_steps": 2,
+         "training_overhead": 0, "training_flags": (
+             "--config.method.steps=2", "--config.method.channels=2", "--config.method.pools=1",
+             "--config.data.matrix=32", "--config.train.batch_size=2",
+             "--config.train.warmup_steps=0")}
 
 
 class Skipped(Exception):
@@ -87,12 +95,13 @@ class Bench:
         folder: of the results.
         pool: threads that compile, `compilers` of them.
         torch: processes of torch, from `begin_torch`.
-        ahead: cases to compile as soon as nothing more urgent is to be.
+        cores: that this process may use.
     """
 
     def __init__(self, folder, seconds, compilers, about):
-        self.folder, self.torch, self.ahead = folder, {}, []
+        self.folder, self.torch = folder, {}
         self.pool = ThreadPoolExecutor(compilers)
+        self.cores = about["cores"]
         self.found = {"about": about, "parts": {}}
         self.end = self.deadline = time.monotonic() + seconds
         self._programs, self._rows = {}, []
@@ -165,7 +174,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("accelerator"), help="folder")
     parser.add_argument("--parts", default=",".join(PARTS), help="names, with commas")
     parser.add_argument("--seconds", type=float, default=270)
-    parser.add_argument("--compilers", type=int, default=min(12, len(os.sched_getaffinity(0))))
+    parser.add_argument("--compilers", type=int, default=min(4, len(os.sched_getaffinity(0))))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the program")
     parser.add_argument("--without-torch", action="store_true", help="leave it out where it is")
     options = parser.parse_args()
@@ -175,13 +184,13 @@ def main():
         jax.config.update("jax_enable_compilation_cache", True)
     about = environment() | {"card": card(), "platform": jax.default_backend(),
                              "cores": len(os.sched_getaffinity(0)), "argv": sys.argv[1:],
+                             "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
                              "torch": find_spec("torch") is not None,
                              "python": sys.version.split()[0]}
     vars(options).update(QUICK if options.quick else FULL)
     bench = Bench(options.output, options.seconds, options.compilers, about)
     if "throughput" in wanted:  # torch compiles during the checks, and then XLA
         bench.torch = {} if options.without_torch else begin_torch(bench, options)
-        bench.ahead = plan(options)[0]
     shares = [PARTS[name][1] for name in wanted]
     for index, name in enumerate(wanted):
         bench.begin(name, shares[index] / sum(shares[index:]))

@@ -52,21 +52,18 @@ def both(options, **more):
 def plan(options):
     """Cases to compile together, and then the next: the most telling first."""
     few, many = options.batches[0], options.batches[-1]
-    first = [case for precision, batch in (("tf32", many), ("float32", many), ("tf32", few),
-                                           ("bfloat16", many))
-             for case in both(options, precision=precision, batch=batch)]
-    first += [base(options, work="step", remat=True, batch=batch) for batch in options.batches]
-    second = [case for method in ("flat", "flat_imex") for case in both(options, method=method)]
-    second += both(options, coils=1, batch=many)
-    third = [base(options, method="flat", steps=steps) for steps in options.cascades]
+    first = [*both(options, batch=many), *both(options, method="flat_imex", batch=many)]
+    second = [*both(options), base(options, work="step", precision="bfloat16", batch=many),
+              base(options, work="step", precision="float32", batch=many),
+              base(options, work="step", remat=True, batch=options.largest)]
+    third = both(options, method="flat", batch=many) + both(options, coils=1, batch=many)
+    third += [base(options, method="flat", steps=steps) for steps in options.cascades]
     third += [base(options, method=method, steps=count, coils=1, channels=options.wide)
               for count in options.evaluations for method in ("mc_ddpm", "dds")]
-    third += [base(options, work="step", remat=True, batch=options.largest, precision=precision)
-              for precision in ("tf32", "bfloat16")]
-    third += [base(options, batch=options.largest), *both(options, precision="bfloat16"),
-              *both(options, precision="float32")]
+    third += [base(options, precision=precision, batch=many)
+              for precision in ("bfloat16", "float32")]
     if many == few:  # quick
-        first, second, third = first[:2] + first[-1:], second[1:4:2], third[1:2] + third[3:4]
+        first, second, third = first[:2], first[-1:], third[4:5] + third[6:7]
     unique = {json.dumps(case): case for case in first + second + third}
     return [[unique.pop(json.dumps(case)) for case in wave if json.dumps(case) in unique]
             for wave in (first, second, third)]

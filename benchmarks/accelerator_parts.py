@@ -37,6 +37,7 @@ from flatjax.parallel import AXIS, make_update, pmapped, shard
 from flatjax.train import initial_state, make_optimizer
 
 HERE = Path(__file__).parent
+CONFIGS = HERE.parent / "configs"
 
 
 def measure(bench, case, options, rates):
@@ -227,7 +228,8 @@ def latency(bench, options):
 def pipeline(bench, options):
     """What the host makes by threads, and what a training step takes."""
     def prepare(name):
-        config = override(load_config_file(name), list(options.overrides))
+        config = override(load_config_file(str(CONFIGS / f"{name}.py")),
+                          list(options.overrides))
         train = configuration.make_training(config, 1)
         method, dataset = configuration.make_method(config), configuration.make_dataset(config)
         acquisition = configuration.make_acquisition(config)

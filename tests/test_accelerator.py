@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ROOT / "benchmarks"
-PARTS = ("correctness", "throughput", "latency", "pipeline", "operators", "trace")
+PARTS = ("correctness", "throughput", "trace", "operators", "pipeline", "latency", "training")
 
 
 def numbers(value):

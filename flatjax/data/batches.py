@@ -105,7 +105,7 @@ def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]
 
 
 def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
-             depth: int = 4) -> Generated[Batch, None, None]:
+             depth: int | None = None) -> Generated[Batch, None, None]:
     """`make(step)` for each step in order, computed ahead in threads.
 
     The order and content do not depend on the number of workers. Closing the iterator drops
@@ -115,10 +115,10 @@ def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
         make: pure function of the step.
         steps: which.
         workers: threads.
-        depth: results held ready at most.
+        depth: results held ready at most, by default two for each worker.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="flatjax-data")
-    pending = deque()
+    pending, depth = deque(), 2 * max(1, workers) if depth is None else depth
     try:
         for step in steps:
             pending.append(pool.submit(make, step))
