@@ -30,11 +30,12 @@ def table(headers, rows):
 
 
 def missing(rows):
-    """What was not measured, and why."""
-    told = []
+    """What was not measured, and why; rows whose turn did not come are counted alone."""
+    late = sum(row.get("skipped") == "time is up" for row in rows)
+    told = [f"- {late} more were to be measured when the time was up."] if late else []
     for row in rows:
         why = row.get("error") or row.get("skipped")
-        if why:
+        if why and why != "time is up":
             names = ("library", "what", "method", "work", "steps", "coils", "batch", "precision",
                      "config", "threads")
             told.append("- not measured: " + ", ".join(
@@ -124,9 +125,22 @@ def trace(rows):
     return lines
 
 
+def training(rows):
+    """The shipped recipe: its rate, and its validation."""
+    lines = []
+    for row in measured(rows, what="training"):
+        lines += [f"`configs/{row['recipe']}.py`, batches of {row['batch']}, "
+                  f"{number(row['slices_per_second'])} slices/s:", "",
+                  *table(["update", "validation PSNR, dB", "SSIM"], (
+                      [one["step"], f"{one['psnr']:.2f}", f"{one['ssim']:.3f}"]
+                      for one in row["validation"]))]
+    return lines
+
+
 PARTS = {"correctness": ("Correctness", correctness), "throughput": ("Throughput", throughput),
          "latency": ("From k-space to image", latency), "pipeline": ("Pipeline", pipeline),
-         "operators": ("Operators alone", operators), "trace": ("Kernels", trace)}
+         "operators": ("Operators alone", operators), "trace": ("Kernels", trace),
+         "training": ("Training", training)}
 
 
 def markdown(found):
@@ -136,10 +150,11 @@ def markdown(found):
     lines = [f"{', '.join(f'{name} {value}' for name, value in card.items())}; "
              f"{about['processor']}, {about['cores']} cores; Python {about['python']}, "
              + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-             + f". `python benchmarks/accelerator.py {' '.join(about['argv'])}`", ""]
+             + f". `{about['XLA_FLAGS'] and 'XLA_FLAGS=' + repr(about['XLA_FLAGS']) + ' '}"
+             f"python benchmarks/accelerator.py {' '.join(about['argv'])}`", ""]
     for name, (title, section) in PARTS.items():
         rows = found["parts"].get(name, {}).get("rows", [])
-        if rows:
+        if measured(rows):
             lines += [f"### {title}", "", *section(rows), *missing(rows)]
     return "\n".join(lines)
 
