@@ -62,13 +62,24 @@ def in_turn(functions, repeats):
     return {name: float(np.median(times)) for name, times in seconds.items()}
 
 
-def report(options, **results):
-    """Print JSON: the options, the results, and what they were measured on."""
+def difference(ours, theirs):
+    """Norm of the difference over the norm, over all leaves together."""
+    pairs = [(np.asarray(a), np.asarray(b)) for a, b in
+             zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)]
+    apart = sum(float(np.sum(np.abs(a - b) ** 2)) for a, b in pairs)
+    return (apart / sum(float(np.sum(np.abs(b) ** 2)) for _, b in pairs)) ** 0.5
+
+
+def environment():
+    """What figures belong to: device, processor, load and versions."""
     processor = next((line.partition(":")[2].strip() for line in
                       Path("/proc/cpuinfo").read_text().splitlines()
                       if line.startswith("model name")), "")
-    print(json.dumps(vars(options) | results | {
-        "device": jax.devices()[0].device_kind, "processor": processor,
-        "cores": os.cpu_count(), "load": [round(load, 1) for load in os.getloadavg()],
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}},
-        indent=2))
+    return {"device": jax.devices()[0].device_kind, "processor": processor,
+            "cores": os.cpu_count(), "load": [round(load, 1) for load in os.getloadavg()],
+            "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}}
+
+
+def report(options, **results):
+    """Print JSON: the options, the results, and what they were measured on."""
+    print(json.dumps(vars(options) | results | environment(), indent=2))

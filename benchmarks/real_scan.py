@@ -31,7 +31,7 @@ from flatjax.evaluation import report
 from flatjax.evaluation.evaluate import load_config, load_params
 from flatjax.files import make_folder, write_json
 from flatjax.methods import METHODS
-from flatjax.mri import Measurement, adjoint, combine, expand, forward, reduce
+from flatjax.mri import Measurement, combine, expand, normal, reduce, zero_filled
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.masks import calibration_size, central
 from flatjax.mri.host.poisson import distance_from_centre
@@ -69,15 +69,15 @@ def measurement(kspace, maps, points):
 @partial(jax.jit, static_argnames="iterations")
 def cg_sense(measured, prior, lams, iterations):
     """Minimisers of `||A x - y||^2 + lam ||x - prior||^2` as k-space, one for each of `lams`."""
-    kspace, mask, maps = measured
+    kspace, mask, maps, _ = measured
     lams = lams[:, None, None]
 
-    def normal(image):
-        return adjoint(forward(image, mask, maps), mask, maps) + lams * image
+    def regularized(image):
+        return normal(image, mask, maps) + lams * image
 
     prior = jnp.broadcast_to(prior, (len(lams), *maps.shape[-2:]))
-    right = adjoint(*measured) + lams * prior
-    return expand(conjugate_gradient(normal, right, prior, iterations), maps)
+    right = zero_filled(measured) + lams * prior
+    return expand(conjugate_gradient(regularized, right, prior, iterations), maps)
 
 
 def tuned(measured, prior, score):
@@ -119,7 +119,7 @@ def predictions(measured, model, settings):
         lam, iterations = setting
         return cg_sense(measured, prior, jnp.asarray([lam]), iterations)[0]
 
-    return {"zero-filled": expand(adjoint(*measured), measured.maps)[0],
+    return {"zero-filled": expand(zero_filled(measured), measured.maps)[0],
             "CG-SENSE": solved(jnp.zeros(maps.shape[1:], jnp.complex64), settings["cg_sense"]),
             "compressed sensing": sparsely(measured, settings["sparsity"]),
             "FLAT": flat,
@@ -148,7 +148,7 @@ def simulated_slices(trained):
     acquisition = configuration.make_acquisition(trained)
     for volume in configuration.make_dataset(trained).validation:
         slices = measure_volume(volume, acquisition)
-        kspace, mask, maps = slices[len(slices) // 2].measurement
+        kspace, mask, maps, _ = slices[len(slices) // 2].measurement
         yield kspace, mask[0] > 0, calibration_box(mask[0]), maps
 
 

@@ -23,7 +23,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from common import compile_, in_turn, random_batch, report  # noqa: E402
+from common import compile_, difference, in_turn, random_batch, report  # noqa: E402
 
 from flatjax.methods.unrolled import varnet  # noqa: E402
 from flatjax.nets.fastmri import varnet_params  # noqa: E402
@@ -40,13 +40,6 @@ def fastmri_varnet():
 
 def real(array):
     return torch.view_as_real(torch.from_numpy(np.array(array)))
-
-
-def difference(ours, theirs):
-    """Norm of the difference over the norm, over all leaves together."""
-    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
-    apart = sum(float(jnp.sum(jnp.abs(a - b) ** 2)) for a, b in pairs)
-    return (apart / sum(float(jnp.sum(jnp.abs(b) ** 2)) for _, b in pairs)) ** 0.5
 
 
 def main():

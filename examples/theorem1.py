@@ -90,7 +90,7 @@ def agreement(measured: mri.Measurement, dtype: Any, steps: int = 12) -> dict[st
     """Relative difference of unrolled network and flow after each cascade, by direction."""
     rng = np.random.default_rng(1)
     kind = jnp.complex64 if dtype == jnp.float32 else jnp.complex128
-    y, mask, maps = measured
+    y, mask, maps, _ = measured
     measured = mri.Measurement(y.astype(kind), mask.astype(dtype), maps.astype(kind))
     weights = random_weights(0, (steps,), dtype)
 
@@ -133,7 +133,7 @@ def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> Figure:
 def convergence(measured: mri.Measurement, counts: list[int]) -> dict[str, list[float]]:
     """Relative error of the last state against the flow's own, by solver and number of steps."""
     weights = random_weights(2)
-    y, mask, maps = measured
+    y, mask, maps, _ = measured
 
     def velocity(kspace: Array, t: Array) -> Array:
         return mri.expand(network(weights, mri.reduce(kspace, maps), t), maps)

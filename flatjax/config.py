@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, config_dict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
-from flatjax.data.batches import check_acquisition
+from flatjax.data.acquisition import check_acquisition, ends
 from flatjax.errors import InputError
 from flatjax.methods import METHODS, Method
 
@@ -40,6 +40,9 @@ def defaults(function: Callable[..., Any], **overrides: Any) -> ConfigDict:
         if value is None and parameters[name].default is not None:
             raise InputError(f"{name} is None, expected a value such as "
                              f"{parameters[name].default!r}")
+    with config.ignore_type():  # where a range may take the place of a number
+        config.update({name: value for name, value in overrides.items()
+                       if isinstance(value, tuple) and "tuple" in str(parameters[name].annotation)})
     config.update(overrides)
     return config
 
@@ -212,9 +215,10 @@ def make_dataset(config: ConfigDict) -> DataSet:
 def make_acquisition(config: ConfigDict) -> Acquisition:
     """The `Acquisition` of `config.acquisition`, checked."""
     _check_finite("acquisition", config.acquisition)
-    acquisition_ = Acquisition(**config.acquisition)
+    acquisition_ = Acquisition(**_tuples(config.acquisition))
     check_acquisition(acquisition_)
-    if config.method.get("sensitivities") == "learned" and not acquisition_.center_fraction > 0:
+    if config.method.get("sensitivities") == "learned" and not (
+            ends(acquisition_.center_fraction)[0] > 0):
         raise InputError("acquisition.center_fraction is 0, expected above 0 with "
                          "method.sensitivities = 'learned': maps are made from the sampled centre")
     return acquisition_

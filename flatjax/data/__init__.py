@@ -3,13 +3,14 @@
 `CHECKS` are of those whose options have to agree with the rest of a config.
 """
 
+from flatjax.data.acquisition import Acquisition
 from flatjax.data.base import DataSet, Sample, Volume
-from flatjax.data.batches import Acquisition, training_batch
-from flatjax.data.sets import brainweb, fastmri, folder, icbm, mrbrains13, volume
+from flatjax.data.batches import training_batch
+from flatjax.data.sets import brainweb, fastmri, folder, heads, icbm, mrbrains13, volume
 
 DATASETS = {module.__name__.rpartition(".")[2]: module.make
-            for module in (brainweb, fastmri, folder, icbm, mrbrains13, volume)}
+            for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)}
 CHECKS = {"fastmri": fastmri.check_config}
 
 __all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",
-           "fastmri", "folder", "icbm", "mrbrains13", "training_batch", "volume"]
+           "fastmri", "folder", "heads", "icbm", "mrbrains13", "training_batch", "volume"]

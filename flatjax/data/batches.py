@@ -3,47 +3,17 @@
 from collections import deque
 from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from numpy.random import Generator
 
+from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Sample, Volume
-from flatjax.errors import InputError
 from flatjax.mri import Batch, Measurement
 from flatjax.mri.forward import on_host
-from flatjax.mri.host.masks import make_mask, seed_from_name
-from flatjax.mri.host.simulate import acquire, complex_noise
-
-
-class Acquisition(NamedTuple):
-    """How a fully sampled slice is measured.
-
-    Attributes:
-        mask: kind of sampling mask, a key of `mri.host.masks.KINDS`.
-        acceleration: nominal R, at least 1.
-        center_fraction: fully sampled part of k-space around its centre.
-        noise: standard deviation of the complex k-space noise that is added, in the unit of the
-            data: that of an image of maximum 1 for simulated sets, 0 for data with its own noise.
-    """
-
-    mask: str = "random"
-    acceleration: float = 4.0
-    center_fraction: float = 0.08
-    noise: float = 0.0
-
-
-def check_acquisition(acquisition: Acquisition) -> None:
-    """Refuse an acquisition that no slice could be measured with, before any work is done.
-
-    Raises:
-        InputError: from `make_mask`, or for a negative noise level.
-    """
-    if not acquisition.noise >= 0:
-        raise InputError(f"acquisition.noise is {acquisition.noise}, expected 0 or more")
-    make_mask(acquisition.mask, (320, 320), acquisition.acceleration,
-              acquisition.center_fraction, 0)
+from flatjax.mri.masks import seed_from_name
+from flatjax.mri.simulate import acquire, complex_noise
 
 
 def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
@@ -53,21 +23,35 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
     Args:
         sample: the fully sampled slice.
         acquisition: how.
-        mask_seed: of the mask, unless the sample brings its own.
-        rng: of the noise.
+        mask_seed: of the mask, unless the sample brings its own, and of what else is drawn of the
+            acquisition.
+        rng: of the noise, which coils with maps of 0 do not have.
 
     Returns:
-        a `Batch` of numpy arrays without their batch axis.
+        a `Batch` of numpy arrays without their batch axis. The measurement's noise is the level
+        that was added, None if none was: data may bring their own.
     """
     mask = sample.mask
     if mask is None:
-        mask = make_mask(acquisition.mask, sample.kspace.shape[-2:], acquisition.acceleration,
-                         acquisition.center_fraction, mask_seed, sample.padding)
-    noise = complex_noise(rng, sample.kspace.shape, acquisition.noise) if acquisition.noise else 0
+        mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
+    level = draw_noise(acquisition, mask_seed)
+    added = _noise(sample, level, rng) if level else 0
     measured, mask, maps, kspace, target = map(on_host, (
-        acquire(sample.kspace, mask, noise), mask[None], sample.maps, sample.kspace,
+        acquire(sample.kspace, mask, added), mask[None], sample.maps, sample.kspace,
         sample.target))
-    return Batch(Measurement(measured, mask, maps), kspace, target)
+    noise = on_host(np.float32(level)) if level else None
+    return Batch(Measurement(measured, mask, maps, noise), kspace, target)
+
+
+def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:
+    """Noise of the coils that see anything, `[coil, ky, kx]` complex64."""
+    coils = sample.maps.any(axis=(1, 2))
+    drawn = complex_noise(rng, (int(coils.sum()), *sample.kspace.shape[1:]), level)
+    if coils.all():
+        return drawn
+    noise = np.zeros_like(sample.kspace)
+    noise[coils] = drawn
+    return noise
 
 
 def stack(slices: list[Batch]) -> Batch:
@@ -99,9 +83,10 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
 
 
 def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
-    """A volume's slices, all with the one mask and the noise that belong to its name.
+    """A volume's slices, all with the one mask and the noise level that belong to its name.
 
-    The mask is fastMRI's for that file name, so evaluation never changes from run to run.
+    Evaluation never changes from run to run. If nothing but the mask is drawn it is fastMRI's for
+    that file name.
     """
     mask_seed = seed_from_name(volume.name)
     rng = np.random.default_rng(mask_seed)
@@ -120,7 +105,7 @@ def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]
 
 
 def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
-             depth: int = 4) -> Generated[Batch, None, None]:
+             depth: int | None = None) -> Generated[Batch, None, None]:
     """`make(step)` for each step in order, computed ahead in threads.
 
     The order and content do not depend on the number of workers. Closing the iterator drops
@@ -130,10 +115,10 @@ def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
         make: pure function of the step.
         steps: which.
         workers: threads.
-        depth: results held ready at most.
+        depth: results held ready at most, by default two for each worker.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="flatjax-data")
-    pending = deque()
+    pending, depth = deque(), 2 * max(1, workers) if depth is None else depth
     try:
         for step in steps:
             pending.append(pool.submit(make, step))

@@ -207,7 +207,7 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
 
 
 def load_head(name: str, fov: float, matrix: int) -> np.ndarray:
-    """A real head that comes with the package, from `heads/<name>.npz`.
+    """A real head that comes with the package, from `images/<name>.npz`.
 
     Args:
         name: of the file, which holds `slices` `[slice, y, x]` uint8 and their `spacing` in mm.
@@ -217,7 +217,7 @@ def load_head(name: str, fov: float, matrix: int) -> np.ndarray:
     Returns:
         `[slice, matrix, matrix]` float32 with maximum 1.
     """
-    with np.load(Path(__file__).with_name("heads") / f"{name}.npz") as file:
+    with np.load(Path(__file__).with_name("images") / f"{name}.npz") as file:
         slices, spacing = file["slices"], file["spacing"]
     images = resample(slices, (float(spacing[1]), float(spacing[2])), fov, matrix)
     return np.clip(images / images.max(), 0, 1)

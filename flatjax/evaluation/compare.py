@@ -69,6 +69,8 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
     """A copy of the config with another R; the centre keeps its share of what is measured.
 
+    Where R or the centre was a range, the centre stays as it was.
+
     Raises:
         InputError: for one below 1.
     """
@@ -76,8 +78,10 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
         raise InputError(f"acceleration is {acceleration:g}, expected at least 1")
     config = config.copy_and_resolve_references()
     acquisition = config.acquisition
-    acquisition.center_fraction *= acquisition.acceleration / acceleration
-    acquisition.acceleration = float(acceleration)
+    ranges = isinstance(acquisition.acceleration, tuple)
+    if not ranges and not isinstance(acquisition.center_fraction, tuple):
+        acquisition.center_fraction *= acquisition.acceleration / acceleration
+    acquisition.acceleration = (float(acceleration),) if ranges else float(acceleration)
     return config
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flatjax import config as configuration
+from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.subjects import settle_split
 from flatjax.errors import InputError, NonFiniteError
@@ -202,7 +203,8 @@ def _device() -> str:
 def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
     out = summarise(measured)
     out["method"] = {"name": config.method.name} | out["method"]
-    out["acceleration"] = {"nominal": config.acquisition.acceleration,
+    middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
+    out["acceleration"] = {"nominal": middle,
                            "achieved": out.pop("achieved_acceleration")}
     return out
 

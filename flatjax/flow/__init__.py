@@ -3,7 +3,18 @@
 from flatjax.flow.adaptive import integrate_adaptive
 from flatjax.flow.path import interpolate, velocity
 from flatjax.flow.schedule import check_stable, time_grid, to_flow, to_unrolled
-from flatjax.flow.solvers import SOLVERS, Solver, Tableau, integrate, runge_kutta
+from flatjax.flow.solvers import (
+    EXPLICIT,
+    SOLVERS,
+    Solver,
+    SplitField,
+    Tableau,
+    integrate,
+    runge_kutta,
+)
+from flatjax.flow.space import DataConsistency, StateSpace, image_space, kspace_space
 
-__all__ = ["SOLVERS", "Solver", "Tableau", "check_stable", "integrate", "integrate_adaptive",
-           "interpolate", "runge_kutta", "time_grid", "to_flow", "to_unrolled", "velocity"]
+__all__ = ["EXPLICIT", "SOLVERS", "DataConsistency", "Solver", "SplitField", "StateSpace",
+           "Tableau", "check_stable", "image_space", "integrate", "integrate_adaptive",
+           "interpolate", "kspace_space", "runge_kutta", "time_grid", "to_flow", "to_unrolled",
+           "velocity"]

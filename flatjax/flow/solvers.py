@@ -1,8 +1,9 @@
-"""Explicit solvers on a fixed grid of times: Runge-Kutta and Adams-Bashforth.
+"""Solvers on a fixed grid of times: Runge-Kutta, Adams-Bashforth, implicit-explicit Euler.
 
 A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
-that remembers earlier steps is a `Solver` with a memory. States are arrays or pytrees of arrays,
-real or complex. For steps chosen by their error see `flow.adaptive`.
+that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
+part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
+pytrees of arrays, real or complex. For steps chosen by their error see `flow.adaptive`.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,6 +43,27 @@ class Solver(NamedTuple):
     def evaluations(self) -> int:
         """Evaluations of the field per step."""
         return len(self.nodes)
+
+
+class SplitField(NamedTuple):
+    """A vector field of two parts, `stiff(x) + smooth(x, t)`.
+
+    It is called as any other field. Implicit-explicit solvers use its parts.
+
+    Attributes:
+        smooth: `(state, t, args) -> d state / d t`, taken explicitly.
+        stiff: `(state, args) -> d state / d t`.
+        resolvent: `(state, delta, args) -> z` with `z = state + delta stiff(z)`: a step of implicit
+            Euler in the stiff part alone.
+    """
+
+    smooth: VectorField
+    stiff: Callable[[State, Any], State]
+    resolvent: Callable[[State, Array, Any], State]
+
+    def __call__(self, state: State, t: Array, args: Any) -> State:
+        """The sum of both parts."""
+        return jax.tree.map(jnp.add, self.stiff(state, args), self.smooth(state, t, args))
 
 
 class Tableau(NamedTuple):
@@ -113,6 +135,24 @@ def adams_bashforth_2() -> Solver:
     return Solver(order=2, nodes=(0.0,), stability=1.0, start=start, advance=advance)
 
 
+def implicit_explicit_euler() -> Solver:
+    """Explicit Euler in the smooth part of a `SplitField`, then implicit Euler in the stiff one.
+
+    First order, one evaluation of the smooth part per step, and no bound on the stiff part (Ascher,
+    Ruuth and Wetton, SIAM J. Numer. Anal. 32(3), 1995).
+    """
+    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
+                args: Any = None) -> tuple[State, Memory]:
+        if not isinstance(field, SplitField):
+            raise TypeError("the solver 'imex' needs a SplitField, whose stiff part it takes "
+                            f"implicitly; got {type(field).__name__}")
+        ahead = moved(state, [field.smooth(state, t, args)], [1.0], delta)
+        return field.resolvent(ahead, delta, args), memory
+
+    return Solver(order=1, nodes=(0.0,), stability=float("inf"), start=lambda state, delta: (),
+                  advance=advance)
+
+
 # The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
 BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9),
                            c=(0.0, 0.5, 0.75))
@@ -130,7 +170,10 @@ SOLVERS: dict[str, Solver] = {
     "rk4": runge_kutta(Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
                                b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0)),
                        order=4, stability=2.785),
+    "imex": implicit_explicit_euler(),
 }
+
+EXPLICIT = tuple(sorted(name for name in SOLVERS if name != "imex"))  # serve any field
 
 
 def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,

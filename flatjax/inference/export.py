@@ -29,7 +29,7 @@ def exported(method: Method, params: Params, like: Measurement,
         platforms: that it can run on.
 
     Returns:
-        a program whose `call(kspace, mask, maps, seed)` takes the arrays of a `Measurement`
+        a program whose `call(kspace, mask, maps, seed)` takes these arrays of a `Measurement`
         and an int32 scalar, the seed of methods that draw samples, and gives a dict:
         "image" `[batch, y, x]` float32, "kspace" `[batch, coil, ky, kx]` complex64 and, of
         several posterior samples, "std" `[batch, y, x]` float32.
@@ -41,7 +41,7 @@ def exported(method: Method, params: Params, like: Measurement,
         return {name: array for name, array in out.items() if array is not None}
 
     batch, = export.symbolic_shape("batch")
-    shapes = [jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype) for array in like]
+    shapes = [jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype) for array in like[:3]]
     return export.export(reconstruct, platforms=platforms)(
         *shapes, jax.ShapeDtypeStruct((), jnp.int32))
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flatjax import config as configuration
-from flatjax.data.batches import Acquisition
+from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.io.kspace import (
     Reader,
     Scan,
@@ -38,14 +38,9 @@ from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
 from flatjax.mri.espirit import KERNEL, espirit
 from flatjax.mri.forward import on_host
-from flatjax.mri.host.masks import (
-    achieved_acceleration,
-    calibration_size,
-    make_mask,
-    seed_from_name,
-)
-from flatjax.mri.host.sensitivities import from_calibration
-from flatjax.mri.host.simulate import acquire, complex_noise, ifft2c
+from flatjax.mri.masks import achieved_acceleration, calibration_size, seed_from_name
+from flatjax.mri.sensitivities import from_calibration
+from flatjax.mri.simulate import acquire, complex_noise, ifft2c
 
 LARGEST_BOX = 32  # of calibration: more costs ESPIRiT time and gains little
 
@@ -159,10 +154,10 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     if maps:
         reader = maps_for(shape, Path(maps), "the maps", *open_maps(maps))
     if scan.simulated and given is None:
-        given = make_mask(acquisition.mask, shape[2:], acquisition.acceleration,
-                          acquisition.center_fraction, seed_from_name(scan.name))
+        given = draw_mask(acquisition, shape[2:], seed_from_name(scan.name))
     slice_with_signal(scan)
-    return _prepared(scan, given, reader, acquisition.noise if scan.simulated else 0.0)
+    noise = draw_noise(acquisition, seed_from_name(scan.name)) if scan.simulated else 0.0
+    return _prepared(scan, given, reader, noise)
 
 
 def _prepared(scan: Scan, mask: np.ndarray | None, maps: Reader | None,
@@ -342,7 +337,7 @@ def _save_nifti(path: Path, images: Path, scan: Scan) -> None:
 
 def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray, crop: tuple[int, int]) -> Figure:
     """Zero-filled image and reconstruction of a slice in one grey window, and its mask."""
-    kspace, mask, maps = map(np.asarray, one.measurement)
+    kspace, mask, maps = map(np.asarray, one.measurement[:3])
     start = one.scale * np.abs(np.sum(np.conj(maps) * ifft2c(kspace), axis=0))
     start = center_crop(start, crop)
     peak = max(float(np.percentile(image, 99.9)), float(np.finfo(np.float32).tiny))

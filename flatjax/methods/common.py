@@ -61,7 +61,7 @@ def check_at_least(least: float, **values: float) -> None:
 
 
 def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
-                 images: int = 1) -> Params:
+                 images: int = 1, **told: Array) -> Params:
     """Weights of a network on complex images of the batch's size.
 
     Args:
@@ -71,11 +71,12 @@ def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = 
         images: number of images that it takes.
         copies: number of independent sets of weights, stacked on a leading axis; None for one
             set without that axis.
+        **told: what it is told beside the time, `[1]`.
     """
     image = jnp.zeros((1, *batch.kspace.shape[-2:]), jnp.complex64)
 
     def init(key: Array) -> Params:
-        return net.init(key, *[image] * images, t=jnp.ones(1))["params"]
+        return net.init(key, *[image] * images, t=jnp.ones(1), **told)["params"]
 
     return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
 
@@ -138,7 +139,8 @@ def project(kspace: Array, measured: Measurement) -> Array:
 def normalise_measurement(measurement: Measurement) -> tuple[Measurement, Array]:
     """The measurement divided by each slice's `mri.intensity_scale`, and that scale."""
     scale = intensity_scale(measurement)
-    return measurement._replace(kspace=measurement.kspace / scale), scale
+    noise = None if measurement.noise is None else measurement.noise / scale[:, 0, 0, 0]
+    return measurement._replace(kspace=measurement.kspace / scale, noise=noise), scale
 
 
 def result_unit(measurement: Measurement, scale: Array) -> Array:

@@ -10,8 +10,12 @@ from flatjax.mri.forward import (
     combine,
     forward,
     intensity_scale,
+    normal,
+    zero_filled,
 )
 from flatjax.mri.fourier import fft2c, ifft2c
+from flatjax.mri.noise import noise_level
 
 __all__ = ["COMBINES", "Batch", "Measurement", "adjoint", "center_crop", "combine", "expand",
-           "fft2c", "forward", "ifft2c", "intensity_scale", "reduce", "rss", "safe_abs"]
+           "fft2c", "forward", "ifft2c", "intensity_scale", "noise_level", "normal", "reduce",
+           "rss", "safe_abs", "zero_filled"]

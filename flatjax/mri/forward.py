@@ -19,11 +19,14 @@ class Measurement(NamedTuple):
         mask: sampling mask `[batch, 1, ky or 1, kx]` float32, 1 where sampled.
         maps: coil sensitivities `[batch, coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` inside
             the object; ones for a single coil.
+        noise: standard deviation of the complex noise of a sample, `E |n|^2 = noise^2`, in the
+            unit of `kspace`, `[batch]` float32; None where it is not known.
     """
 
     kspace: Array
     mask: Array
     maps: Array
+    noise: Array | None = None
 
 
 class Batch(NamedTuple):
@@ -53,6 +56,22 @@ def forward(image: Array, mask: Array, maps: Array) -> Array:
 def adjoint(kspace: Array, mask: Array, maps: Array) -> Array:
     """A^H: k-space `[batch, coil, ky, kx]` to the zero-filled image `[batch, y, x]`, complex64."""
     return reduce(mask * kspace, maps)
+
+
+def normal(image: Array, mask: Array, maps: Array) -> Array:
+    """A^H A: image `[batch, y, x]` to `[batch, y, x]`, complex64.
+
+    It equals `adjoint(forward(image))`, without the shifts of the centered transforms: `F^-1 M F`
+    is a circular convolution, which commutes with a circular shift of the image.
+    """
+    mask = jnp.fft.ifftshift(mask, axes=(-2, -1))
+    coils = jnp.fft.fft2(maps * image[..., None, :, :])
+    return jnp.sum(jnp.conj(maps) * jnp.fft.ifft2(mask * coils), axis=-3)
+
+
+def zero_filled(measurement: Measurement) -> Array:
+    """The image of the measured samples alone, `A^H y`: `[batch, y, x]` complex64."""
+    return adjoint(measurement.kspace, measurement.mask, measurement.maps)
 
 
 COMBINES = ("sense", "rss")
@@ -86,6 +105,6 @@ def intensity_scale(measurement: Measurement) -> Array:
     Returns:
         `[batch, 1, 1, 1]` float32, positive.
     """
-    magnitude = jnp.abs(adjoint(*measurement))
+    magnitude = jnp.abs(zero_filled(measurement))
     peak = jnp.max(magnitude, axis=(-2, -1))[:, None, None, None]
     return lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))

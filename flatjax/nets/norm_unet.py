@@ -48,8 +48,9 @@ class NormUNet(nn.Module):
     parity: bool = False
 
     @nn.compact
-    def __call__(self, *images: Array, t: Array | None = None) -> Array:
-        """Map complex images `[batch, y, x]` and times `[batch]` to `[batch, y, x]` complex64."""
+    def __call__(self, *images: Array, t: Array | None = None,
+                 noise: Array | None = None) -> Array:
+        """Map complex images `[batch, y, x]`, times and noise `[batch]` to `[batch, y, x]`."""
         x = jnp.concatenate([to_channels(image) for image in images], axis=-1)
         height, width = x.shape[1:3]
         mean = x.mean(axis=(1, 2), keepdims=True)
@@ -61,7 +62,7 @@ class NormUNet(nn.Module):
         x = jnp.pad((x - mean) / std, ((0, 0), rows, columns, (0, 0)))
         x = UNet(channels=self.channels, pools=self.pools, dtype=self.dtype,
                  time_channels=0 if self.parity else self.time_channels,
-                 zero_init=self.zero_init and not self.parity, name="unet")(x, t)
+                 zero_init=self.zero_init and not self.parity, name="unet")(x, t, noise)
         x = x[:, rows[0]:rows[0] + height, columns[0]:columns[0] + width]
         x = x * jnp.where(constant, 0.0, std)[..., :2]
         return to_complex(x + mean[..., :2] if self.parity else x)

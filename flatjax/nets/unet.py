@@ -40,6 +40,11 @@ def time_features(t: Array, features: int) -> Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def noise_position(noise: Array) -> Array:
+    """Where a noise level lies between 1e-4 and 1 of the image's maximum, in [0, 1], by decades."""
+    return 1 + jnp.log10(jnp.clip(noise, 1e-4, 1.0)) / 4
+
+
 def instance_norm(x: Array) -> Array:
     """Zero mean and unit variance of each channel of each sample over `[batch, y, x, c]`."""
     wide = x.astype(jnp.float32)
@@ -85,7 +90,7 @@ class UNet(nn.Module):
         out_channels: of the result.
         channels: of the first level; each pooling doubles them.
         pools: number of poolings; the input's sides must be multiples of `2 ** pools`.
-        time_channels: width of the time embedding, or 0 for a network without time.
+        time_channels: width of the embedding of time and noise, or 0 for a network without.
         zero_init: start with a last layer of zeros, so that the untrained result is zero.
         dtype: of the computation. Weights and normalisation stay float32.
     """
@@ -100,15 +105,18 @@ class UNet(nn.Module):
     @partial(nn.remat, prevent_cse=False,
              policy=jax.checkpoint_policies.save_only_these_names(SAVED))
     @nn.compact
-    def __call__(self, x: Array, t: Array | None = None) -> Array:
-        """Map `[batch, y, x, in]` and times `[batch]` to `[batch, y, x, out_channels]` float32."""
+    def __call__(self, x: Array, t: Array | None = None, noise: Array | None = None) -> Array:
+        """Map `[batch, y, x, in]`, times and noise levels `[batch]` to `[batch, y, x, out]`."""
         embedding = None
         check_time_channels(self.time_channels)
         if self.time_channels:
             if t is None:
                 raise TypeError("t is None, expected times with time_channels above 0")
+            told = [time_features(t, self.time_channels)]
+            if noise is not None:
+                told.append(time_features(noise_position(noise), self.time_channels))
             embedding = nn.silu(nn.Dense(self.time_channels, name="time")(
-                time_features(t, self.time_channels)))
+                jnp.concatenate(told, axis=-1)))
         x = x.astype(self.dtype)
         skips = []
         for level in range(self.pools):

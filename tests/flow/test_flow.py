@@ -64,7 +64,7 @@ def test_unstable_timesteps_are_refused_with_the_numbers():
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("name", sorted(flow.SOLVERS))
+@pytest.mark.parametrize("name", flow.EXPLICIT)
 def test_ideal_velocity_integrates_to_the_target(name, alpha):
     rng = np.random.default_rng(0)
     start, end = complex_normal(rng, (2, 1, 5, 6)), complex_normal(rng, (2, 1, 5, 6))
@@ -155,7 +155,7 @@ ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "ralston": 2, "rk4": 4, "ab2": 2
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_solvers_have_their_order_and_agree_with_scipy(name, exact):
-    assert flow.SOLVERS.keys() == ORDERS.keys()
+    assert set(flow.EXPLICIT) == ORDERS.keys() == flow.SOLVERS.keys() - {"imex"}
     assert flow.SOLVERS[name].order == ORDERS[name]
     assert measured_order(name, exact, flow.time_grid) == pytest.approx(ORDERS[name], abs=0.15)
 
@@ -181,7 +181,7 @@ def test_adams_bashforth_is_exact_for_a_slope_linear_in_time():
     np.testing.assert_allclose(states["a"][1:, 0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(flow.SOLVERS))
+@pytest.mark.parametrize("name", flow.EXPLICIT)
 def test_the_nodes_are_the_times_at_which_the_field_is_evaluated(name):
     seen = []
 
@@ -197,7 +197,7 @@ def test_the_nodes_are_the_times_at_which_the_field_is_evaluated(name):
     assert len(seen) == 2 * scheme.evaluations
 
 
-@pytest.mark.parametrize("name", sorted(flow.SOLVERS))
+@pytest.mark.parametrize("name", flow.EXPLICIT)
 def test_solvers_are_stable_up_to_their_bound(name):
     """200 steps of length z on y' = -y, just inside the bound and just outside."""
     scheme = flow.SOLVERS[name]

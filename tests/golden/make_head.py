@@ -2,10 +2,10 @@
 
 Run by hand; needs numpy and nibabel alone:
 
-    python tests/golden/make_head.py T1.nii.gz [flatjax/data/heads/cstar_t1.npz]
+    python tests/golden/make_head.py T1.nii.gz [flatjax/data/images/cstar_t1.npz]
 
 The volume is `stroke/T1.nii.gz` in https://github.com/neurolabusc/VolumeRenderingData (MIT
-licence, see flatjax/data/heads/LICENSE-cstar.txt): 124 x 160 x 140 voxels of 1 mm, the brain of
+licence, see flatjax/data/images/LICENSE-cstar.txt): 124 x 160 x 140 voxels of 1 mm, the brain of
 a person who had a stroke in the left hemisphere.
 """
 
@@ -16,7 +16,7 @@ import nibabel
 import numpy as np
 
 SLICES = range(22, 118, 6)  # from the cerebellum to the vertex
-FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "heads"
+FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "images"
 
 
 def main(source: str, destination: str) -> None:

@@ -59,7 +59,7 @@ def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, options):
 def test_the_cascade_is_an_euler_step_of_the_flow(make_batch):
     """The scan against the two lines of mathematics it stands for, stacked weights."""
     batch = make_batch(coils=2)
-    y, mask, maps = batch.measurement
+    y, mask, maps, _ = batch.measurement
     sigma, times = 0.8, flow.time_grid(3, 0.4)
     method = flat.make(**SMALL, sigma=sigma, alpha=0.4)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
@@ -147,7 +147,7 @@ def test_the_projection_restores_the_measurement_exactly(make_batch, projection)
     method = flat.make(**SMALL, projection=projection, sigma=1.0)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = reconstruct(method, params, batch.measurement)
-    y, mask, _ = batch.measurement
+    y, mask, _, _ = batch.measurement
     residual = np.linalg.norm(mask * result.kspace - y) / np.linalg.norm(y)
     assert residual < 1e-6 if projection else residual > 1e-3
     np.testing.assert_array_equal(result.trajectory[-1], result.kspace)

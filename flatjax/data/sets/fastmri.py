@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from flatjax.data.acquisition import ends
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
 from flatjax.data.io.fastmri_files import Record, index_folder, read_slices
 from flatjax.errors import InputError
@@ -145,7 +146,7 @@ def check_config(config: Mapping[str, Any]) -> None:
             would be made of samples that are not measured.
     """
     data, combine = config["data"], config["method"]["combine"]
-    centre = config["acquisition"]["center_fraction"]
+    centre = ends(config["acquisition"]["center_fraction"])[0]
     if data["combine"] != combine:
         raise InputError(f"data.combine is {data['combine']!r} and method.combine {combine!r}, "
                          "expected the same: the target is made with it")

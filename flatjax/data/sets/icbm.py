@@ -90,7 +90,7 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
     Training slices have maximum 1 each. `validation` and `test["held_out"]` are slabs of the
     template, `GAP_MM` away from each other and from what is trained on, one volume per contrast
     with maximum 1 over the volume. `test["other_head"]` is one volume: 16 slices of a real
-    T1-weighted brain with a stroke (`heads/LICENSE-cstar.txt`).
+    T1-weighted brain with a stroke (`images/LICENSE-cstar.txt`).
 
     Args:
         contrasts: which of `CONTRASTS`.

@@ -21,7 +21,17 @@ from flatjax.methods.common import (
     normalise,
     reconstructor,
 )
-from flatjax.mri import COMBINES, Batch, Measurement, adjoint, expand, forward, safe_abs, wavelets
+from flatjax.mri import (
+    COMBINES,
+    Batch,
+    Measurement,
+    adjoint,
+    expand,
+    forward,
+    safe_abs,
+    wavelets,
+    zero_filled,
+)
 
 
 def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str = "sense",
@@ -53,7 +63,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
         return {"log_lam": jnp.asarray(np.log(lam), jnp.float32)}
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
-        kspace, mask, maps = measured
+        kspace, mask, maps, _ = measured
         threshold = jnp.exp(params["log_lam"])
 
         def step(state: tuple[Array, Array], momentum: Array) -> tuple[Array, Array]:
@@ -62,7 +72,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
             new = sparser(ahead - adjoint(residual, mask, maps), threshold, levels)
             return new, new + momentum * (new - image)
 
-        start = adjoint(*measured)
+        start = zero_filled(measured)
         (image, _), states = walk(step, (start, start), jnp.asarray(momenta),
                                   trajectory=trajectory,
                                   record=lambda state: expand(state[0], maps))

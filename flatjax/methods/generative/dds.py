@@ -36,6 +36,7 @@ from flatjax.flow.diffusion import (
     noise_from,
     respaced,
 )
+from flatjax.flow.space import image_space
 from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
@@ -55,8 +56,7 @@ from flatjax.methods.generative.sampling import (
     posterior_reconstructor,
     squared_error,
 )
-from flatjax.mri import Batch, Measurement, adjoint, expand, forward, reduce
-from flatjax.mri.linalg import conjugate_gradient
+from flatjax.mri import Batch, Measurement, expand, reduce
 
 TOTAL = 1000
 
@@ -73,12 +73,7 @@ def proximal(image: Array, measured: Measurement, gamma: float, iterations: int)
     Returns:
         u, shaped like `image`.
     """
-    _, mask, maps = measured
-
-    def normal(u: Array) -> Array:
-        return u + gamma * adjoint(forward(u, mask, maps), mask, maps)
-
-    return conjugate_gradient(normal, image + gamma * adjoint(*measured), image, iterations)
+    return image_space(iterations).data_consistency(measured).proximal(image, gamma)
 
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,

@@ -26,13 +26,15 @@ from flatjax.errors import InputError
 from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
 from flatjax.flow.schedule import time_grid
-from flatjax.flow.solvers import VectorField
+from flatjax.flow.solvers import EXPLICIT, VectorField
 from flatjax.flow.walk import Record
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
+    ADAPTIVE,
     DTYPES,
     Rolled,
     apply_network,
+    check_choice,
     init_network,
     integrator,
     normalise,
@@ -52,7 +54,7 @@ from flatjax.mri import Batch, Measurement, expand, reduce
 
 def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     """k_1 `[batch, coil, ky, kx]` complex64: y where sampled, noise of scale `tau` elsewhere."""
-    kspace, mask, maps = measured
+    kspace, mask, maps, _ = measured
     return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
 
 
@@ -93,6 +95,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     if not tau > 0:
         raise InputError(f"tau is {tau}, expected above 0: without noise at the start the "
                          "velocity is known beforehand and nothing is learned")
+    check_choice("solver", solver, (*EXPLICIT, ADAPTIVE))  # its field has no stiff part
     integrate = integrator(solver, tolerance=tolerance)
     grid = time_grid(steps, alpha, times).astype(np.float32)
     net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,

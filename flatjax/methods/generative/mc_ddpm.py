@@ -143,7 +143,7 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
         return {"net": init_network(net, rng, batch, images=2)}
 
     def noise(rng: Array, measured: Measurement) -> Array:
-        kspace, mask, maps = measured
+        kspace, mask, maps, _ = measured
         return (1 - mask) * expand(image_noise(rng, kspace), maps)
 
     # Below, the unsampled k-space is in units of tau.

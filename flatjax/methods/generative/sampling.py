@@ -101,7 +101,7 @@ def repeat(measurement: Measurement, samples: int) -> Measurement:
     def tiled(x: Array) -> Array:
         return jnp.broadcast_to(x[None], (samples, *x.shape)).reshape(-1, *x.shape[1:])
 
-    return Measurement(*map(tiled, measurement))
+    return jax.tree.map(tiled, measurement)
 
 
 def posterior_summary(kspace: Array, maps: Array,

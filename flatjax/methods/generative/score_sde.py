@@ -62,7 +62,7 @@ SMALLEST = 1e-3  # sigma_min; of 1 - alpha_bar, near 1e-6 then, float32 has one 
 
 def replace_measured(image: Array, measured: Measurement) -> Array:
     """`x + E^H M (y - E x)`: `[batch, y, x]` complex64 to the same."""
-    kspace, mask, maps = measured
+    kspace, mask, maps, _ = measured
     return image + reduce(mask * (kspace - expand(image, maps)), maps)
 
 

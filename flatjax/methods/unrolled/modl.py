@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from flatjax.flow.space import image_space
 from flatjax.flow.walk import walk
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
@@ -24,8 +25,7 @@ from flatjax.methods.common import (
     init_network,
     with_sensitivities,
 )
-from flatjax.mri import COMBINES, Batch, Measurement, adjoint, expand
-from flatjax.mri.linalg import solve_hermitian
+from flatjax.mri import COMBINES, Batch, Measurement, expand
 from flatjax.nets.norm_unet import NormUNet
 
 _FIRST_LAM = 0.05  # as in the authors' code; the eigenvalues of A^H A lie between 0 and 1
@@ -62,6 +62,7 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
     check_at_least(1, steps=steps, cg_iterations=cg_iterations, channels=channels)
     check_at_least(0, pools=pools, w_ssim=w_ssim, w_l1=w_l1, w_kspace=w_kspace)
     net = NormUNet(channels=channels, pools=pools, time_channels=0, dtype=DTYPES[dtype])
+    space = image_space(cg_iterations)
 
     def init(rng: Array, batch: Batch) -> Params:
         return {"net": init_network(net, rng, batch),
@@ -69,22 +70,18 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
 
     def rollout(params: Params, measured: Measurement,
                 trajectory: bool | int) -> tuple[Array, Array | None]:
-        _, mask, maps = measured
-        start = adjoint(*measured)
-        lam = jnp.exp(params["log_lam"])
-
-        def normal(image: Array) -> Array:
-            return adjoint(expand(image, maps), mask, maps) + lam * image
+        maps = measured.maps
+        data = space.data_consistency(measured)
+        weight = jnp.exp(-params["log_lam"])
 
         def step(image: Array, _: Array) -> Array:
-            denoised = image + apply_network(net, params["net"], image)
-            return solve_hermitian(normal, start + lam * denoised, denoised, cg_iterations)
+            return data.proximal(image + apply_network(net, params["net"], image), weight)
 
-        image, states = walk(step, start, jnp.arange(steps), trajectory=trajectory,
+        image, states = walk(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
                              record=lambda x: expand(x, maps), remat=remat)
-        if states is not None:
-            states = states.at[0].set(measured.kspace)
-        return expand(image, maps), states
+        if states is None:
+            return expand(image, maps), None
+        return states[-1], states.at[0].set(measured.kspace)
 
     method = end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace},
                             combine=combine, steps=steps)

@@ -18,7 +18,7 @@ from flatjax.methods.common import (
     init_network,
     project,
 )
-from flatjax.mri import COMBINES, Batch, Measurement, adjoint, expand
+from flatjax.mri import COMBINES, Batch, Measurement, expand, zero_filled
 from flatjax.nets.norm_unet import NormUNet
 
 
@@ -47,7 +47,7 @@ def make(*, projection: bool = False, combine: str = "sense", channels: int = 32
 
     def rollout(params: Params, measured: Measurement,
                 trajectory: bool | int) -> tuple[Array, Array | None]:
-        image = adjoint(*measured)
+        image = zero_filled(measured)
         final = expand(image + apply_network(net, params["net"], image), measured.maps)
         if projection:
             final = project(final, measured)

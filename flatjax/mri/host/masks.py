@@ -61,16 +61,23 @@ def make_mask(
         InputError: an argument is outside what is described here, or the centre alone holds more
             points than R allows.
     """
-    shape, acceleration = _checked(kind, shape, acceleration, center_fraction)
+    acceleration, centre, acquired, drawn_on = _prepared(kind, shape, acceleration,
+                                                         center_fraction, padding)
     rng = _rng(seed)
-    centre = center_mask(kind, shape, center_fraction)
-    acquired = np.broadcast_to(valid_columns(shape[1], padding), centre.shape)
     if acceleration == 1:
         return acquired.astype(np.float32)
-    drawn_on = np.ones_like(acquired) if kind in FASTMRI_KINDS else acquired
-    _check_budget(kind, acceleration, center_fraction, centre & drawn_on, drawn_on)
     mask = KINDS[kind](acceleration, centre, drawn_on, rng) | centre
     return (mask & acquired).astype(np.float32)
+
+
+def check_mask(kind: str, shape: tuple[int, int], acceleration: float,
+               center_fraction: float) -> None:
+    """Refuse what `make_mask` would refuse, without drawing a mask.
+
+    Raises:
+        InputError: from `make_mask`.
+    """
+    _prepared(kind, shape, acceleration, center_fraction)
 
 
 def seed_from_name(name: str) -> tuple[int, ...]:
@@ -314,6 +321,19 @@ def _rng(seed):
             f"seed is {seed!r} ({error}), expected an int or a non-empty sequence of ints, each "
             "in [0, 2**32); pass for example 0 or seed_from_name(file_name)"
         ) from None
+
+
+def _prepared(kind: str, shape: Sequence[int], acceleration: float, center_fraction: float,
+              padding: tuple[int, int] | None = None
+              ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """R, a whole number where it must be; the centre, what is acquired, and what is drawn on."""
+    size, acceleration = _checked(kind, shape, acceleration, center_fraction)
+    centre = center_mask(kind, size, center_fraction)
+    acquired = np.broadcast_to(valid_columns(size[1], padding), centre.shape)
+    drawn_on = np.ones_like(acquired) if kind in FASTMRI_KINDS else acquired
+    if acceleration != 1:
+        _check_budget(kind, acceleration, center_fraction, centre & drawn_on, drawn_on)
+    return acceleration, centre, acquired, drawn_on
 
 
 def _checked(kind: str, shape: Sequence[int], acceleration: float,

@@ -86,7 +86,7 @@ def test_the_renewed_noise_narrows_the_spread():
 @pytest.mark.parametrize("gamma", [0.7, 5.0])
 def test_data_consistency_solves_its_normal_equations(make_batch, coils, gamma):
     batch = make_batch(coils=coils, shape=(6, 8))
-    y, mask, maps = batch.measurement
+    y, mask, maps, _ = batch.measurement
     image = jnp.asarray(complex_normal(np.random.default_rng(0), (2, 6, 8)))
     unit = jnp.eye(48, dtype=jnp.complex64).reshape(48, 6, 8)
 

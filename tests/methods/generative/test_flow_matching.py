@@ -90,7 +90,7 @@ def test_the_start_is_the_measurement_and_noise_that_the_coils_can_explain(make_
 @pytest.mark.parametrize("coils", [1, 3])
 def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batch, coils):
     batch = make_batch(coils=coils)
-    y, mask, maps = batch.measurement
+    y, mask, maps, _ = batch.measurement
     method = flow_matching.make(**SMALL)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)

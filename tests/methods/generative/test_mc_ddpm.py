@@ -104,7 +104,7 @@ def test_without_eta_only_the_start_is_random(eta):
 @pytest.mark.parametrize("coils", [1, 3])
 def test_measured_samples_stay_as_they_are(make_batch, coils):
     batch = make_batch(coils=coils)
-    y, mask, maps = batch.measurement
+    y, mask, maps, _ = batch.measurement
     method = mc_ddpm.make(**SMALL, samples=2, sampler="ddpm")
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
@@ -119,7 +119,7 @@ def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     bounded, free = (mc_ddpm.make(**SMALL, prediction="noise", clip=clip) for clip in (0.5, 1e9))
     params = bounded.init(jax.random.key(0), batch)
     scale = mri.intensity_scale(batch.measurement)
-    y, mask, maps = batch.measurement
+    y, mask, maps, _ = batch.measurement
 
     def pixels(method):
         kspace = method.reconstruct(params, jax.random.key(1), batch.measurement).kspace

@@ -134,7 +134,7 @@ def test_a_langevin_step_has_the_ratio_of_its_name_and_rests_without_a_score():
 def test_replacement_never_lengthens_the_residual(make_batch, coils):
     batch = make_batch(coils=coils)
     measured = batch.measurement._replace(maps=batch.measurement.maps.at[..., :3].set(0))
-    y, mask, maps = measured
+    y, mask, maps, _ = measured
     image = jnp.asarray(complex_normal(np.random.default_rng(0), (2, 24, 26)))
 
     def residual(x):

@@ -25,6 +25,7 @@ from tests.support.checks import (
     trained,
 )
 
+from flatjax.flow import space
 SMALL = {"steps": 2, "channels": 2, "pools": 1}
 
 
@@ -71,12 +72,12 @@ def test_a_step_is_a_network_and_a_dense_solve(make_batch, coils):
     params = trained(method, batch)
     net, lam = NormUNet(channels=2, pools=1, time_channels=0), np.exp(params["log_lam"])
     scale = mri.intensity_scale(batch.measurement)[:, 0]
-    start = x = mri.adjoint(*batch.measurement) / scale
+    start = x = mri.zero_filled(batch.measurement) / scale
     for _ in range(2):
         right = start + lam * (x + net.apply({"params": params["net"]}, x))
         x = jnp.stack([np.linalg.solve(
             dense_normal(mask, maps) + lam * np.eye(72), np.ravel(b)).reshape(8, 9)
-            for b, mask, maps in zip(right, *batch.measurement[1:], strict=True)])
+            for b, mask, maps in zip(right, *batch.measurement[1:3], strict=True)])
         x = x.astype(jnp.complex64)
     result = reconstruct(method, params, batch.measurement)
     np.testing.assert_allclose(result.kspace, mri.expand(scale * x, batch.measurement.maps),
@@ -124,7 +125,7 @@ def test_the_implicit_gradient_is_the_unrolled_one_and_that_of_differences(
         differences = [float(value(flat + step * e) - value(flat - step * e)) / (2 * step)
                        for e in jnp.eye(len(flat))]
         with monkeypatch.context() as patch:
-            patch.setattr(modl, "solve_hermitian", lambda *args: unrolled(*args[:3], 40))
+            patch.setattr(space, "solve_hermitian", lambda *args: unrolled(*args[:3], 40))
             through = jax.jit(jax.grad(loss))(params)
         implicit, through = (jax.flatten_util.ravel_pytree(g)[0] for g in (implicit, through))
     assert np.abs(differences).min() > 1e-4

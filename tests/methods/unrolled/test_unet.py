@@ -33,7 +33,7 @@ def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils)
     batch = make_batch(coils=coils)
     method = unet.make(**SMALL)
     params = trained(method, batch)
-    zero = mri.adjoint(*batch.measurement)
+    zero = mri.zero_filled(batch.measurement)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     correction = NormUNet(**SMALL, time_channels=0).apply({"params": params["net"]}, zero / scale)
     expected = mri.expand(zero + scale * correction, batch.measurement.maps)
@@ -47,7 +47,7 @@ def test_the_projection_restores_the_measurement_exactly(make_batch, projection)
     batch = make_batch(coils=2)
     method = unet.make(**SMALL, projection=projection)
     result = reconstruct(method, trained(method, batch), batch.measurement)
-    y, mask, _ = batch.measurement
+    y, mask, _, _ = batch.measurement
     residual = np.linalg.norm(mask * result.kspace - y) / np.linalg.norm(y)
     assert residual < 1e-6 if projection else residual > 1e-3
     np.testing.assert_array_equal(result.trajectory[-1], result.kspace)

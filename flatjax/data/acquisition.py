@@ -1,0 +1,191 @@
+"""How slices are measured: one way for all, or another for each, drawn from ranges."""
+
+from functools import lru_cache
+from numbers import Real
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from flatjax.errors import InputError
+from flatjax.mri.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask, valid_columns
+
+LINES = ("columns", "rows", "both")
+WHOLE = ("equispaced", "magic")  # kinds that need a whole R
+LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # most of what R allows that a drawn centre takes up
+MASKS, NOISE = 1, 2  # streams of random numbers of one seed
+Seed = int | tuple[int, ...]
+
+
+class Acquisition(NamedTuple):
+    """How a fully sampled slice is measured.
+
+    Where a range `(low, high)` is given, each training slice draws its own value, and each volume
+    that is evaluated one by its name.
+
+    Attributes:
+        mask: kind of sampling mask, a key of `mri.masks.KINDS`, or several to draw from.
+        acceleration: nominal R, at least 1, or a range; `equispaced` and `magic` take the whole
+            numbers in it.
+        center_fraction: fully sampled part of k-space around its centre, or a range. What is drawn
+            from it takes up at most 3/4 of the lines that R allows, and of a plane's points 3 in
+            10, unless the range begins higher; `equispaced` does not count its centre.
+        noise: standard deviation of the complex k-space noise that is added, in the unit of the
+            data: that of an image of maximum 1 for simulated sets, 0 for data with its own noise.
+            Or a range, its logarithm uniform. Coils whose maps are 0 get none.
+        lines: whether masks of lines take "columns" or "rows" of k-space, or "both", at random.
+        partial_fourier: part of an axis, above 1/2, that is acquired, or a range; what is left out
+            lies at one end of one axis, drawn at random. What is drawn above 1 counts as 1.
+        bank: number of masks of each plane kind that are drawn once per process and then taken
+            mirrored or not, since some are slow to draw; 0 draws each mask anew.
+    """
+
+    mask: str | tuple[str, ...] = "random"
+    acceleration: float | tuple[float, ...] = 4.0
+    center_fraction: float | tuple[float, ...] = 0.08
+    noise: float | tuple[float, ...] = 0.0
+    lines: str = "columns"
+    partial_fourier: float | tuple[float, ...] = 1.0
+    bank: int = 0
+
+
+def ends(value: float | tuple[float, ...]) -> tuple[float, float]:
+    """Lowest and highest value of a range, equal for a number."""
+    values = value if isinstance(value, tuple) else (value,)
+    return values[0], values[-1]
+
+
+def kinds(acquisition: Acquisition) -> tuple[str, ...]:
+    """The kinds of masks that may be drawn."""
+    return (acquisition.mask,) if isinstance(acquisition.mask, str) else tuple(acquisition.mask)
+
+
+def check_acquisition(acquisition: Acquisition) -> None:
+    """Refuse an acquisition that no slice could be measured with, before any work is done.
+
+    Raises:
+        InputError: from `make_mask`; a range that is empty or out of order; no kind of mask; a
+            range of R without a whole number for a kind that needs one; a value out of range.
+    """
+    for name in ("acceleration", "center_fraction", "noise", "partial_fourier"):
+        value = getattr(acquisition, name)
+        if isinstance(value, tuple) and not (
+                1 <= len(value) <= 2 and all(isinstance(end, Real) for end in value)
+                and value[0] <= value[-1]):
+            raise InputError(f"acquisition.{name} is {value}, expected a number or a range "
+                             "(low, high) with low <= high")
+    low, high = ends(acquisition.noise)
+    if not low >= 0 or (low == 0 and high > 0):
+        raise InputError(f"acquisition.noise is {acquisition.noise}, expected 0 or more, and a "
+                         "range above 0")
+    if not ends(acquisition.partial_fourier)[0] > 0.5:
+        raise InputError(f"acquisition.partial_fourier is {acquisition.partial_fourier}, expected "
+                         "above 0.5; 1 for all of k-space")
+    if acquisition.lines not in LINES:
+        raise InputError(f"acquisition.lines is {acquisition.lines!r}, expected one of "
+                         f"{', '.join(LINES)}")
+    if not acquisition.bank >= 0:
+        raise InputError(f"acquisition.bank is {acquisition.bank}, expected 0 or more")
+    if not kinds(acquisition):
+        raise InputError("acquisition.mask is empty, expected at least one kind")
+    for kind in kinds(acquisition):
+        least, most = ends(acquisition.acceleration)
+        if kind in WHOLE and least < most:
+            least, most = np.ceil(least), np.floor(most)
+            if least > most:
+                raise InputError(f"acquisition.acceleration is {acquisition.acceleration}, but "
+                                 f"{kind!r} needs a whole number and none lies between")
+        for acceleration in {least, most}:
+            check_mask(kind, (320, 320), acceleration, ends(acquisition.center_fraction)[0])
+        check_mask(kind, (320, 320), 1, ends(acquisition.center_fraction)[1])
+
+
+def draw_noise(acquisition: Acquisition, seed: Seed) -> float:
+    """Standard deviation of the noise of a slice or volume with this seed."""
+    low, high = ends(acquisition.noise)
+    if low == high:
+        return low
+    return float(np.exp(_stream(seed, NOISE).uniform(np.log(low), np.log(high))))
+
+
+def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
+              padding: tuple[int, int] | None = None) -> np.ndarray:
+    """The mask of a slice or volume with this seed.
+
+    Args:
+        acquisition: how it is measured.
+        shape: `(ky, kx)` of k-space.
+        seed: of the mask.
+        padding: see `make_mask`.
+
+    Returns:
+        float32 of 0 and 1: `make_mask`'s, `[1, kx]` for lines and `[ky, kx]` else, for one kind
+        with one R along columns. Always `[ky, kx]` if there is more to draw, so that masks of one
+        acquisition have one shape.
+    """
+    if _is_fixed(acquisition):
+        return make_mask(kinds(acquisition)[0], shape, ends(acquisition.acceleration)[0],
+                         ends(acquisition.center_fraction)[0], seed, padding)
+    rng = _stream(seed, MASKS)
+    kind = str(rng.choice(kinds(acquisition)))
+    rows = acquisition.lines == "rows" or (acquisition.lines == "both" and rng.random() < 0.5)
+    if kind in PLANE_KINDS and acquisition.bank:
+        mask = _of_bank(kind, acquisition._replace(mask=kind), shape,
+                        int(rng.integers(acquisition.bank)))
+        mask = mask[::-1] if rng.random() < 0.5 else mask
+        mask = mask[:, ::-1] if rng.random() < 0.5 else mask
+    elif rows and kind in LINE_KINDS:
+        mask = _draw(kind, acquisition, shape[::-1], rng).T
+    else:
+        mask = _draw(kind, acquisition, shape, rng)
+    acquired = valid_columns(shape[1], padding)
+    return mask * acquired * _acquired_part(acquisition, shape, rng)
+
+
+def _is_fixed(acquisition: Acquisition) -> bool:
+    """Whether nothing of a mask is drawn but what `make_mask` draws."""
+    ranges = (acquisition.acceleration, acquisition.center_fraction)
+    return (len(kinds(acquisition)) == 1 and all(len({*ends(value)}) == 1 for value in ranges)
+            and acquisition.lines == "columns" and ends(acquisition.partial_fourier)[0] >= 1
+            and (not acquisition.bank or kinds(acquisition)[0] in LINE_KINDS))
+
+
+def _stream(seed: Seed, stream: int) -> Generator:
+    return np.random.default_rng([stream, *(seed if isinstance(seed, tuple) else (seed,))])
+
+
+def _draw(kind: str, acquisition: Acquisition, shape: tuple[int, int],
+          rng: Generator) -> np.ndarray:
+    """A mask with R and centre from their ranges, as `make_mask` returns it."""
+    low, high = ends(acquisition.acceleration)
+    if kind in WHOLE and low < high:
+        acceleration = int(rng.integers(int(np.ceil(low)), int(high), endpoint=True))
+    else:
+        acceleration = rng.uniform(low, high)
+    least, most = ends(acquisition.center_fraction)
+    if kind != "equispaced" and least < most:
+        share = LINES_SHARE if kind in LINE_KINDS else PLANE_SHARE
+        most = max(least, min(most, share / acceleration))
+    return make_mask(kind, shape, acceleration, rng.uniform(least, most),
+                     int(rng.integers(2**32)))
+
+
+@lru_cache(maxsize=1024)
+def _of_bank(kind: str, acquisition: Acquisition, shape: tuple[int, int],
+             index: int) -> np.ndarray:
+    mask = _draw(kind, acquisition, shape, np.random.default_rng(index))
+    mask.setflags(write=False)
+    return mask
+
+
+def _acquired_part(acquisition: Acquisition, shape: tuple[int, int],
+                   rng: Generator) -> np.ndarray:
+    """What partial Fourier leaves of k-space, `[ky, kx]` float32."""
+    part = np.ones(shape, np.float32)
+    axis, last, fraction = rng.integers(2), rng.random() < 0.5, rng.uniform(
+        *ends(acquisition.partial_fourier))
+    left_out = max(0, round((1 - fraction) * shape[axis]))
+    if left_out:
+        view = part if axis == 0 else part.T
+        view[slice(-left_out, None) if last else slice(left_out)] = 0
+    return part

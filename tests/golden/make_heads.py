@@ -1,0 +1,75 @@
+"""Writes the real heads of the data set `heads`, from the files they were taken from.
+
+Run by hand; needs numpy, scipy and nibabel alone:
+
+    python tests/golden/make_heads.py FOLDER [flatjax/data/images]
+
+FOLDER holds `ulf_p{1..4}_3T.npz`, 3 T T1w, T2w and FLAIR of four patients with lesions, four
+axial slices each (CC0, see flatjax/data/images/LICENSE-patients.txt), and
+`studyforrest_T1w_defaced_1mm.nii.gz`, the defaced T1w head of a volunteer (PDDL, see
+flatjax/data/images/LICENSE-studyforrest.txt).
+
+All images of a patient cover the same field of view and are brought to one grid. Values are stored
+as 8-bit square roots, which spends the bits on the dark parts as noise does.
+"""
+
+import pathlib
+import sys
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+CONTRASTS = ("T1w", "T2w", "FLAIR")
+SHAPE = (320, 272)  # of a patient's slices, about 0.75 mm
+BOX = (slice(4, 188), slice(12, 232), slice(40, 246))  # of the volunteer: head and upper neck, mm
+FADE = 16  # lowest slices, over which the neck fades as at the end of a coil
+AIR = 6  # below is noise, left out where it is far from the head
+BRIGHTEST = 110  # of 227: what is above, 2,648 voxels, is cut off
+FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "images"
+
+
+def packed(images: np.ndarray) -> np.ndarray:
+    """Values relative to the maximum as 8-bit square roots."""
+    return np.rint(255 * np.sqrt(np.clip(images / images.max(), 0, 1))).astype(np.uint8)
+
+
+def on_grid(image: np.ndarray) -> np.ndarray:
+    """An image on the grid `SHAPE`, cubic, with what is finer than the grid kept out."""
+    factors = np.array(SHAPE) / image.shape
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), 0.4 * np.sqrt(
+        np.maximum(factors**-2 - 1, 0)))
+    return ndimage.zoom(smooth, factors, order=3, mode="nearest", grid_mode=True)
+
+
+def patient(path: pathlib.Path) -> np.ndarray:
+    """`[contrast, slice, y, x]` uint8, anterior on top; each contrast has its own scale."""
+    with np.load(path) as file:
+        return np.stack([packed(np.stack([on_grid(one) for one in file[name]]))
+                         for name in CONTRASTS])
+
+
+def volunteer(path: pathlib.Path) -> np.ndarray:
+    """`[x, y, z]` uint8, axes towards right (not verified), anterior and superior, 1 mm."""
+    volume = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
+    if volume.shape != (192, 256, 256):
+        sys.exit(f"{path}: {volume.shape}, expected (192, 256, 256)")
+    near = ndimage.maximum_filter(ndimage.median_filter(volume, 3), 5) > AIR
+    head = np.minimum(np.where(near, volume, 0), BRIGHTEST)[BOX]
+    return packed(head * np.minimum((np.arange(head.shape[2]) + 0.5) / FADE, 1))
+
+
+def main(source: str, destination: str) -> None:
+    """Write a file for each person."""
+    folder, out = pathlib.Path(source), pathlib.Path(destination)
+    for index in range(1, 5):
+        np.savez_compressed(out / f"patient{index}.npz",
+                            images=patient(folder / f"ulf_p{index}_3T.npz"))
+    np.savez_compressed(out / "volunteer.npz",
+                        volume=volunteer(folder / "studyforrest_T1w_defaced_1mm.nii.gz"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) == 3 else str(FOLDER))
