@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import at_test_time, load_config, load_params
 from flatjax.files import write_atomically
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
+from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
