@@ -50,7 +50,7 @@ def export_run(config: ConfigDict, workdir: str | Path, path: str | Path) -> Non
     """Write a trained run's reconstruction, for slices as those of its test data.
 
     Args:
-        config: of the run, from `evaluate.load_config`, perhaps with other data.
+        config: of the run, from `runs.workdir.load_config`, perhaps with other data.
         workdir: of the run.
         path: of the file.
 

@@ -46,7 +46,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     `config.evaluation.batch_size`.
 
     Args:
-        config: of the run, from `evaluate.load_config`; its acquisition is that of volumes.
+        config: of the run, from `runs.workdir.load_config`; its acquisition is that of volumes.
         workdir: of the run.
         inputs: files, or folders of files, in the formats of `data.io.kspace.open_scan`.
         output: folder, by default `workdir/reconstructions`.
