@@ -1,4 +1,4 @@
-"""What a sampling mask tells: its central box, its calibration region, its acceleration."""
+"""Where samples of k-space lie: central box, calibration region, acquired columns, acceleration."""
 
 import math
 import operator
@@ -104,3 +104,9 @@ def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndar
         )
     columns = np.arange(width)
     return (left <= columns) & (columns < right)
+
+
+def distance_from_centre(shape: tuple[int, int]) -> np.ndarray:
+    """Distance from the zero frequency, `[ky, kx]` float64; 1 is an edge, sqrt(2) a corner."""
+    ky, kx = ((np.arange(n) - n // 2) / (n / 2) for n in shape)
+    return np.hypot(ky[:, None], kx[None, :])

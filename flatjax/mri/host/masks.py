@@ -17,8 +17,8 @@ from numbers import Real
 import numpy as np
 
 from flatjax.errors import InputError
-from flatjax.mri.host.poisson import distance_from_centre, poisson_disc
-from flatjax.mri.sampling import central, valid_columns
+from flatjax.mri.host.poisson import poisson_disc
+from flatjax.mri.sampling import central, distance_from_centre, valid_columns
 
 # Standard deviation of the Gaussian kinds, where 1 is the distance from the centre to an edge.
 GAUSSIAN_WIDTH = 0.4
