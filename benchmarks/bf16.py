@@ -15,8 +15,8 @@ from pathlib import Path
 
 from common import report
 
-from flatjax.cli import load_config_file, override
 from flatjax.evaluation.evaluate import evaluate
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.training.train import train
 
 

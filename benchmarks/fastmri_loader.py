@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 
 from flatjax.data import Acquisition, training_batch
-from flatjax.data.io.fastmri_files import index_folder, read_slices
+from flatjax.data.io.fastmri_files import read_slices
+from flatjax.data.io.fastmri_index import index_folder
 from flatjax.data.sets import fastmri
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import acquire

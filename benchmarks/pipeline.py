@@ -17,9 +17,9 @@ import numpy as np
 from common import report
 
 from flatjax import config as configuration
-from flatjax.cli import load_config_file
 from flatjax.data import training_batch
 from flatjax.data.batches import prefetch
+from flatjax.experiments.config_file import load_config_file
 from flatjax.training.parallel import AXIS, make_update, pmapped, shard
 from flatjax.training.train import initial_state, make_optimizer
 

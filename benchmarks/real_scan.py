@@ -28,15 +28,14 @@ import numpy as np
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
 from flatjax.evaluation import report
-from flatjax.evaluation.evaluate import load_config, load_params
 from flatjax.files import make_folder, write_json
 from flatjax.methods import METHODS
 from flatjax.mri import Measurement, combine, expand, normal, reduce, zero_filled
 from flatjax.mri.espirit import espirit
-from flatjax.mri.host.masks import calibration_size, central
-from flatjax.mri.host.poisson import distance_from_centre
 from flatjax.mri.host.sensitivities import from_calibration
 from flatjax.mri.linalg import conjugate_gradient
+from flatjax.mri.sampling import calibration_size, central, distance_from_centre
+from flatjax.runs.workdir import load_config, load_params
 
 LAMBDAS = (0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.3)  # A^H A is at most 1
 ITERATIONS = (2, 3, 5, 8, 12, 20, 30, 50)

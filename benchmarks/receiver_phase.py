@@ -15,10 +15,11 @@ import numpy as np
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
 from flatjax.evaluation import metrics
-from flatjax.evaluation.evaluate import load_config, load_params
-from flatjax.inference.reconstruct import Prepared, prepare, reconstruct_slices
+from flatjax.inference.prepare import Prepared, prepare
+from flatjax.inference.reconstruct import reconstruct_slices
 from flatjax.mri import Measurement
 from flatjax.mri.host.simulate import acquire, complex_noise, fft2c, ifft2c, image_phase
+from flatjax.runs.workdir import load_config, load_params
 
 SEED = 3
 PHASES = {"0": (0.0, 0.0), "1 rad": (1.0, 0.0), "2 rad": (2.0, 0.0), "pi": (np.pi, 0.0),

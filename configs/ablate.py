@@ -10,8 +10,8 @@ there for done, and `--config.train.steps=...` or any other key changes all runs
 from itertools import product
 from typing import Any
 
-from flatjax.cli import load_config_file
 from flatjax.errors import InputError
+from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed
 
 VANILLA = {"timesteps": "learned", "step_sizes": "free", "w_velocity": 0.0}

@@ -11,7 +11,7 @@ tightly than the template are known to it too. It starts from the demo's weights
 from ml_collections import ConfigDict
 
 from flatjax import config
-from flatjax.cli import load_config_file
+from flatjax.experiments.config_file import load_config_file
 
 
 def get_config() -> ConfigDict:

@@ -12,8 +12,8 @@ workdir for all three, what they have in common is trained once. Without `--dry-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flatjax.cli import load_config_file
 from flatjax.errors import InputError
+from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed
 
 SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about

@@ -8,7 +8,7 @@ measured samples put back into its result, whose residual `||M k_K - y|| / ||y||
 round-off. A model trained without T2 tells about contrasts.
 """
 
-from flatjax.cli import load_config_file
+from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed
 
 SHIFTS = {

@@ -24,10 +24,10 @@ from flatjax import flow, mri
 from flatjax.config import make_method
 from flatjax.data import DATASETS
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import load_config, load_params
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.flow.theorem import Flow, Unrolled, as_flow, as_unrolled, unit_interval, unroll
 from flatjax.mri.host.masks import make_mask
+from flatjax.runs.workdir import load_config, load_params
 
 SIGMA = 0.5
 CHANNELS = 8

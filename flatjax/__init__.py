@@ -1,27 +1,53 @@
 """flatjax: flow-aligned unrolled networks for accelerated MRI reconstruction, in JAX.
 
-Layers, each importing only those before it:
+Rooms, each importing only those after it (`lint-imports` holds them to it):
 
-    mri       physics: Fourier transform, coils, masks, forward model, simulation
-    flow      mathematics: path, timesteps, ODE solvers
-    nets      learned functions: the U-Net
-    methods   reconstruction methods, each a `Method(init, loss, reconstruct)` of pure functions
-    data      data sets, each a `DataSet(draw, validation, test)`
-    config, train, evaluate   what the command-line programs call
+    cli          the command-line programs
+    experiments  grids of runs: ablations and comparisons; config files
+    training     from a config and a workdir to checkpoints
+    inference    pretrained models, reconstruction of scans, export
+    evaluation   scores, tables and figures
+    runs         the folder of a run: config, checkpoints, weights
+    config       a run's config, made from the signatures of methods and data sets
+    data         data sets, each a `DataSet(draw, validation, test)`, and readers of files
+    methods      reconstruction methods, each a `Method(init, loss, reconstruct)` of pure functions
+    losses       FLAT's losses
+    nets         learned functions: the U-Net
+    flow         mathematics: path, timesteps, ODE solvers
+    mri          physics: Fourier transform, coils, forward model; `mri.host`: masks, simulation
 
-`make_method(config.method)` and the modules above are all one needs to train or reconstruct in
-one's own loop.
+`config.make_method` and the rooms above are all that is needed to train or reconstruct in a loop
+of your own. Rooms are imported at their first use, so that `import flatjax` is light.
 """
 
-from flatjax import config, data, flow, losses, methods, mri, nets
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from flatjax.errors import InputError, TrainingError
-from flatjax.evaluation import metrics
-from flatjax.inference.pretrained import load_pretrained
-from flatjax.methods import METHODS, Method, Reconstruction
-from flatjax.mri import Batch, Measurement
+
+if TYPE_CHECKING:
+    from flatjax import config, data, flow, losses, methods, mri, nets
+    from flatjax.evaluation import metrics
+    from flatjax.inference.pretrained import load_pretrained
+    from flatjax.methods import METHODS, Method, Reconstruction
+    from flatjax.mri import Batch, Measurement
 
 __version__ = "0.1.0"
 
 __all__ = ["METHODS", "Batch", "InputError", "Measurement", "Method", "Reconstruction",
            "TrainingError", "config", "data", "flow", "load_pretrained",
            "losses", "methods", "metrics", "mri", "nets"]
+
+_PLACES = {"METHODS": "methods", "Method": "methods", "Reconstruction": "methods", "Batch": "mri",
+           "Measurement": "mri", "load_pretrained": "inference.pretrained"}
+_MODULES = {"metrics": "evaluation.metrics"} | {
+    name: name for name in ("config", "data", "flow", "losses", "methods", "mri", "nets")}
+
+
+def __getattr__(name: str) -> Any:
+    """The rooms and the names of others, imported at their first use."""
+    if name in _MODULES:
+        return import_module(f"flatjax.{_MODULES[name]}")
+    if name in _PLACES:
+        return getattr(import_module(f"flatjax.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'flatjax' has no attribute {name!r}")

@@ -1,7 +1,6 @@
 """Writing results: whole files or none, locks, and a log that survives interruptions."""
 
 import errno
-import fcntl
 import glob
 import json
 import math
@@ -16,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from flatjax.errors import InputError, StorageError
+
+try:
+    import fcntl
+except ImportError:  # on Windows: see `locked`
+    fcntl = None
 
 _ABANDONED = 24 * 3600.0  # seconds after which a half file belongs to no process any more
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -47,7 +51,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock that no two processes can hold at once.
 
     The kernel lets it go when the process ends, however it ends, so that none is ever left over;
-    the file stays. Where the file system has no locks, a line says so and nothing is held.
+    the file stays. Where the file system or the system has no such locks, a line says so and
+    nothing is held.
 
     Args:
         path: of the lock file.
@@ -64,6 +69,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
                          ) from error
     with file:
         try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, "the system has no locks")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
@@ -97,7 +104,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        if os.name != "nt":  # Windows opens no folders
+            _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:

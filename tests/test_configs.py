@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from flatjax import config
-from flatjax.cli import load_config_file, override
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import at_test_time
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.experiments.grid import changed, trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
 from flatjax.runs.checkpoint import expected_params
+from flatjax.runs.workdir import at_test_time
 from flatjax.training.train import train
 
 GRIDS = {"ablate", "compare", "shift"}  # see test_grid.py

@@ -239,14 +239,14 @@ def read_scans(folder: Path) -> None:
 
 
 def indices(folder: Path) -> list[Path]:
-    from flatjax.data.io.fastmri_files import index_folder
+    from flatjax.data.io.fastmri_index import index_folder
     fastmri_files(folder / "data")
     index_folder(folder / "data")
     return [Path(".flatjax-data.json")]
 
 
 def read_index(folder: Path) -> None:
-    from flatjax.data.io import fastmri_files as files
+    from flatjax.data.io import fastmri_index as files
     with contextlib.suppress(OSError):
         files._load_index(folder / ".flatjax-data.json")
 
@@ -260,7 +260,7 @@ def configs(folder: Path) -> list[Path]:
 
 def read_config(folder: Path) -> None:
     from flatjax import config
-    from flatjax.evaluation.evaluate import load_config
+    from flatjax.runs.workdir import load_config
     loaded = load_config(folder)
     config.to_json(loaded)
     config.make_training(loaded, 1)
@@ -281,11 +281,12 @@ def metrics(folder: Path) -> list[Path]:
 
 
 def read_metrics(folder: Path) -> None:
-    from flatjax.experiments import grid
+    from flatjax.experiments import outcomes
+    from flatjax.experiments.run import training_rate
     from flatjax.files import MetricsLog
-    grid.training_rate(folder)
+    training_rate(folder)
     MetricsLog(folder, 2).close()
-    grid._read(folder / "outcome.json")
+    outcomes._read(folder / "outcome.json")
 
 
 def checkpoints(folder: Path) -> list[Path]:

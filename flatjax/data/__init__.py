@@ -1,5 +1,7 @@
-"""Data sets. A new one is one file with a `make` that returns a `DataSet`, and one entry here.
+"""Data sets. A new one is a file in `sets/` whose `make` returns a `DataSet`, and an entry here.
 
+`base` is what every data set offers, `batches` measures their slices, `slices` and `subjects` make
+slices of volumes and of folders of them, `splits` says who is trained on, `io` reads files.
 `CHECKS` are of those whose options have to agree with the rest of a config.
 """
 

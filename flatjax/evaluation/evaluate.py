@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from tqdm import tqdm
 from flatjax import config as configuration
 from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
-from flatjax.data.subjects import settle_split
-from flatjax.errors import InputError, NonFiniteError
+from flatjax.data.splits import settle_split
+from flatjax.errors import NonFiniteError
 from flatjax.evaluation import report
 from flatjax.evaluation.scoring import (
     QUALITY,
@@ -30,93 +29,7 @@ from flatjax.evaluation.scoring import (
     summary as summarise,
 )
 from flatjax.files import make_folder, write_atomically, write_json, write_text
-from flatjax.methods import Method, Params
-from flatjax.runs import weights
-from flatjax.runs.checkpoint import Checkpoints, check_params, expected_params
-
-
-def load_config(workdir: str | Path) -> ConfigDict:
-    """The config that a run was trained with.
-
-    Raises:
-        InputError: if the workdir holds none.
-    """
-    path = Path(workdir) / "config.json"
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise InputError(f"no config in {workdir}: cannot read {path} ({error.strerror}); name the "
-                         "workdir of a run made by train.py") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text ({error}); name the workdir of a run made by "
-                         "train.py") from error
-    try:
-        return configuration.from_json(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-_ONE_PER_STEP = ("steps", "alpha", "times", "solver")
-_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max", "parity",
-                   "data_consistency")
-
-
-def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
-    """The config to evaluate a run with, which may ask for other steps than it was trained with.
-
-    A noise scale that was left open stays the one of the training: it is part of the flow, not of
-    its discretisation.
-
-    Args:
-        config: what is asked for.
-        trained: what the run was trained with.
-
-    Raises:
-        InputError: for another method, or what the network was not trained for; if weights per
-            cascade are to take other steps than their own.
-    """
-    asked, learned = config.method, trained.method
-    if asked.name != learned.name:
-        raise InputError(f"method.name is {asked.name!r} but {learned.name!r} in training: weights "
-                         "belong to their method; leave it, or name the workdir of a run of "
-                         f"{asked.name}")
-    for key in _OF_THE_NETWORK:
-        if asked.get(key) != learned.get(key):
-            raise InputError(f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: "
-                             "it says what the network's input and output mean; leave it, or "
-                             f"train with --config.method.{key}={asked[key]}")
-    if learned.get("weights") == "per_cascade":
-        for key in _ONE_PER_STEP:
-            if asked.get(key) != learned.get(key):
-                raise InputError(
-                    f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: weights per "
-                    "cascade belong to the steps that they were learned on; leave it, or train "
-                    "with --config.method.weights=shared")
-    if "sigma" in learned and asked.sigma is None is learned.sigma and asked.steps != learned.steps:
-        config = config.copy_and_resolve_references()
-        config.method.sigma = learned.steps**-0.5
-    return config
-
-
-def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:
-    """The weights to evaluate, and the step they come from.
-
-    Args:
-        workdir: of a trained run, or a folder of packed weights, see `inference.pretrained`.
-        config: whose `evaluation.checkpoint` names the checkpoint.
-        method: that the weights are for.
-
-    Raises:
-        InputError: if there is no such checkpoint, or it is another model's.
-    """
-    if (packed := Path(workdir) / weights.FILE).is_file():
-        packed_step = load_config(workdir).evaluation.checkpoint
-        return weights.load(packed, expected_params(method)), int(packed_step)
-    with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
-        step, saved = checkpoints.load(str(config.evaluation.checkpoint))
-    params = saved["ema"] or saved["params"]
-    check_params(params, expected_params(method), str(workdir))
-    return params, step
+from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 
 def evaluate(config: ConfigDict, workdir: str | Path,

@@ -14,7 +14,7 @@ from flatjax.evaluation import metrics
 from flatjax.flow import path
 from flatjax.methods import Method
 from flatjax.mri import Batch, center_crop, combine, reduce
-from flatjax.mri.host.masks import achieved_acceleration
+from flatjax.mri.sampling import achieved_acceleration
 
 QUALITY: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "psnr": metrics.psnr, "ssim": metrics.ssim, "nmse": metrics.nmse}

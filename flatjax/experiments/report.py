@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from flatjax.evaluation import report
 from flatjax.evaluation.statistics import Difference, paired_difference
-from flatjax.experiments.grid import Grid, label, outcomes, trials
+from flatjax.experiments.grid import Grid, label, trials
+from flatjax.experiments.outcomes import outcomes
 from flatjax.files import write_text
 
 _SHOWN_BELOW = 12.0  # dB of a curve below zero filling; the noise that samplers start from is lower

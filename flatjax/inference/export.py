@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import at_test_time, load_config, load_params
 from flatjax.files import write_atomically
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
+from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -50,7 +50,7 @@ def export_run(config: ConfigDict, workdir: str | Path, path: str | Path) -> Non
     """Write a trained run's reconstruction, for slices as those of its test data.
 
     Args:
-        config: of the run, from `evaluate.load_config`, perhaps with other data.
+        config: of the run, from `runs.workdir.load_config`, perhaps with other data.
         workdir: of the run.
         path: of the file.
 

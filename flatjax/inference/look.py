@@ -1,4 +1,4 @@
-"""A look at data before training or reconstructing: `python -m flatjax.inference.look PATH ...`."""
+"""A look at data before training or reconstructing: what files hold, as the program tells."""
 
 import sys
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from flatjax.evaluation import report
 from flatjax.files import make_folder
 from flatjax.mri import center_crop
 from flatjax.mri.espirit import KERNEL
-from flatjax.mri.host.masks import achieved_acceleration, calibration_size
 from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.sampling import achieved_acceleration, calibration_size
 
 _COLUMNS = ("file", "format", "slices", "coils", "k-space", "image", "voxel (mm)", "R", "centre",
             "tells", "missing")
@@ -167,8 +167,3 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
             raise reason
         files += found
     return files
-
-
-if __name__ == "__main__":
-    from flatjax.cli import look_main
-    look_main()

@@ -63,7 +63,7 @@ def load_pretrained(name: str) -> Pretrained:
     Raises:
         InputError: if there is no such model, or its files are damaged.
     """
-    from flatjax.evaluation.evaluate import load_config, load_params
+    from flatjax.runs.workdir import load_config, load_params
 
     path = folder(name)
     config = load_config(path)
@@ -88,7 +88,8 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
         InputError: as `evaluate`; for a folder that holds a run; or if no test volume has a
             reference: there is no model card then, nor scores.
     """
-    from flatjax.evaluation.evaluate import at_test_time, evaluate, load_config, load_params
+    from flatjax.evaluation.evaluate import evaluate
+    from flatjax.runs.workdir import at_test_time, load_config, load_params
 
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")

@@ -1,4 +1,8 @@
-"""Reconstruction methods. A new one is one file with a `make` and one entry here."""
+"""Reconstruction methods. A new one is one file with a `make` and one entry here.
+
+`base` is what every method offers, `common` what several share. `flat` is FLAT and the vanilla
+unrolled network; `classical`, `unrolled` and `generative` hold the methods it is compared with.
+"""
 
 from flatjax.methods import flat
 from flatjax.methods.base import Method, Params, Reconstruction

@@ -23,7 +23,7 @@ from flatjax.mri import (
     ifft2c,
     intensity_scale,
 )
-from flatjax.mri.host.masks import calibration_mask
+from flatjax.mri.sampling import calibration_mask
 from flatjax.nets.sensitivities import SensitivityNet
 
 WEIGHTS = ("per_cascade", "shared")

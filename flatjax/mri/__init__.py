@@ -1,4 +1,9 @@
-"""Physics: what a scanner does to an image. Knows nothing of flows or networks."""
+"""Physics: what a scanner does to an image. Knows nothing of flows or networks.
+
+`fourier`, `coils`, `forward` and `crop` are the forward model, in JAX; `linalg` solves with it,
+`wavelets` and `espirit` are transforms of their own, `sampling` is what a mask tells. In `host`,
+in NumPy: masks, simulation, coil compression and sensitivities.
+"""
 
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
 from flatjax.mri.crop import center_crop

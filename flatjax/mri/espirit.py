@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.mri.host.masks import central
+from flatjax.mri.sampling import central
 
 KERNEL = 6  # side of the patches
 _POWER_STEPS = 40  # of the power iteration, which starts from the low-resolution coil images

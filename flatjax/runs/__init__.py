@@ -1,5 +1,5 @@
 """The folder of a run, as training leaves it and evaluation finds it.
 
-`checkpoint` writes and reads weights, `weights` packs them into one file, `hosts` has several
-processes share a run.
+`workdir` reads its config and weights and says whose it is, `checkpoint` saves and restores,
+`weights` packs weights into one file, `hosts` has several processes share a run.
 """

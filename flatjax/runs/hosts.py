@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flatjax.data.subjects import SPLIT
+from flatjax.data.splits import SPLIT
 from flatjax.errors import InputError
 from flatjax.files import make_folder
 

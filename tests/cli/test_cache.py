@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from flatjax import cli
+from flatjax.cli import program
 from flatjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -47,15 +47,15 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
 
 def test_where_it_is(tmp_path, monkeypatch, restored):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "a"))
-    assert cli._keep_compiled(["--x=1"]) == ["--x=1"]
+    assert program._keep_compiled(["--x=1"]) == ["--x=1"]
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a")
-    assert cli._keep_compiled([f"--compilation-cache={tmp_path / 'b'}", "--x=1"]) == ["--x=1"]
+    assert program._keep_compiled([f"--compilation-cache={tmp_path / 'b'}", "--x=1"]) == ["--x=1"]
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "b")
-    assert cli._keep_compiled(["--compilation-cache="]) == []
+    assert program._keep_compiled(["--compilation-cache="]) == []
     assert jax.config.jax_compilation_cache_dir is None
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
-    assert cli.compilation_cache().startswith(str(tmp_path / "c" / "flatjax" / "xla"))
+    assert program.compilation_cache().startswith(str(tmp_path / "c" / "flatjax" / "xla"))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, restored):
@@ -63,6 +63,6 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, restored):
     (tmp_path / "file").write_text("")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert cli.compilation_cache() == ""
+    assert program.compilation_cache() == ""
     with pytest.raises(InputError, match="cannot write to the folder"):
-        cli._keep_compiled([f"--compilation-cache={tmp_path / 'file'}"])
+        program._keep_compiled([f"--compilation-cache={tmp_path / 'file'}"])

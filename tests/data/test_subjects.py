@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from flatjax import config
-from flatjax.data import subjects
+from flatjax.data import splits, subjects
 from flatjax.data.sets import folder, volume
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import evaluate, load_config
+from flatjax.evaluation.evaluate import evaluate
+from flatjax.runs.workdir import load_config
 from flatjax.training.train import train
 from tests.support.volume_fixture import (
     SHAPE,
@@ -46,19 +47,19 @@ def loaded(volumes):
 @pytest.mark.parametrize("count", [3, 4, 10, 57])
 def test_every_subject_has_one_role(count):
     names = [f"s{i}" for i in range(count)]
-    split = subjects.split_subjects(names)
+    split = splits.split_subjects(names)
     assert sorted(sum(split.values(), [])) == sorted(names)
     assert len(split["test"]) == max(1, round(0.2 * count))
     assert len(split["validation"]) == max(1, round(0.1 * count))
-    assert split == subjects.split_subjects(names[::-1] + names[:1])
-    others = [subjects.split_subjects(names, seed=seed) for seed in range(1, 9)]
+    assert split == splits.split_subjects(names[::-1] + names[:1])
+    others = [splits.split_subjects(names, seed=seed) for seed in range(1, 9)]
     assert any(one != split for one in others)
 
 
 def test_subjects_may_be_named():
-    split = subjects.split_subjects(NAMES, test=("eve", "bob"), validation=("cy",))
+    split = splits.split_subjects(NAMES, test=("eve", "bob"), validation=("cy",))
     assert split == {"train": ["ann", "dan"], "validation": ["cy"], "test": ["bob", "eve"]}
-    assert subjects.split_subjects(NAMES, test=("eve",))["test"] == ["eve"]
+    assert splits.split_subjects(NAMES, test=("eve",))["test"] == ["eve"]
     for options, match in (({"test": ("zoe",)}, "test: no subject zoe, expected some of ann, bob"),
                            ({"test": "ann"}, "expected a list of subjects"),
                            ({"test": ("ann",), "validation": ("ann",)}, "ann both in validation"),
@@ -66,9 +67,9 @@ def test_subjects_may_be_named():
                            ({"test_share": 1.0}, "test_share is 1.0, expected above 0 and below"),
                            ({"validation_share": 0}, "validation_share is 0, expected above 0")):
         with pytest.raises(InputError, match=match):
-            subjects.split_subjects(NAMES, **options)
+            splits.split_subjects(NAMES, **options)
     with pytest.raises(InputError, match="2 subjects .* at least 3; add some, test all"):
-        subjects.split_subjects(NAMES[:2])
+        splits.split_subjects(NAMES[:2])
 
 
 def test_a_folder_of_any_formats(people, tmp_path):
@@ -215,13 +216,13 @@ def test_a_run_says_who_it_was_trained_on_and_stays_with_it(people, tmp_path, ca
     def tested(**data):
         again = load_config(workdir)
         again.data.update(data)
-        dataset = subjects.settle_split(config.make_dataset(again), again.data, workdir)
+        dataset = splits.settle_split(config.make_dataset(again), again.data, workdir)
         return dataset.split
 
     for i in range(20):
         write_nifti(path / f"new{i}.nii", head(seed=i))
     assert config.make_dataset(asked).split != tested()
-    roles = {role: split[role] for role in subjects.ROLES}
+    roles = {role: split[role] for role in splits.ROLES}
     capsys.readouterr()
     assert tested() == roles
     assert "new0" in capsys.readouterr().err
@@ -244,7 +245,7 @@ def test_a_run_says_who_it_was_trained_on_and_stays_with_it(people, tmp_path, ca
         if name == split["train"][0]:
             again = load_config(workdir)
             with pytest.raises(InputError, match=f"{name} of the run's split not found"):
-                subjects.settle_split(config.make_dataset(again), again.data, workdir).draw(
+                splits.settle_split(config.make_dataset(again), again.data, workdir).draw(
                     np.random.default_rng(0), 1)
     with pytest.raises(InputError, match=f"{name}.* of the run's split not found"):
         tested()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from flatjax import cli, config
-from flatjax.data import DATASETS, subjects
+from flatjax.data import DATASETS, splits
 from flatjax.errors import InputError
 from flatjax.evaluation.compare import at_acceleration, labels
-from flatjax.evaluation.evaluate import evaluate, load_config
+from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.statistics import paired_difference
+from flatjax.runs.workdir import load_config
 from tests.support import toy
 from tests.support.untrained import workdir
 
@@ -117,7 +118,7 @@ def test_runs_of_other_splits_are_refused_and_those_of_one_keep_it(runs, tmp_pat
     for copy, experiment, tested in zip(copies, experiments, ("a", "b"), strict=True):
         experiment.data = data
         (copy / "config.json").write_text(config.to_json(experiment))
-        subjects.write_split(make({"train": ["c"], "validation": ["val"], "test": [tested]}), data,
+        splits.write_split(make({"train": ["c"], "validation": ["val"], "test": [tested]}), data,
                              copy)
     arguments = [*(f"--workdir={copy}" for copy in copies), f"--output={tmp_path / 'out'}"]
     with pytest.raises(SystemExit) as stop:

@@ -18,10 +18,12 @@ from flatjax.data import DATASETS, Acquisition
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.errors import InputError
 from flatjax.evaluation import evaluate as evaluation, metrics, report, scoring
-from flatjax.evaluation.evaluate import at_test_time, evaluate, load_config
+from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.scoring import measures_of, score_volume, scorer, summary
+from flatjax.experiments.config_file import override
 from flatjax.methods.classical import zero_filled
 from flatjax.runs.checkpoint import Checkpoints, expected_params
+from flatjax.runs.workdir import at_test_time, load_config
 from flatjax.training.parallel import TrainState
 from flatjax.training.train import train
 from tests.support import toy
@@ -302,7 +304,7 @@ def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
     found = {}
     for name, options in {"many": ["steps=50"],
                           "adaptive": ["steps=5", "solver=adaptive", "tolerance=1e-4"]}.items():
-        asked = cli.override(load_config(shared), [f"--config.method.{o}" for o in options])
+        asked = override(load_config(shared), [f"--config.method.{o}" for o in options])
         found[name] = evaluate(asked, shared, tmp_path / name)["main"]
     assert found["many"]["nfe"] == 50 and found["adaptive"]["nfe"] > 10
     many, adaptive = (found[name]["psnr_per_step"] for name in ("many", "adaptive"))
@@ -345,7 +347,7 @@ def test_what_a_network_was_trained_for_cannot_be_changed(name, key, value):
 
 
 def test_a_reconstruction_that_is_not_finite_is_named(shared, tmp_path):
-    asked = cli.override(load_config(shared), ["--config.method.solver=adaptive",
+    asked = override(load_config(shared), ["--config.method.solver=adaptive",
                                                "--config.method.tolerance=1e-12"])
     with pytest.raises(InputError, match="of a, b is not finite .* a larger method.tolerance"):
         evaluate(asked, shared, tmp_path)
@@ -379,7 +381,7 @@ def test_a_users_volume_is_evaluated_as_the_readme_says(run, tmp_path, monkeypat
 
 def test_another_name_brings_its_options_and_keeps_shared_ones():
     small = config.experiment(data=config.data("icbm", matrix=96, coils=3))
-    other = cli.override(small, ["--config.data.name=volume", "--config.data.path=x.nii",
+    other = override(small, ["--config.data.name=volume", "--config.data.path=x.nii",
                                  "--config.method.name=unet", "--config.method.channels=5"])
     assert (other.data.name, other.data.path, other.data.matrix, other.data.coils) == (
         "volume", "x.nii", 96, 3)

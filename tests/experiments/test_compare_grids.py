@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flatjax import cli
-from flatjax.cli import load_config_file
-from flatjax.experiments import grid as grids
+from flatjax import cli, config as configuration
+from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed, label, trials
 
 COMPARE = Path(__file__).parents[2] / "configs" / "compare.py"
@@ -26,10 +25,10 @@ def test_every_run_can_be_made(name):
     for trial in trials(grid):
         for changes in trial.evaluations.values():
             config = changed(trial.config, changes)
-            grids.configuration.make_method(config)
-            grids.configuration.make_acquisition(config)
-        grids.configuration.make_training(trial.config, 1)
-    different = {grids.configuration.to_json(trial.config) for trial in trials(grid)}
+            configuration.make_method(config)
+            configuration.make_acquisition(config)
+        configuration.make_training(trial.config, 1)
+    different = {configuration.to_json(trial.config) for trial in trials(grid)}
     assert len(different) == len(trials(grid)), "no run is made twice"
 
 
@@ -71,7 +70,7 @@ def test_grids_share_what_they_have_in_common():
     known = {}
     for name in NAMES:
         for trial in trials(load(name)):
-            text = grids.configuration.to_json(trial.config)
+            text = configuration.to_json(trial.config)
             assert known.setdefault(trial.name, text) == text
     assert len(known) == 33 + 15 - 2 + 9 - 6
 

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flatjax import cli
-from flatjax.cli import load_config_file
+from flatjax import cli, config as configuration
 from flatjax.data import DATASETS
 from flatjax.errors import InputError, NonFiniteError, TrainingError
 from flatjax.evaluation.statistics import paired_difference
-from flatjax.experiments import grid as grids, report as grid_report
-from flatjax.experiments.grid import Grid, Run, changed, describe, run_grid, trials
+from flatjax.experiments import outcomes, report as grid_report, run as runner
+from flatjax.experiments.config_file import load_config_file
+from flatjax.experiments.grid import Grid, Run, changed, label, trials
+from flatjax.experiments.run import describe, run_grid
+from flatjax.runs.checkpoint import Checkpoints
 from tests.support import toy
 
 ABLATE = Path(__file__).parents[2] / "configs" / "ablate.py"
@@ -47,20 +49,20 @@ class Trainings:
     """Stands for `train`: counts, and interrupts one of them half way."""
 
     def __init__(self, monkeypatch, interrupted=None):
-        self.names, self._train, self._interrupted = [], grids.train, interrupted
-        monkeypatch.setattr(grids, "train", self)
+        self.names, self._train, self._interrupted = [], runner.train, interrupted
+        monkeypatch.setattr(runner, "train", self)
 
     def __call__(self, config, workdir):
         self.names.append(workdir.name)
         if len(self.names) == self._interrupted:
-            monkeypatch, checkpoint = pytest.MonkeyPatch(), grids.Checkpoints.save
+            monkeypatch, checkpoint = pytest.MonkeyPatch(), Checkpoints.save
 
             def save(*args):
                 checkpoint(*args)
                 raise KeyboardInterrupt
 
             with monkeypatch.context() as patch:
-                patch.setattr(grids.Checkpoints, "save", save)
+                patch.setattr(Checkpoints, "save", save)
                 self._train(config, workdir)
         return self._train(config, workdir)
 
@@ -95,12 +97,12 @@ def test_published_results_stand_in_for_their_runs(whole, tmp_path, monkeypatch)
     assert trainings.names == []
     grid = small_grid()
     other = grid._replace(runs={"aligned": Run(small(steps=3))})
-    assert grids.outcome(trials(grid)[0], "", whole / "results")
-    assert not grids.outcome(trials(other)[0], "", whole / "results"), "of another config"
+    assert outcomes.outcome(trials(grid)[0], "", whole / "results")
+    assert not outcomes.outcome(trials(other)[0], "", whole / "results"), "of another config"
     scores = whole / "results" / "runs" / "aligned_seed0.json"
     text = scores.read_text()
     scores.write_text(text[:100])
-    assert not grids.outcome(trials(grid)[0], "", whole / "results"), "cut short"
+    assert not outcomes.outcome(trials(grid)[0], "", whole / "results"), "cut short"
     scores.write_text(text)
 
 
@@ -108,9 +110,9 @@ def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
     shutil.copytree(whole / "results", tmp_path / "first")
     (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
     grid = Grid("Other", {"base": Run(small()), "other": Run(small(w_velocity=0.0))}, "base")
-    grids.adopt(grid, tmp_path / "second")
-    assert grids.outcome(trials(grid)[0], "", tmp_path / "second")
-    assert not grids.outcome(trials(grid)[1], "", tmp_path / "second")
+    outcomes.adopt(grid, tmp_path / "second")
+    assert outcomes.outcome(trials(grid)[0], "", tmp_path / "second")
+    assert not outcomes.outcome(trials(grid)[1], "", tmp_path / "second")
 
 
 def test_the_table_says_what_the_evaluations_said(whole):
@@ -192,8 +194,8 @@ def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
     grid = small_grid()._replace(seeds=(0, 1))
     del grid.runs["aligned"].evaluations["at K 3"]
     for trial in trials(grid):
-        found = grids.outcome(trials(small_grid())[0], "", whole / "results")
-        plain = json.loads(grids.configuration.to_json(trial.config))
+        found = outcomes.outcome(trials(small_grid())[0], "", whole / "results")
+        plain = json.loads(configuration.to_json(trial.config))
         sets = json.loads(json.dumps({"main": found.sets["main"]}))
         shift = 0.5 * trial.seed + (trial.run == "unaligned")
         sets["main"]["slices"]["psnr"] = [x + shift for x in sets["main"]["slices"]["psnr"]]
@@ -229,8 +231,8 @@ def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_pat
             raise NonFiniteError("the reconstruction of a is not finite")
         return grids_evaluate(trained, *folders)
 
-    grids_evaluate = grids.evaluate
-    monkeypatch.setattr(grids, "evaluate", evaluate)
+    grids_evaluate = runner.evaluate
+    monkeypatch.setattr(runner, "evaluate", evaluate)
     grid = small_grid(last=Run(small(w_l1=0.5)))
     with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
         run_grid(grid, tmp_path)
@@ -254,15 +256,15 @@ def test_a_folder_is_not_taken_for_another_configs_run(whole, tmp_path, monkeypa
 @pytest.mark.parametrize("name", NAMES)
 def test_every_ablation_can_run(name):
     grid = load_config_file(f"{ABLATE}:{name}")
-    labels = {grids.label(run, evaluation) for run, one in grid.runs.items()
+    labels = {label(run, evaluation) for run, one in grid.runs.items()
               for evaluation in one.evaluations}
     assert grid.baseline in labels and len(grid.runs) > 1
     for trial in trials(grid):
         for changes in trial.evaluations.values():
             config = changed(trial.config, changes)
-            grids.configuration.make_method(config)
-            grids.configuration.make_acquisition(config)
-    different = {grids.configuration.to_json(trial.config) for trial in trials(grid)}
+            configuration.make_method(config)
+            configuration.make_acquisition(config)
+    different = {configuration.to_json(trial.config) for trial in trials(grid)}
     assert len(different) == len(trials(grid)), "no run is made twice"
 
 

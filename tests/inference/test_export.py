@@ -12,9 +12,9 @@ from jax import export
 from flatjax import config
 from flatjax.data import DATASETS, training_batch
 from flatjax.errors import InputError
-from flatjax.evaluation.evaluate import load_config, load_params
 from flatjax.inference.export import PLATFORMS, export_run, exported
 from flatjax.methods import METHODS, flat
+from flatjax.runs.workdir import load_config, load_params
 from flatjax.training.train import train
 from tests.support import toy
 

@@ -15,10 +15,10 @@ from flatjax.data import DATASETS
 from flatjax.data.batches import measure_volume, stack
 from flatjax.errors import InputError
 from flatjax.evaluation import evaluate as evaluation, metrics, report
-from flatjax.evaluation.evaluate import load_config, load_params
 from flatjax.inference import pretrained
 from flatjax.runs import weights
 from flatjax.runs.checkpoint import expected_params
+from flatjax.runs.workdir import load_config, load_params
 from tests.support import toy
 from tests.support.untrained import workdir
 

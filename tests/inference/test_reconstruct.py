@@ -17,7 +17,8 @@ from flatjax.data.io.kspace import find_mask, open_scan
 from flatjax.data.io.volumes import read_placed
 from flatjax.errors import InputError
 from flatjax.inference import reconstruct
-from flatjax.inference.reconstruct import measure, prepare, reconstruct_files, reconstruct_slices
+from flatjax.inference.prepare import measure, prepare
+from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
 from flatjax.methods import flat
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, fft2c, ifft2c, image_phase

@@ -9,7 +9,8 @@ import pytest
 from flatjax.errors import InputError
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host import simulate
-from flatjax.mri.host.masks import calibration_size, center_mask, central, make_mask
+from flatjax.mri.host.masks import center_mask, make_mask
+from flatjax.mri.sampling import calibration_size, central
 from tests.golden.make_golden import ESPIRIT, coils_problem
 from tests.support.arrays import complex_normal, smooth_image
 

@@ -9,7 +9,8 @@ import pytest
 
 from flatjax.errors import InputError
 from flatjax.mri.host import masks, poisson
-from flatjax.mri.host.masks import achieved_acceleration, make_mask, seed_from_name
+from flatjax.mri.host.masks import make_mask, seed_from_name
+from flatjax.mri.sampling import achieved_acceleration
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")

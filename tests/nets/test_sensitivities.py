@@ -12,7 +12,8 @@ from flatjax.errors import InputError
 from flatjax.evaluation.scoring import scorer
 from flatjax.methods import flat
 from flatjax.methods.unrolled import modl, varnet
-from flatjax.mri.host.masks import calibration_mask, calibration_size, make_mask
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.sampling import calibration_mask, calibration_size
 from flatjax.nets import SensitivityNet
 from flatjax.nets.fastmri import varnet_params
 from tests.golden.make_golden import sensitivity_problem

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from flatjax.cli import load_config_file, override
 from flatjax.data import Acquisition, training_batch
 from flatjax.data.sets import fastmri
 from flatjax.errors import InputError
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.runs import hosts
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.training.train import train

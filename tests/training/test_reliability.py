@@ -18,6 +18,7 @@ from flatjax.files import Busy, locked
 from flatjax.methods import Method
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints
+from flatjax.training import loop
 from flatjax.training.interruption import Terminated
 from flatjax.training.parallel import TrainState, make_update, skipped
 from flatjax.training.train import make_optimizer, train
@@ -77,7 +78,7 @@ def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(whole, tmp_path, monk
     score = module.score_volume
     with monkeypatch.context() as patch:
         patch.setattr(module, "training_batch", batch)
-        patch.setattr(module, "prefetch", one_by_one)
+        patch.setattr(loop, "prefetch", one_by_one)
         patch.setitem(DATASETS, "toy", two_volumes)
         if place == "validation":
             patch.setattr(module, "score_volume", scored)

@@ -4,29 +4,21 @@ A file is opened for as long as a call reads from it and its header and attribut
 when it is indexed, so memory does not grow with the number of slices read.
 """
 
-import json
 import math
-import operator
-import warnings
-from collections.abc import Collection, Iterator, Sequence
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from flatjax.data.io import fastmri_header
 from flatjax.data.io.hdf5 import check_stored, isolated, opened
 from flatjax.errors import InputError
-from flatjax.files import make_folder, write_json
-from flatjax.mri.host.masks import valid_columns
+from flatjax.mri.sampling import valid_columns
 
 REFERENCES = ("reconstruction_esc", "reconstruction_rss")
 ATTRIBUTES = ("acquisition", "max", "norm", "patient_id", "acceleration", "num_low_frequency")
-INDEX_NAME = ".flatjax-{}.json"  # beside the folder: other loaders take every file inside it
-_VERSION = 1  # of the index: counted up whenever a record or its checks change
 
 
 class Record(NamedTuple):
@@ -70,55 +62,6 @@ class Slice(NamedTuple):
     kspace: np.ndarray
     reference: np.ndarray | None
     mask: np.ndarray | None
-
-
-def index_folder(folder: Path, cache: str = "",
-                 names: Collection[str] = ()) -> tuple[list[Record], dict[str, str]]:
-    """The records of a folder's `.h5` files, from the index where a file has not changed.
-
-    The index is kept beside the folder or in `cache`; where it cannot be written, a warning says
-    so. Of a new file, header, attributes, mask and middle slice are read.
-
-    Args:
-        folder: holding the files.
-        cache: folder for the index, "" for the one above the data's.
-        names: of the files wanted; all where empty.
-
-    Returns:
-        `(records, errors)`: records by name; what is wrong with the other files, by name.
-
-    Raises:
-        InputError: the folder cannot be read or has no such files, or `cache` cannot be written.
-    """
-    files = _list_files(folder)
-    path = folder.parent / INDEX_NAME.format(folder.name)
-    if cache:
-        key = sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-        path = make_folder(Path(cache).expanduser()) / f"fastmri-{key}.json"
-    known = _load_index(path)
-    kept = {file.name: known[file.name] for file in files if file.name in known}
-    wanted = [file for file in files if not names or file.name in names]
-    records, errors = {}, {}
-    try:
-        for file in tqdm(wanted, desc=f"index {folder.name}", unit="file", delay=2):
-            try:
-                records[file.name] = _current_record(file, kept.pop(file.name, None))
-            except InputError as error:
-                errors[file.name] = str(error)
-    finally:  # what was read until an interruption is not read again
-        if kept | records != known:
-            _save_index(path, kept | records)
-    return list(records.values()), errors
-
-
-def _current_record(file: Path, known: Record | None) -> Record:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); remove it") from error
-    if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return known
-    return read_record(file)
 
 
 def read_record(file: Path) -> Record:
@@ -280,46 +223,23 @@ def _attributes(content: h5py.File) -> dict[str, str | int | float]:
     return found
 
 
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        files = sorted(file for file in folder.iterdir()
-                       if file.suffix == ".h5" and not file.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror}); name one that "
-                         "holds fastMRI's .h5 files") from error
-    if not files:
-        raise InputError(f"{folder}: holds no .h5 files; unpack fastMRI's archive there, or name "
-                         "another folder")
-    return files
+def crop_shape(record: Record, reference: str) -> tuple[int, int]:
+    """The size `(h, w)` of a file's target: its reference's, or the header's recon matrix.
 
+    An image that is smaller along one axis is cropped square to its shorter side instead, as
+    fastMRI does for some narrow brain scans (`data/transforms.py` and `pl_modules/
+    varnet_module.py` there, "FLAIR 203").
 
-def _load_index(path: Path) -> dict[str, Record]:
-    """The records of an index; none if it is missing, damaged or of another version."""
-    try:
-        saved = json.loads(path.read_text())
-        if saved["version"] != _VERSION:
-            return {}
-        return {name: _from_json(entry) for name, entry in saved["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
-def _from_json(entry: dict[str, Any]) -> Record:
-    record = Record(**entry)
-    return record._replace(
-        kspace=_ints(record.kspace), padding=_ints(record.padding), recon=_ints(record.recon),
-        references={name: _ints(shape) for name, shape in record.references.items()})
-
-
-def _ints(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(operator.index(value) for value in values)
-
-
-def _save_index(path: Path, records: dict[str, Record]) -> None:
-    try:
-        write_json(path, {"version": _VERSION,
-                          "files": {name: one._asdict() for name, one in records.items()}})
-    except OSError as error:
-        warnings.warn(f"the index of {len(records)} files cannot be kept as {path} "
-                      f"({error.strerror}) and will be made anew each time; set data.cache to a "
-                      "folder that you may write to", stacklevel=2)
+    Raises:
+        InputError: naming the field; the message does not name the file.
+    """
+    height, width = record.kspace[-2:]
+    rows, columns = record.references.get(reference, record.recon)[-2:]
+    if rows <= height and columns <= width:
+        return rows, columns
+    side = min(height, width)
+    if (rows > height and columns > width) or side > min(rows, columns):
+        field = reference if reference in record.references else "reconSpace of ismrmrd_header"
+        raise InputError(f"{field} is {rows} x {columns}, expected a size that the image of "
+                         f"{height} x {width} can be cropped to; download the file again")
+    return side, side

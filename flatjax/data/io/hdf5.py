@@ -9,7 +9,6 @@ process of its own (`isolated`), that may die of them; arrays of numbers are hel
 import atexit
 import mmap
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +23,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import h5py
 
 from flatjax.errors import InputError
+
+try:
+    import resource
+except ImportError:  # on Windows: see `isolated`
+    resource = None
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -82,7 +86,8 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
 
     The first call starts that process, which then serves the others, one at a time, and ends after
     a minute without any. A call has a minute and a second for every MiB of the file; on Linux it
-    has 1 GiB of memory and 16 times the size of the file.
+    has 1 GiB of memory and 16 times the size of the file. Where the system has no limits for a
+    process, on Windows, there is no other process: the call is made here, without protection.
 
     Args:
         function: of a module; what it takes and returns must be picklable.
@@ -93,6 +98,8 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
         Exception: what the function raises.
     """
     global _helper
+    if resource is None:
+        return function(file, *args, **kwargs)
     with _lock:
         while True:
             new = _helper is None or not _helper.mine()

@@ -7,59 +7,34 @@ the rows' axis and phase encoding along the last one, k-space is centred and ort
 `reconstruction_esc` for one emulated coil, `reconstruction_rss` for several.
 """
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
 from flatjax.data.acquisition import ends
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
-from flatjax.data.io.fastmri_files import Record, index_folder, read_slices
+from flatjax.data.io.fastmri_files import read_slices
+from flatjax.data.sets.fastmri_scans import (
+    CHALLENGES,
+    Scan,
+    Use,
+    by_shape,
+    find_folders,
+    select_scans,
+    take_part,
+)
 from flatjax.errors import InputError
 from flatjax.mri.crop import center_crop
-from flatjax.mri.espirit import KERNEL
 from flatjax.mri.forward import COMBINES
 from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
-from flatjax.mri.host.masks import central, plane_side
+from flatjax.mri.host.masks import plane_side
 from flatjax.mri.host.sensitivities import ESTIMATES, from_columns
 from flatjax.mri.host.simulate import ifft2c
-
-CHALLENGES = {"singlecoil": "reconstruction_esc", "multicoil": "reconstruction_rss"}
-FOLDERS = {
-    "train": ("{}_train", "train"),
-    "validation": ("{}_val", "val", "validation"),
-    "test": ("{}_test_full", "test"),
-}
-
-
-class Use(NamedTuple):
-    """The options of `make` that say which files are taken and what becomes of them."""
-
-    challenge: str
-    combine: str
-    calibration: float
-    sensitivities: str
-    virtual_coils: int
-    slices: Sequence[int]
-    acquisitions: Sequence[str]
-    names: Sequence[str]
-    cache: str
-    skip_bad: bool
-
-
-class Scan(NamedTuple):
-    """A file as it is used: its path, its record, the slices taken and the size of the target."""
-
-    file: Path
-    record: Record
-    slices: range
-    crop: tuple[int, int]
+from flatjax.mri.sampling import central
 
 
 def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense",
@@ -116,9 +91,9 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
     use = Use(challenge, combine, calibration, sensitivities, virtual_coils, slices,
               _names("acquisition_filter", acquisition_filter), names, cache, skip_bad)
     _check_options(path, use, fraction=fraction, validation_fraction=validation_fraction)
-    folders = _find_folders(Path(path).expanduser(), challenge,
-                            {"train": train, "validation": validation, "test": test})
-    scans = {role: _select(folder, role, use) for role, folder in folders.items()}
+    folders = find_folders(Path(path).expanduser(), challenge,
+                           {"train": train, "validation": validation, "test": test})
+    scans = {role: select_scans(folder, role, use) for role, folder in folders.items()}
     missing = set(names) - {scan.file.name for found in scans.values() for scan in found}
     if missing:
         raise InputError(f"volumes: {', '.join(sorted(missing))} not found in "
@@ -128,10 +103,10 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
     if not scans.get(scored):
         raise InputError(f"{path}: no volume to validate or test on, expected a folder "
                          f"{challenge}_val with some; set data.validation or data.test")
-    training = _part(scans.get("train", []), fraction)
+    training = take_part(scans.get("train", []), fraction)
     return DataSet(
         _make_draw(training, use) if training else _draw_nothing(path, challenge),
-        _volumes(_part(scans.get("validation", []), validation_fraction), use),
+        _volumes(take_part(scans.get("validation", []), validation_fraction), use),
         {scored: _volumes(scans[scored], use)})
 
 
@@ -154,28 +129,6 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise InputError(f"data.calibration is {data['calibration']}, expected at most "
                          f"acquisition.center_fraction = {centre}: coil maps are made from the "
                          "fully sampled centre")
-
-
-def crop_shape(record: Record, reference: str) -> tuple[int, int]:
-    """The size `(h, w)` of a file's target: its reference's, or the header's recon matrix.
-
-    An image that is smaller along one axis is cropped square to its shorter side instead, as
-    fastMRI does for some narrow brain scans (`data/transforms.py` and `pl_modules/
-    varnet_module.py` there, "FLAIR 203").
-
-    Raises:
-        InputError: naming the field; the message does not name the file.
-    """
-    height, width = record.kspace[-2:]
-    rows, columns = record.references.get(reference, record.recon)[-2:]
-    if rows <= height and columns <= width:
-        return rows, columns
-    side = min(height, width)
-    if (rows > height and columns > width) or side > min(rows, columns):
-        field = reference if reference in record.references else "reconSpace of ismrmrd_header"
-        raise InputError(f"{field} is {rows} x {columns}, expected a size that the image of "
-                         f"{height} x {width} can be cropped to; download the file again")
-    return side, side
 
 
 def _names(option: str, values: Sequence[str]) -> Sequence[str]:
@@ -208,103 +161,8 @@ def _check_options(path: str, use: Use, **fractions: float) -> None:
                          "() for all")
 
 
-def _find_folders(path: Path, challenge: str, given: dict[str, str]) -> dict[str, Path]:
-    """The folders by their role; a role without a folder of its own is left out."""
-    folders = {}
-    for role, name in given.items():
-        usual = [path / one.format(challenge) for one in FOLDERS[role]]
-        found = [path / Path(name).expanduser()] if name else [one for one in usual if one.is_dir()]
-        if found:
-            folders[role] = found[0]
-    if not folders:
-        raise InputError(f"{path}: no such folder, or it holds neither {challenge}_train nor "
-                         f"{challenge}_val; set data.path to the folder above them, or "
-                         "data.train, data.validation and data.test to their names")
-    return folders
-
-
-def _select(folder: Path, role: str, use: Use) -> list[Scan]:
-    """The scans of a folder that are wanted and good, by name; what they are goes to stderr."""
-    records, errors = index_folder(folder, use.cache, use.names)
-    scans = []
-    for record in records:
-        if use.acquisitions and record.attributes.get("acquisition") not in use.acquisitions:
-            continue
-        try:
-            scan = _scan(folder / record.name, record, role, use)
-            scans += [scan] if scan.slices else []
-        except InputError as error:
-            errors[record.name] = f"{folder / record.name}: {error}"
-    if errors and not use.skip_bad:
-        more = f"; {len(errors) - 1} more files there are bad" if len(errors) > 1 else ""
-        raise InputError(f"{next(iter(errors.values()))}{more}; or leave bad files out with "
-                         "data.skip_bad=True")
-    if errors:
-        warnings.warn(f"{folder}: {len(errors)} files are bad and left out: "
-                      f"{' | '.join(errors.values())}", stacklevel=3)
-    if not scans and not use.names:
-        known = {str(one.attributes.get("acquisition", "unknown")) for one in records}
-        raise InputError(f"{folder}: nothing is left with acquisition_filter = "
-                         f"{tuple(use.acquisitions)} and slices = {tuple(use.slices)}; expected "
-                         f"some of {len(records)} good files with acquisitions "
-                         f"{', '.join(sorted(known)) or 'none'}")
-    shapes = "; ".join(f"{len(bucket)} slices of {' x '.join(map(str, shape))}, targets "
-                       f"{' x '.join(map(str, crop))}"
-                       for (shape, crop), bucket in _buckets(scans).items())
-    print(f"fastmri {role}: {len(scans)} volumes in {folder}: {shapes or 'none of those named'}",
-          file=sys.stderr)
-    return scans
-
-
-def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
-    """A file as the options want it, or an `InputError` that tells why it cannot be used."""
-    multicoil = use.challenge == "multicoil"
-    if len(record.kspace) != (4 if multicoil else 3):
-        axes = "(slice, coil, ky, kx)" if multicoil else "(slice, ky, kx)"
-        other = "singlecoil" if multicoil else "multicoil"
-        raise InputError(f"kspace has shape {record.kspace}, expected {axes} with challenge "
-                         f"{use.challenge!r}; set data.challenge={other}, or name another folder")
-    if record.undersampled and role != "test":
-        raise InputError(f"kspace is undersampled by the file's own mask, expected full k-space "
-                         f"for {role}; name a folder of fully sampled files")
-    if record.undersampled and multicoil and use.combine == "sense":
-        raise InputError("kspace is undersampled by the file's own mask, so no SENSE-combined "
-                         "target can be made of it; set data.combine and method.combine to rss")
-    columns = round(record.kspace[-1] * use.calibration)
-    if multicoil and not 1 <= columns <= record.centre:
-        raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns for "
-                         f"the coil maps, expected from 1 to the {record.centre} that are sampled "
-                         "without a gap; change data.calibration")
-    if multicoil and use.sensitivities == "espirit" and columns < KERNEL:
-        raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns, "
-                         f"expected at least {KERNEL} for ESPIRiT; raise data.calibration, or set "
-                         "data.sensitivities=low_resolution")
-    if multicoil and use.virtual_coils > record.kspace[1]:
-        raise InputError(f"kspace has {record.kspace[1]} coils, fewer than virtual_coils = "
-                         f"{use.virtual_coils}; lower data.virtual_coils")
-    every = range(record.kspace[0])
-    return Scan(file, record, every[slice(*use.slices)] if use.slices else every,
-                crop_shape(record, CHALLENGES[use.challenge]))
-
-
-def _part(scans: list[Scan], fraction: float) -> list[Scan]:
-    """About that part of the scans, at least one, whatever else lies in the folder."""
-    count = max(1, round(fraction * len(scans)))
-    ranked = sorted(scans, key=lambda scan: sha256(scan.file.name.encode()).digest())
-    return sorted(ranked[:count], key=lambda scan: scan.file.name)
-
-
-def _buckets(scans: list[Scan]) -> dict[tuple, list[tuple[Scan, int]]]:
-    """All `(scan, slice index)` by the shapes `(kspace, target)` that a batch must share."""
-    buckets: dict[tuple, list[tuple[Scan, int]]] = {}
-    for scan in scans:
-        bucket = buckets.setdefault((scan.record.kspace[1:], scan.crop), [])
-        bucket.extend((scan, index) for index in scan.slices)
-    return buckets
-
-
 def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
-    buckets = list(_buckets(scans).values())
+    buckets = list(by_shape(scans).values())
     ends = np.cumsum([len(bucket) for bucket in buckets])
 
     def draw(rng: Generator, n: int) -> Sequence[Sample]:

@@ -4,14 +4,10 @@ import math
 
 import numpy as np
 
+from flatjax.mri.sampling import distance_from_centre
+
 # The Poisson disc's radius grows with the distance from the centre: 1 + 2 = threefold at an edge.
 POISSON_GROWTH = 2.0
-
-
-def distance_from_centre(shape: tuple[int, int]) -> np.ndarray:
-    """Distance from the zero frequency, `[ky, kx]` float64; 1 is an edge, sqrt(2) a corner."""
-    ky, kx = ((np.arange(n) - n // 2) / (n / 2) for n in shape)
-    return np.hypot(ky[:, None], kx[None, :])
 
 
 def poisson_disc(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flatjax.data.sets import brainweb, volume
+from flatjax.data.sets import brainweb, brainweb_models, volume
 from flatjax.errors import InputError
 from tests.support.volume_fixture import (
     SHAPE,
@@ -62,7 +62,8 @@ def test_crisp_models_take_the_tables_contrast(crisp, contrast, number):
 
 
 def test_contrasts_are_in_their_known_order():
-    csf, grey, white = (brainweb.TISSUES[name] for name in ("csf", "grey matter", "white matter"))
+    csf, grey, white = (brainweb_models.TISSUES[name]
+                        for name in ("csf", "grey matter", "white matter"))
     assert expected_signal("T1", *white) > expected_signal("T1", *grey) > (
         expected_signal("T1", *csf))
     assert expected_signal("T2", *csf) > expected_signal("T2", *grey) > (

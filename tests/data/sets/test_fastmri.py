@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from flatjax import config, data, mri
-from flatjax.cli import load_config_file, override
 from flatjax.data import Acquisition, Sample
 from flatjax.data.batches import measure, measure_volume, training_batch
-from flatjax.data.io import fastmri_files, fastmri_header, hdf5
+from flatjax.data.io import fastmri_files, fastmri_header, fastmri_index, hdf5
 from flatjax.data.sets import fastmri
 from flatjax.errors import InputError
 from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import quality
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri.host import sensitivities, simulate
 from flatjax.mri.host.masks import center_mask, make_mask
 from tests.support import fastmri_fixture as fixture
@@ -251,7 +251,7 @@ def test_attributes_and_header_are_indexed(tmp_path):
     path = one_file(tmp_path, padding=(3, 34))
     folder = path / "singlecoil_val"
     fixture.write(folder / "b.h5", attributes=False, recon=(30, 28))
-    (first, second), errors = fastmri_files.index_folder(folder)
+    (first, second), errors = fastmri_index.index_folder(folder)
     assert errors == {} and (first.name, second.name) == ("a.h5", "b.h5")
     assert first.attributes["acquisition"] == "CORPD_FBK" and first.attributes["patient_id"] == "p0"
     assert first.attributes["max"] == pytest.approx(stored(folder / "a.h5",
@@ -295,7 +295,7 @@ def test_the_index_spares_opening_files_again(tmp_path, opened):
     after = make(path)
     assert opened == ["file1000011.h5"]
     assert len(after.validation[0].load()) == 1 and len(before.validation) == 2
-    saved = json.loads((path / fastmri_files.INDEX_NAME.format("singlecoil_train")).read_text())
+    saved = json.loads((path / fastmri_index.INDEX_NAME.format("singlecoil_train")).read_text())
     assert sorted(saved["files"]) == ["file1000001.h5", "file1000002.h5"]
     inside = [file.suffix for file in path.glob("*/*")]
     assert set(inside) == {".h5"}, "fastMRI's own loader opens whatever lies there"
@@ -308,7 +308,7 @@ def test_the_index_spares_opening_files_again(tmp_path, opened):
 def test_a_damaged_index_is_made_anew(tmp_path, opened, damage):
     path = Path(fixture.write_folder(tmp_path))
     expected = bits(make(path).validation[0].load())
-    index = path / fastmri_files.INDEX_NAME.format("singlecoil_val")
+    index = path / fastmri_index.INDEX_NAME.format("singlecoil_val")
     good = index.read_text()
     changed = {"shapes": good.replace("[", '["x",'),
                "version": good.replace('"version": 1', '"version": 0')}
@@ -331,7 +331,7 @@ def test_the_index_can_lie_elsewhere_or_nowhere(tmp_path, opened, monkeypatch):
     def refuse(path, value):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(fastmri_files, "write_json", refuse)
+    monkeypatch.setattr(fastmri_index, "write_json", refuse)
     with pytest.warns(UserWarning, match="cannot be kept.*set data.cache"):
         dataset = make(path)
     assert len(dataset.validation) == 2 and len(opened) == 5
@@ -617,7 +617,7 @@ def test_what_was_indexed_until_an_interruption_is_kept(tmp_path, opened, monkey
         return original(file)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(fastmri_files, "read_record", interrupted)
+        patched.setattr(fastmri_index, "read_record", interrupted)
         make(path)
     opened.clear()
     make(path)

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.fastmri_files import Record, read_record, read_slices
+from flatjax.data.io.fastmri_files import Record, crop_shape, read_record, read_slices
 from flatjax.data.io.hdf5 import isolated, opened
 from flatjax.data.io.kspace.base import Scan, as_slices, binary_mask
-from flatjax.data.sets.fastmri import crop_shape
 from flatjax.errors import InputError
 
 _OPTIONAL = ("acquisition", "patient_id", "acceleration")

@@ -1,0 +1,144 @@
+"""Splits of subjects: who is trained on, validated and tested, kept in the folder of a run.
+
+Slices of one person show the same anatomy, so no person is ever in two parts of a split.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from flatjax.data.base import DataSet
+from flatjax.errors import InputError
+from flatjax.files import write_json
+
+SPLIT = "split.json"  # in a workdir
+ROLES = ("train", "validation", "test")
+_SPLIT_OPTIONS = ("name", "split", "split_seed", "validation", "test", "validation_share",
+                  "test_share")
+
+
+def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
+                   test: Sequence[str] = (), validation_share: float = 0.1,
+                   test_share: float = 0.2, seed: int = 0) -> dict[str, list[str]]:
+    """Who is trained on, validated and tested; the same for the same names and seed.
+
+    Args:
+        subjects: names.
+        validation, test: those of them who have that role, drawn by the shares if empty.
+        validation_share, test_share: of all subjects, at least one each.
+        seed: of the draw.
+
+    Returns:
+        sorted names by role, disjoint.
+
+    Raises:
+        InputError: a share out of range, a name that is unknown or in both roles, or nobody left
+            to train on.
+    """
+    subjects = sorted(set(subjects))
+    for option, share in (("validation_share", validation_share), ("test_share", test_share)):
+        if not 0 < share < 1:
+            raise InputError(f"{option} is {share}, expected above 0 and below 1")
+    for option, names in (("validation", validation), ("test", test)):
+        if isinstance(names, str):
+            raise InputError(f"{option} is {names!r}, expected a list of subjects as ('a', 'b')")
+        unknown = sorted(set(names) - set(subjects))
+        if unknown:
+            raise InputError(f"{option}: no subject {', '.join(unknown)}, expected some of "
+                             f"{', '.join(subjects)}")
+    both = sorted(set(validation) & set(test))
+    if both:
+        raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
+    rest = sorted(set(subjects) - set(validation) - set(test),
+                  key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
+    if not test:
+        count = max(1, round(test_share * len(subjects)))
+        test, rest = rest[:count], rest[count:]
+    if not validation:
+        count = max(1, round(validation_share * len(subjects)))
+        validation, rest = rest[:count], rest[count:]
+    if not (rest and validation and test):
+        raise InputError(
+            f"{len(subjects)} subjects ({', '.join(subjects)}) leave nobody to train on or to "
+            "validate on, expected at least 3; add some, test all of them with data.split=False, "
+            "or train on parts of one volume with data.name=volume")
+    return {"train": sorted(rest), "validation": sorted(validation), "test": sorted(test)}
+
+
+def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
+    """The data set with the split of a run, which subjects added since do not change.
+
+    Args:
+        dataset: made with `options`.
+        options: the section `data` of the config.
+        workdir: of the run. Its `split.json` counts if the options of the split are the same and
+            either the path is, too, or all its subjects are in the data set.
+
+    Raises:
+        InputError: if other options would test who was trained on. With `split=False`, which asks
+            for all, a line says who they are.
+    """
+    saved = _read_split(Path(workdir))
+    if dataset.split is None or not saved:
+        return dataset
+    if saved["data"] != _split_options(options):
+        if (saved["path"], saved["data"].get("name")) == (options["path"], options["name"]):
+            _check_unseen({*saved["train"]} & {*dataset.split["test"]}, options)
+        return dataset
+    roles = {role: saved[role] for role in ROLES}
+    present = {name for names in dataset.split.values() for name in names}
+    if saved["path"] != options["path"] and not present >= {*sum(roles.values(), [])}:
+        return dataset
+    added = sorted(present - {*sum(roles.values(), [])})
+    if added:
+        print(f"{options['path']}: {', '.join(added)} not in the run's split and left out",
+              file=sys.stderr)
+    if roles == dataset.split:
+        return dataset
+    if dataset.resplit is None:
+        raise TypeError("the data set has a split but no resplit, expected both")
+    return dataset.resplit(roles)
+
+
+def _check_unseen(seen: set[str], options: Mapping[str, Any]) -> None:
+    if not seen:
+        return
+    who = f"{options['path']}: {', '.join(sorted(seen))}, who the run was trained on"
+    if options["split"]:
+        raise InputError(f"{who}, would be tested, by other options of the split than in training; "
+                         "leave these, or test all with data.split=False")
+    print(f"{who}, are among the tested", file=sys.stderr)
+
+
+def write_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> None:
+    """Write `split.json` into a workdir: who is trained on, validated and tested, and why.
+
+    Nothing is written for a data set without subjects.
+    """
+    if dataset.split is not None:
+        write_json(Path(workdir) / SPLIT, dataset.split | {
+            "path": options["path"], "data": _split_options(options)})
+
+
+def _read_split(workdir: Path) -> dict[str, Any] | None:
+    path = workdir / SPLIT
+    try:
+        saved = json.loads(path.read_text())
+        good = all(isinstance(name, str) for role in ROLES for name in saved[role])
+        good = good and isinstance(saved["data"], dict) and isinstance(saved["path"], str)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a split that flatjax wrote ({error}); restore it, or remove "
+                         "it to split the subjects again") from error
+    if not good:
+        raise InputError(f"{path}: not a split that flatjax wrote; restore it, or remove it to "
+                         "split the subjects again")
+    return saved
+
+
+def _split_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({key: options[key] for key in _SPLIT_OPTIONS}))

@@ -1,0 +1,90 @@
+"""Config files, of a run or of a grid of runs, and values set on the command line."""
+
+import importlib.util
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from flatjax import config as configuration
+from flatjax.errors import InputError
+
+
+def load_config_file(name: str) -> Any:
+    """What a file's `get_config()` returns: the config of a run, or a grid of several.
+
+    Args:
+        name: path of a Python file, or the name of a config that is installed with flatjax;
+            after a colon, an argument for its `get_config`.
+
+    Raises:
+        InputError: if there is no such file, or it gives no config.
+    """
+    name, colon, argument = name.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        shipped = sorted(p.stem for p in _shipped().glob("[!_]*.py"))
+        path = _shipped() / f"{path.stem}.py"
+        if name not in shipped:
+            raise InputError(f"no config file {name}; expected the path of a Python file with a "
+                             f"get_config(), or one of {', '.join(shipped)}")
+    try:
+        spec = importlib.util.spec_from_file_location(f"_flatjax_config_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise InputError(f"config file {path} is no Python file; expected a name that ends "
+                             "with .py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config(*[argument] * bool(colon))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"config file {path} failed: {type(error).__name__}: {error}") from error
+    from flatjax.experiments.grid import Grid
+    if not isinstance(config, ConfigDict | Grid):
+        raise InputError(f"get_config() of {path} returned a {type(config).__name__}, expected an "
+                         "ml_collections.ConfigDict, built with flatjax.config.experiment, or a "
+                         "flatjax.experiments.grid.Grid")
+    if isinstance(config, ConfigDict):
+        missing = sorted({*configuration.experiment()} - {*config})
+        if missing:
+            raise InputError(f"get_config() of {path} returned a config without "
+                             f"{', '.join(missing)}; build it with flatjax.config.experiment")
+    return config
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("flatjax.configs")))
+
+
+def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
+    """The config with `--config.key=value` arguments applied; other arguments are refused.
+
+    Another name of the method or data set brings that one's options, keeping those they share.
+
+    Raises:
+        InputError: for a key that the config does not have, or a value of another type.
+    """
+    stray = [a for a in argv if not a.startswith(("--config.", "--noconfig."))]
+    if stray:
+        raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
+                         "(see --help)")
+    for section in ("method", "data"):
+        flag = f"--config.{section}.name="
+        for name in [a.removeprefix(flag) for a in argv if a.startswith(flag)][-1:]:
+            if name != config[section].name:
+                config[section] = configuration.renamed(section, config, name)
+    argv = ["flatjax", *argv]
+    values = flags.FlagValues()
+    try:
+        holder = config_flags.DEFINE_config_dict("config", config, flag_values=values,
+                                                 sys_argv=argv)
+        values(argv)
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+        message = error
+        while isinstance(message, Exception) and message.args:
+            message = message.args[0]
+        raise InputError(f"bad config option: {message}") from error
+    return holder.value

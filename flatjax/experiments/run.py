@@ -1,0 +1,150 @@
+"""Running a grid: training and evaluating what is missing, or telling what that would take."""
+
+import csv
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flatjax import config as configuration
+from flatjax.errors import NonFiniteError, TrainingError
+from flatjax.evaluation.evaluate import evaluate
+from flatjax.experiments import report
+from flatjax.experiments.grid import Grid, Trial, changed, trials
+from flatjax.experiments.outcomes import Outcome, adopt, missing_evaluations, outcome, path_of, save
+from flatjax.files import Busy, locked, make_folder
+from flatjax.runs.checkpoint import Checkpoints, expected_params
+from flatjax.runs.workdir import check_owner
+from flatjax.training.train import train
+
+
+def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> None:
+    """Train and evaluate what is missing, then write `table.{md,csv,json}` and `figure.png`.
+
+    Args:
+        grid: what to run.
+        workdir: a folder per run, as `train` and `evaluate` make it.
+        results: folder of the scores, the table and the figure; `workdir/results` by default.
+
+    Raises:
+        InputError: for a config that cannot run, or a folder that holds a run of another one.
+        TrainingError: at the end, if runs did not finish or gave what is not finite; they are
+            named.
+    """
+    workdir = make_folder(workdir)
+    results = make_folder(results or workdir / "results")
+    adopt(grid, results)
+    broken, busy = {}, []
+    for trial in trials(grid):
+        if not missing_evaluations(trial, results):
+            continue
+        print(f"\n== {grid.title}: {trial.name}", flush=True)
+        try:
+            complete(trial, workdir / trial.name, results)
+        except (TrainingError, NonFiniteError) as error:
+            broken[trial.name] = error
+            print(f"{trial.name}: {error}")
+        except Busy:
+            busy.append(trial.name)
+            print(f"{trial.name}: in training by another process")
+        jax.clear_caches()
+        report.write(grid, results)
+    print(report.write(grid, results))
+    if busy:
+        print(f"in training elsewhere: {', '.join(busy)}; the last to finish completes the table")
+    if broken:
+        raise TrainingError(f"{len(broken)} of {len(trials(grid))} runs failed: " + "; ".join(
+            f"{name}: {error}" for name, error in broken.items()))
+
+
+def complete(trial: Trial, workdir: Path, results: Path) -> None:
+    """Train a trial to its end, if it is not there yet, and make its missing evaluations.
+
+    Raises:
+        Busy: another process is at this trial.
+        InputError: the workdir holds a run of another config, or this one cannot run.
+        NonFiniteError: an evaluation is not finite.
+    """
+    with locked(make_folder(workdir) / ".trial", f"the run {workdir}"):
+        missing = missing_evaluations(trial, results)  # another process may just have made some
+        if not missing:
+            return
+        check_owner(workdir, trial.config)
+        if _trained_steps(trial, workdir) < trial.config.train.steps:
+            train(trial.config, workdir)
+        for name in missing:
+            config = changed(trial.config, trial.evaluations[name])
+            output = workdir / "evaluations" / (name or "plain")
+            metrics = evaluate(config, workdir, output)
+            first = next(iter(metrics), None)
+            sets = {key: one | {"slices": _slices(output if key == first else output / key)}
+                    for key, one in metrics.items()}
+            save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir), sets),
+                   path_of(trial, name, results))
+
+
+def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> str:
+    """The runs, what is left of each, and how long that should take, as Markdown.
+
+    Times are those that other runs of the same method took per slice, in this folder or on file.
+    """
+    workdir = Path(workdir)
+    results = Path(results or workdir / "results")
+    rates: dict[str, list[float]] = {}
+    for trial in trials(grid):
+        known = [one.slices_per_second for evaluation in trial.evaluations
+                 if (one := outcome(trial, evaluation, results))]
+        known.append(training_rate(workdir / trial.name))
+        rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
+    rows = ["| run | method | parameters | steps | state | minutes left |",
+            "|---|---|---|---|---|---|"]
+    total, unknown = 0.0, False
+    for trial in trials(grid):
+        config = trial.config
+        missing = missing_evaluations(trial, results)
+        done = config.train.steps if not missing else _trained_steps(trial, workdir / trial.name)
+        left = (config.train.steps - done) * config.train.batch_size
+        rate = rates[config.method.name]
+        minutes = 0.0 if not left else left / np.median(rate) / 60 if rate else None
+        total, unknown = total + (minutes or 0), unknown or minutes is None
+        parameters = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(
+            expected_params(configuration.make_method(config))))
+        state = ("done" if not missing else "to evaluate" if not left
+                 else f"at step {done}" if done else "to train")
+        rows.append(f"| {trial.name} | {config.method.name} | {int(parameters):,} | "
+                    f"{config.train.steps} | {state} | "
+                    f"{'?' if minutes is None else f'{minutes:.1f}'} |")
+    rows.append(f"\n{len(trials(grid))} runs, {total:.0f} minutes left"
+                + (" and those of which nothing is known yet" if unknown else ""))
+    return "\n".join(rows)
+
+
+def training_rate(workdir: Path) -> float | None:
+    """Slices per second that a run trained at, the median of its log, or None."""
+    try:
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        rates = [float(line["slices_per_second"]) for line in lines if "slices_per_second" in line]
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    return float(np.median(rates)) if rates else None
+
+
+def _trained_steps(trial: Trial, workdir: Path) -> int:
+    with closing(Checkpoints(workdir, trial.config.train.best_metric)) as checkpoints:
+        return checkpoints.latest() or 0
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    return json.loads(configuration.to_json(config))
+
+
+def _slices(folder: Path) -> dict[str, list]:
+    """Columns of `slices.csv`."""
+    with (folder / "slices.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [round(float(row[key]), 6) for row in rows] for key in rows[0]
+            if key not in ("volume", "slice")}

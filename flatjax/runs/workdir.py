@@ -1,0 +1,153 @@
+"""The folder of a run: its config, what of it may change at test time, its weights, its owner."""
+
+import json
+import platform
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from flatjax import config as configuration
+from flatjax.errors import InputError
+from flatjax.files import write_json, write_text
+from flatjax.methods import Method, Params
+from flatjax.runs import weights
+from flatjax.runs.checkpoint import Checkpoints, check_params, expected_params
+
+
+def load_config(workdir: str | Path) -> ConfigDict:
+    """The config that a run was trained with.
+
+    Raises:
+        InputError: if the workdir holds none.
+    """
+    path = Path(workdir) / "config.json"
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"no config in {workdir}: cannot read {path} ({error.strerror}); name the "
+                         "workdir of a run made by train.py") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text ({error}); name the workdir of a run made by "
+                         "train.py") from error
+    try:
+        return configuration.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+_ONE_PER_STEP = ("steps", "alpha", "times", "solver")
+_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max", "parity",
+                   "data_consistency")
+
+
+def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
+    """The config to evaluate a run with, which may ask for other steps than it was trained with.
+
+    A noise scale that was left open stays the one of the training: it is part of the flow, not of
+    its discretisation.
+
+    Args:
+        config: what is asked for.
+        trained: what the run was trained with.
+
+    Raises:
+        InputError: for another method, or what the network was not trained for; if weights per
+            cascade are to take other steps than their own.
+    """
+    asked, learned = config.method, trained.method
+    if asked.name != learned.name:
+        raise InputError(f"method.name is {asked.name!r} but {learned.name!r} in training: weights "
+                         "belong to their method; leave it, or name the workdir of a run of "
+                         f"{asked.name}")
+    for key in _OF_THE_NETWORK:
+        if asked.get(key) != learned.get(key):
+            raise InputError(f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: "
+                             "it says what the network's input and output mean; leave it, or "
+                             f"train with --config.method.{key}={asked[key]}")
+    if learned.get("weights") == "per_cascade":
+        for key in _ONE_PER_STEP:
+            if asked.get(key) != learned.get(key):
+                raise InputError(
+                    f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: weights per "
+                    "cascade belong to the steps that they were learned on; leave it, or train "
+                    "with --config.method.weights=shared")
+    if "sigma" in learned and asked.sigma is None is learned.sigma and asked.steps != learned.steps:
+        config = config.copy_and_resolve_references()
+        config.method.sigma = learned.steps**-0.5
+    return config
+
+
+def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:
+    """The weights to evaluate, and the step they come from.
+
+    Args:
+        workdir: of a trained run, or a folder of packed weights, see `inference.pretrained`.
+        config: whose `evaluation.checkpoint` names the checkpoint.
+        method: that the weights are for.
+
+    Raises:
+        InputError: if there is no such checkpoint, or it is another model's.
+    """
+    if (packed := Path(workdir) / weights.FILE).is_file():
+        packed_step = load_config(workdir).evaluation.checkpoint
+        return weights.load(packed, expected_params(method)), int(packed_step)
+    with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
+        step, saved = checkpoints.load(str(config.evaluation.checkpoint))
+    params = saved["ema"] or saved["params"]
+    check_params(params, expected_params(method), str(workdir))
+    return params, step
+
+
+_PACKAGES = ("flatjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+# Changing these between two starts of a run changes nothing about its result.
+_NEUTRAL = (("train", "log_every"), ("train", "skip_nonfinite"), ("train", "tensorboard"),
+            ("train", "workers"), ("evaluation", "checkpoint"), ("evaluation", "figures"))
+
+
+def check_owner(workdir: Path, config: ConfigDict) -> None:
+    """Refuse a workdir that holds checkpoints of another config.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    saved = workdir / "config.json"
+    if saved.is_file() and any(workdir.glob("checkpoints/[0-9]*")):
+        old = json.loads(configuration.to_json(load_config(workdir)))
+        new = json.loads(configuration.to_json(config))
+        for section, key in _NEUTRAL:
+            del old[section][key], new[section][key]
+        differing = _differences(old, new)
+        if differing:
+            raise InputError(
+                f"{workdir} holds checkpoints of another config ({'; '.join(differing)}); name "
+                "another workdir, or start from its weights with --config.init_from")
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Write into the workdir whose it is: the config, and versions and devices.
+
+    Raises:
+        InputError: as `check_owner`.
+    """
+    check_owner(workdir, config)
+    write_text(workdir / "config.json", configuration.to_json(config))
+    write_json(workdir / "run.json", {
+        "python": platform.python_version(), "seed": config.seed,
+        "packages": {name: version(name) for name in _PACKAGES},
+        "processes": jax.process_count(),
+        "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
+    })
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} there, {b!r} here")
+    return found

@@ -1,0 +1,130 @@
+"""The loop over the steps of a training: its bar, its log, its checkpoints and its guard."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import jax
+from jax import Array
+from tqdm import tqdm
+
+from flatjax.config import Training
+from flatjax.data.batches import prefetch
+from flatjax.errors import TrainingError
+from flatjax.files import MetricsLog
+from flatjax.runs.checkpoint import Checkpoints
+from flatjax.runs.hosts import is_first
+from flatjax.training.interruption import Terminated, on_sigterm
+from flatjax.training.parallel import TrainState, shard, skipped
+
+
+def run_steps(state: TrainState, update: Callable, validate: Callable, make_batch: Callable,
+              explain: Callable, rng: Array, options: Training, devices: int,
+              checkpoints: Checkpoints, workdir: Path) -> dict[str, float]:
+    """Train from `state` to the last step, validating and saving on the way.
+
+    Args:
+        state: that is trained on.
+        update: `(state, rng, batch) -> (state, metrics)`, pmapped.
+        validate: see `train.make_validation`.
+        make_batch: `step -> batch`.
+        explain: `(step, state)` -> why its loss is not finite.
+        rng: key of the updates.
+        options: of the training.
+        devices: that a batch is shared out to.
+        checkpoints: to save with.
+        workdir: of the run.
+
+    Returns:
+        the last validation's metrics.
+    """
+    first = saved = int(state.step)
+    scores = None
+    batches = prefetch(lambda step: shard(make_batch(step), devices, options.accumulate),
+                       range(first, options.steps), workers=options.workers)
+    with (closing(batches), closing(MetricsLog(workdir, first, options.tensorboard)) as log,
+          closing(_Progress(first, options, log, explain)) as progress, on_sigterm() as check):
+        try:
+            for step, batch in enumerate(batches, start=first + 1):
+                check()
+                after, metrics = update(state, rng, batch)
+                progress.add(step, after, metrics)
+                if step % options.validate_every == 0 or step == options.steps:
+                    progress.settle()
+                    scores = validate(after.evaluated, check)
+                    progress.show(step, scores)
+                    checkpoints.save(step, after, scores)
+                    saved = step
+                state = after
+        except Terminated as error:
+            if jax.process_count() > 1:  # they are not at the same step
+                raise
+            done = int(state.step)  # a validation that was broken off is made when resumed
+            progress.settle()
+            if done > saved:
+                checkpoints.save(done, state, None)
+            raise Terminated(f"{error}; saved at step {done}: the same command goes on from "
+                             "there") from error
+    return scores or validate(state.evaluated)
+
+
+class _Progress:
+    """The bar, the log and the guard: reads a step's metrics while the next one runs."""
+
+    def __init__(self, first: int, options: Training, log: MetricsLog,
+                 explain: Callable[[int, TrainState], str]):
+        self._bar = tqdm(total=options.steps, initial=first, unit="step", desc="train",
+                         mininterval=0.5 if sys.stderr.isatty() else 15, disable=not is_first())
+        self._options, self._log, self._explain = options, log, explain
+        self._pending: tuple[int, TrainState, dict[str, Array]] | None = None
+        self._since = (first, time.perf_counter())
+        self._postfix: dict[str, str] = {}
+
+    def add(self, step: int, state: TrainState, metrics: dict[str, Array]) -> None:
+        """Take a step that was dispatched, with the state after it; settle the one before."""
+        self.settle()
+        self._pending = step, state, metrics
+
+    def settle(self) -> None:
+        """Wait for the pending step and record it.
+
+        Raises:
+            TrainingError: if a metric is not finite, and as many batches as may be were skipped.
+        """
+        if self._pending is None:
+            return
+        step, state, metrics = self._pending
+        self._pending = None
+        metrics = {key: float(value) for key, value in jax.device_get(metrics).items()}
+        broken = [key for key, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            what = f"step {step}: {', '.join(broken)} not finite; {self._explain(step, state)}"
+            count, most = skipped(state), self._options.skip_nonfinite
+            if count > most:
+                raise TrainingError(
+                    f"{what}; the last checkpoint is kept: mend the data, lower "
+                    "train.learning_rate or train.clip_norm, or leave such batches out by "
+                    f"train.skip_nonfinite, now {most}")
+            tqdm.write(f"{what}; left out, {count} of at most {most}")
+        self._postfix["loss"] = f"{metrics['loss']:.4f}"
+        self._bar.set_postfix(self._postfix, refresh=False)
+        self._bar.update()
+        if step % self._options.log_every == 0 or step == self._options.steps:
+            before, then = self._since
+            now = time.perf_counter()
+            self._since = step, now
+            rate = (step - before) * self._options.batch_size / (now - then)
+            self._log.write("train", step, metrics | {"slices_per_second": rate})
+
+    def show(self, step: int, scores: dict[str, float]) -> None:
+        """Record a validation."""
+        self._postfix |= {"val_psnr": f"{scores['psnr']:.2f}", "val_ssim": f"{scores['ssim']:.4f}"}
+        self._log.write("validation", step, scores)
+        self._since = step, time.perf_counter()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
