@@ -18,8 +18,8 @@ from roofline import flops, products
 
 from flatjax import mri
 from flatjax.methods import METHODS
-from flatjax.mri.masks import make_mask
-from flatjax.mri.simulate import birdcage_maps, fft2c, image_phase, smooth_field
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.simulate import birdcage_maps, fft2c, image_phase, smooth_field
 
 # What JAX is told of matrix products in float32; the physics is complex64 in all.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}

@@ -14,8 +14,8 @@ from accelerator_cases import build, compile_for, make_batch
 from common import difference
 
 from flatjax import mri
-from flatjax.linalg import conjugate_gradient
-from flatjax.mri import masks, simulate
+from flatjax.mri.host import masks, simulate
+from flatjax.mri.linalg import conjugate_gradient
 from flatjax.nets.conv import conv2d
 
 WIDE = {np.dtype(np.float32): np.float64, np.dtype(np.complex64): np.complex128}

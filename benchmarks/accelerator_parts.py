@@ -28,13 +28,13 @@ from accelerator_cases import (
 from common import difference
 
 from flatjax import config as configuration
-from flatjax.cli import load_config_file, override
 from flatjax.data import training_batch
 from flatjax.data.batches import prefetch
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri.espirit import espirit
 from flatjax.nets.fastmri import varnet_params
-from flatjax.parallel import AXIS, make_update, pmapped, shard
-from flatjax.train import initial_state, make_optimizer
+from flatjax.training.parallel import AXIS, make_update, pmapped, shard
+from flatjax.training.train import initial_state, make_optimizer
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs"

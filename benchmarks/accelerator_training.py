@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from flatjax import config as configuration
-from flatjax.evaluate import load_config, load_params
-from flatjax.weights import save
+from flatjax.runs.weights import save
+from flatjax.runs.workdir import load_config, load_params
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 15e6  # bytes of a file of weights

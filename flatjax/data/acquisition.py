@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import Generator
 
 from flatjax.errors import InputError
-from flatjax.mri.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask, valid_columns
+from flatjax.mri.host.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask
+from flatjax.mri.sampling import valid_columns
 
 LINES = ("columns", "rows", "both")
 WHOLE = ("equispaced", "magic")  # kinds that need a whole R

@@ -18,7 +18,7 @@ from scipy import ndimage
 from flatjax.data.base import Sample
 from flatjax.data.slices import make_sample
 from flatjax.errors import InputError
-from flatjax.mri.simulate import smooth_field
+from flatjax.mri.host.simulate import smooth_field
 
 FINE = 256  # least pixels of the grid that is drawn on before k-space is cut to the matrix
 PHASE_SCALES = (0.6, 0.3, 0.12)  # of the field of view

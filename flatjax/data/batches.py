@@ -12,8 +12,8 @@ from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.mri import Batch, Measurement
 from flatjax.mri.forward import on_host
-from flatjax.mri.masks import seed_from_name
-from flatjax.mri.simulate import acquire, complex_noise
+from flatjax.mri.host.masks import seed_from_name
+from flatjax.mri.host.simulate import acquire, complex_noise
 
 
 def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],

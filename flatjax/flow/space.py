@@ -15,8 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.linalg import solve_hermitian
 from flatjax.mri import Measurement, expand, normal, reduce, zero_filled
+from flatjax.mri.linalg import solve_hermitian
 
 State = Any
 

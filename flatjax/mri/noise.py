@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flatjax.mri.poisson import distance_from_centre
+from flatjax.mri.sampling import distance_from_centre
 
 _OUTERMOST = 0.05  # of the measured samples: there the object has the least left to say
 _MEDIAN = float(np.sqrt(np.log(2)))  # of |n| for circular complex noise with E |n|^2 = 1

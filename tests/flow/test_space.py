@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import complex_normal
-from test_nets import noisy
 
 from flatjax import flow, mri
 from flatjax.errors import InputError
 from flatjax.methods import flat
+from tests.support.arrays import complex_normal, noisy
 
 SPACES = {"kspace": flow.kspace_space(), "image": flow.image_space(80)}
 

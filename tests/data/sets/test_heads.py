@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from flatjax import config
-from flatjax.cli import load_config_file, override
 from flatjax.data import augment, heads
 from flatjax.data.augment import Augmentation
 from flatjax.data.batches import measure_volume, training_batch
 from flatjax.errors import InputError
+from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri import combine
-from flatjax.mri.simulate import fft2c, ifft2c
+from flatjax.mri.host.simulate import fft2c, ifft2c
 
 IMAGES = Path(heads.__file__).with_name("images")
 

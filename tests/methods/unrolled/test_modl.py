@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from flatjax import mri
 from flatjax.errors import InputError
+from flatjax.flow import space
 from flatjax.methods.unrolled import modl
 from flatjax.nets import NormUNet
 from tests.support.checks import (
@@ -25,7 +26,6 @@ from tests.support.checks import (
     trained,
 )
 
-from flatjax.flow import space
 SMALL = {"steps": 2, "channels": 2, "pools": 1}
 
 
