@@ -92,7 +92,7 @@ def load(name: str, key: str) -> np.ndarray:
     Raises:
         InputError: the file is missing or broken.
     """
-    path = Path(__file__).with_name("images") / f"{name}.npz"
+    path = Path(__file__).parents[1] / "images" / f"{name}.npz"
     try:
         with np.load(path) as file:
             array = file[key]
