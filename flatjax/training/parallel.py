@@ -44,7 +44,7 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
     Args:
         method: whose loss is minimised.
         optimizer: from optax.
-        ema_decay: of the averaged weights; 0 for none.
+        ema_decay: of the averaged weights, at most `(1 + step) / (10 + step)`; 0 for none.
         axis_name: mapped axis over which gradients and metrics are averaged, or None to run
             unmapped.
 
@@ -80,7 +80,9 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            # Shorter at first: the average of few updates would be of untrained weights.
+            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            ema = optax.incremental_update(params, ema, 1 - decay)
         metrics |= {"gradient_norm": optax.tree.norm(grads),
                     "update_norm": optax.tree.norm(updates)}
         finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(metrics))))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax import export
@@ -88,3 +89,17 @@ def test_every_training_step_lowers_for_accelerators(name):
         jax.eval_shape(state), key, jax.eval_shape(lambda: stacked))
     assert lowered.platforms == ("cuda", "tpu")
     assert "stablehlo.convolution" in lowered.mlir_module()
+
+
+def test_the_average_of_the_first_updates_is_of_trained_weights():
+    """Its decay grows from 1/10 to the one asked for: `min(decay, (1 + step) / (10 + step))`."""
+    state, method, optimizer = start(flat.make(**toy.TINY), optax.sgd(0.1))
+    state = state._replace(ema=state.params)
+    update = jax.jit(make_update(method, optimizer, ema_decay=0.999))
+    ema = state.params
+    for step in range(3):
+        state, _ = update(state, jax.random.key(1), jax.tree.map(lambda x: x[None], batch(2, step)))
+        decay = (1 + step) / (10 + step)
+        ema = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * new, ema, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.ema,
+                 ema)
