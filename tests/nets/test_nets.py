@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flatjax.nets import NormUNet
+from flatjax.nets import NormUNet, conv
 from flatjax.nets.conv import UpConv, average_pool, conv2d
 from flatjax.nets.fastmri import norm_unet_params
 from flatjax.nets.unet import time_features
@@ -20,6 +20,18 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 5, 7, 4)])
 def test_convolution_and_both_its_gradients_are_xlas(shape, size):
+    check_convolution(shape, size)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(2, 9, 6, 3), (1, 6, 7, 4)])
+def test_gradients_by_chunks_of_rows_are_xlas(shape, size, monkeypatch):
+    monkeypatch.setattr(conv, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(conv, "_CHUNK_BYTES", 1)
+    check_convolution(shape, size)
+
+
+def check_convolution(shape, size):
     rng = np.random.default_rng(0)
     x = rng.normal(size=shape).astype(np.float32)
     kernel = rng.normal(size=(size, size, shape[-1], 5)).astype(np.float32)
