@@ -15,10 +15,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import build_method
 
 from flatjax import mri
 from flatjax.flow import solvers
-from flatjax.methods import flat
 
 
 def unrolled_scan(body, carry, xs):
@@ -53,7 +53,8 @@ def main():
                           ("size", 128), ("repeats", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    method = flat.make(steps=options.steps, channels=options.channels, pools=options.pools)
+    method = build_method("flat", steps=options.steps, channels=options.channels,
+                          pools=options.pools)
     batch = random_batch(options.batch, options.size)
     params = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape),
                           method.init(jax.random.key(0), batch))
