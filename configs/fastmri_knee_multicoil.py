@@ -10,8 +10,8 @@ as data.calibration says, all of which the masks sample. Maps explain only a par
 k-space, so a velocity `E net` could not lead to it: the endpoint form puts what they explain in
 its place, and coils are combined as in the reference, by root sum of squares. ESPIRiT's maps come
 with --config.data.sensitivities=espirit; with --config.method.sensitivities.name=learned a network
-of their own makes them, as in E2E-VarNet, and with --config.data.virtual_coils=8 eight virtual coils
-stand for all.
+of their own makes them, as in E2E-VarNet, and with --config.data.virtual_coils=8 eight virtual
+coils stand for all.
 
 The effective batch of 8 slices is computed one slice at a time on one device; with n devices give
 --config.train.accumulate=8/n. A tenth of the validation volumes chooses the checkpoint, and

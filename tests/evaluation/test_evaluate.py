@@ -189,37 +189,68 @@ def command(monkeypatch, capsys, main, *arguments):
     return left.value.code, errors[0]
 
 
-@pytest.mark.parametrize("arguments, match", [
-    (["--config=demo", "--config.method.schedule.stps=3"], 'Did you mean "steps"'),
-    (["--config=demo", "--config.method.schedule.steps=two"], "invalid literal"),
-    (["--config=demo", "--config.method.schedule.steps=0"], "steps is 0"),
-    (["--config=demo", "--config.method.schedule.alpha=-1"], "alpha is -1"),
-    (["--config=demo", "--config.method.likelihood.sigma=0"], "sigma is 0"),
-    (["--config=demo", "--config.method.likelihood.sigma=inf"], "method.likelihood.sigma is inf, expected a finite"),
-    (["--config=demo", "--config.acquisition.noise=inf"], "acquisition.noise is inf"),
-    (["--config=demo:unet", "--config.method.loss.ssim=0", "--config.method.loss.l1=0"], "are all 0"),
-    (["--config=demo", "--config.method.likelihood.sigma=0.2"], "expected below 2"),
-    (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
-    (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
-    (["--config=demo", "--config.acquisition.mask=spiral"], "spiral"),
-    (["--config=demo", "--config.acquisition.mask=magic",
-      "--config.acquisition.center_fraction=0.25"], "magic"),
-    (["--config=demo", "--config.train.batch_size=3"], "not divisible by 4 devices"),
-    (["--config=demo", "--config.data.name=knee"], "expected one of .*icbm"),
-    (["--config=demo", "--config.method.name=magic"], "expected one of .*flat"),
-    (["--config=demo:flow_matching", "--config.method.schedule.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:score_sde", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:mc_ddpm", "--config.method.steps=1001"], "steps is 1001, expected .* to 1000"),
-    (["--config=demo:mc_ddpm", "--config.method.eta=-0.1"], r"eta is -0.1, expected in \[0, 1\]"),
-    (["--config=demo:dds", "--config.method.steps=0"], "steps is 0, expected from 1 to 1000"),
-    (["--config=demo:dds", "--config.method.eta=1.5"], r"eta is 1.5, expected in \[0, 1\]"),
-    (["--config=demo:dds", "--config.method.cg_iterations=0"], "cg_iterations is 0, expected at"),
-    (["--config=demo:modl", "--config.method.space.cg_iterations=0"], "cg_iterations is 0, expected at"),
-    (["--config=demo:modl", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:varnet", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=nothing"], "expected the path of a Python file .* or one of .*demo"),
-    (["--config=demo", "surplus"], "unexpected argument 'surplus'"),
-    ([], "--config is missing")])
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (["--config=demo", "--config.method.schedule.stps=3"], 'Did you mean "steps"'),
+        (["--config=demo", "--config.method.schedule.steps=two"], "invalid literal"),
+        (["--config=demo", "--config.method.schedule.steps=0"], "steps is 0"),
+        (["--config=demo", "--config.method.schedule.alpha=-1"], "alpha is -1"),
+        (["--config=demo", "--config.method.likelihood.sigma=0"], "sigma is 0"),
+        (
+            ["--config=demo", "--config.method.likelihood.sigma=inf"],
+            "method.likelihood.sigma is inf, expected a finite",
+        ),
+        (["--config=demo", "--config.acquisition.noise=inf"], "acquisition.noise is inf"),
+        (
+            ["--config=demo:unet", "--config.method.loss.ssim=0", "--config.method.loss.l1=0"],
+            "are all 0",
+        ),
+        (["--config=demo", "--config.method.likelihood.sigma=0.2"], "expected below 2"),
+        (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
+        (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
+        (["--config=demo", "--config.acquisition.mask=spiral"], "spiral"),
+        (
+            [
+                "--config=demo",
+                "--config.acquisition.mask=magic",
+                "--config.acquisition.center_fraction=0.25",
+            ],
+            "magic",
+        ),
+        (["--config=demo", "--config.train.batch_size=3"], "not divisible by 4 devices"),
+        (["--config=demo", "--config.data.name=knee"], "expected one of .*icbm"),
+        (["--config=demo", "--config.method.name=magic"], "expected one of .*flat"),
+        (
+            ["--config=demo:flow_matching", "--config.method.schedule.steps=0"],
+            "steps is 0, expected at least 1",
+        ),
+        (["--config=demo:score_sde", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (
+            ["--config=demo:mc_ddpm", "--config.method.steps=1001"],
+            "steps is 1001, expected .* to 1000",
+        ),
+        (
+            ["--config=demo:mc_ddpm", "--config.method.eta=-0.1"],
+            r"eta is -0.1, expected in \[0, 1\]",
+        ),
+        (["--config=demo:dds", "--config.method.steps=0"], "steps is 0, expected from 1 to 1000"),
+        (["--config=demo:dds", "--config.method.eta=1.5"], r"eta is 1.5, expected in \[0, 1\]"),
+        (
+            ["--config=demo:dds", "--config.method.cg_iterations=0"],
+            "cg_iterations is 0, expected at",
+        ),
+        (
+            ["--config=demo:modl", "--config.method.space.cg_iterations=0"],
+            "cg_iterations is 0, expected at",
+        ),
+        (["--config=demo:modl", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (["--config=demo:varnet", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (["--config=nothing"], "expected the path of a Python file .* or one of .*demo"),
+        (["--config=demo", "surplus"], "unexpected argument 'surplus'"),
+        ([], "--config is missing"),
+    ],
+)
 def test_bad_training_input_gets_one_line_and_status_2(monkeypatch, capsys, tmp_path, arguments,
                                                        match):
     code, line = command(monkeypatch, capsys, cli.train_main, f"--workdir={tmp_path / 'run'}",
@@ -304,8 +335,10 @@ def shared(tmp_path_factory):
 def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
     """Many steps and adaptive ones solve the same flow, which is that of the training."""
     found = {}
-    for name, options in {"many": ["schedule.steps=50"],
-                          "adaptive": ["schedule.steps=5", "solver=adaptive", "tolerance=1e-4"]}.items():
+    for name, options in {
+        "many": ["schedule.steps=50"],
+        "adaptive": ["schedule.steps=5", "solver=adaptive", "tolerance=1e-4"],
+    }.items():
         asked = override(load_config(shared), [f"--config.method.{o}" for o in options])
         found[name] = evaluate(asked, shared, tmp_path / name)["main"]
     assert found["many"]["nfe"] == 50 and found["adaptive"]["nfe"] > 10
@@ -317,7 +350,10 @@ def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
 def test_the_noise_scale_of_the_training_stays_with_other_steps():
     trained = toy.experiment(method={"weights": "shared", "schedule.steps": 4})
     asked = toy.experiment(method={"weights": "shared", "schedule.steps": 9})
-    assert at_test_time(asked, trained).method.likelihood.sigma == 0.5 and asked.method.likelihood.sigma is None
+    assert (
+        at_test_time(asked, trained).method.likelihood.sigma == 0.5
+        and asked.method.likelihood.sigma is None
+    )
     assert at_test_time(trained, trained).method.likelihood.sigma is None
     asked.method.likelihood.sigma = 0.7
     assert at_test_time(asked, trained).method.likelihood.sigma == 0.7

@@ -11,7 +11,7 @@ from flatjax.nets import NormUNet
 from tests.support.arrays import complex_normal, noisy
 from tests.support.build import build
 
-SPACES = {"kspace": flow.kspace_space(), "image": flow.image_space(80)}
+SPACES = {"kspace": flow.kspace_space(), "image": flow.image_space(cg_iterations=80)}
 
 
 def problem(dtype=np.complex128, coils=3, shape=(6, 5)):
@@ -97,7 +97,7 @@ def test_lifting_an_image_is_the_adjoint_of_looking_at_a_state(name):
 
 def test_fewer_than_one_iteration_is_refused():
     with pytest.raises(InputError, match="cg_iterations is 0, expected at least 1"):
-        flow.image_space(0)
+        flow.image_space(cg_iterations=0)
 
 
 STIFF = 400.0
@@ -141,8 +141,14 @@ def test_the_implicit_explicit_solver_refuses_a_field_of_one_part():
                        solver="imex")
 
 
-SMALL = {"schedule__steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4, "space__name": "image",
-         "solver": "imex"}
+SMALL = {
+    "schedule__steps": 3,
+    "network__channels": 2,
+    "network__pools": 1,
+    "network__time_channels": 4,
+    "space__name": "image",
+    "solver": "imex",
+}
 
 
 def test_a_cascade_in_image_space_is_modls_step(make_batch):
@@ -165,9 +171,19 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
     np.testing.assert_allclose(mri.reduce(result.kspace, maps), scale * x, atol=2e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"likelihood__name": "learned"}, {"likelihood__name": "noise"},
-                                     {"weights": "shared"}, {"parameterization": "endpoint"},
-                                     {"projection": True}, {"remat": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"likelihood__name": "learned"},
+        {"likelihood__name": "noise"},
+        {"weights": "shared"},
+        {"parameterization": "endpoint"},
+        {"projection": True},
+        {"remat": True},
+    ],
+    ids=str,
+)
 def test_every_choice_of_an_implicit_flow_learns(make_batch, options):
     batch = make_batch(coils=2)
     method = build("flat", **SMALL, **options)

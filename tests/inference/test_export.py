@@ -16,11 +16,11 @@ from flatjax.methods import METHODS
 from flatjax.runs.workdir import load_config, load_params
 from flatjax.training.train import train
 from tests.support import toy
+from tests.support.build import shrunk
 
 CALL = """
 import sys
 import numpy as np
-from tests.support.build import shrunk
 from jax import export
 program = export.deserialize(open("program", "rb").read())
 inputs = np.load("inputs.npz")

@@ -14,7 +14,12 @@ from flatjax.nets import NormUNet
 from tests.support.arrays import noisy
 from tests.support.build import build
 
-SMALL = {"schedule__steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
+SMALL = {
+    "schedule__steps": 3,
+    "network__channels": 2,
+    "network__pools": 1,
+    "network__time_channels": 4,
+}
 
 
 def reconstruct(method, params, measurement):
@@ -34,12 +39,21 @@ def test_an_untrained_network_leaves_the_measurement_alone(make_batch, coils):
     assert result.nfe == 3
 
 
-OPTIONS = [{}, {"weights": "shared"}, {"parameterization": "endpoint"}, {"solver": "heun"},
-           {"solver": "ab2", "likelihood__sigma": 0.8, "parameterization": "endpoint"}, {"projection": True},
-           {"schedule__times": (1.0, 0.8, 0.3, 0.0)},
-           {"loss__domain": "kspace", "loss__average": "integral"}, {"combine": "rss"},
-           {"loss__velocity": 0.0},
-           {"network__dtype": "bfloat16"}, {"remat": True}, {"network__zero_init": False}]
+OPTIONS = [
+    {},
+    {"weights": "shared"},
+    {"parameterization": "endpoint"},
+    {"solver": "heun"},
+    {"solver": "ab2", "likelihood__sigma": 0.8, "parameterization": "endpoint"},
+    {"projection": True},
+    {"schedule__times": (1.0, 0.8, 0.3, 0.0)},
+    {"loss__domain": "kspace", "loss__average": "integral"},
+    {"combine": "rss"},
+    {"loss__velocity": 0.0},
+    {"network__dtype": "bfloat16"},
+    {"remat": True},
+    {"network__zero_init": False},
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -49,7 +63,7 @@ def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, options):
     params = noisy(method.init(jax.random.key(0), batch), 0.05)
     (loss, terms), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
         params, jax.random.key(0), batch)
-    weights = {"ssim": 1, "l1": 1, "kspace": 1, "velocity": options.get("w_velocity", 0.1)}
+    weights = {"ssim": 1, "l1": 1, "kspace": 1, "velocity": options.get("loss__velocity", 0.1)}
     assert terms.keys() == {name for name, weight in weights.items() if weight}
     assert float(loss) == pytest.approx(sum(weights[k] * float(v) for k, v in terms.items()),
                                         rel=1e-5)
@@ -122,8 +136,10 @@ def test_few_frames_lie_between_a_rollout_and_its_field(make_batch):
 
 def test_networks_start_at_zero_or_at_random(make_batch):
     batch = make_batch()
-    zero, random = (build("flat", **SMALL, network__zero_init=start).init(jax.random.key(0), batch)["net"]
-                    for start in (True, False))
+    zero, random = (
+        build("flat", **SMALL, network__zero_init=start).init(jax.random.key(0), batch)["net"]
+        for start in (True, False)
+    )
     last = [params["unet"]["last"]["kernel"] for params in (zero, random)]
     assert not last[0].any() and last[1].all()
     for params in (zero, random):
@@ -212,7 +228,11 @@ def test_alignment_is_measured_on_the_normalised_path(make_batch):
 def test_adaptive_steps_solve_the_flow_of_shared_weights_slice_by_slice(make_batch):
     """As many small ones do, along the trajectory too, and whatever shares the batch."""
     batch = make_batch(coils=2)
-    options = SMALL | {"weights": "shared", "likelihood__sigma": 0.5, "schedule__times": (1.0, 0.5, 0.2, 0.0)}
+    options = SMALL | {
+        "weights": "shared",
+        "likelihood__sigma": 0.5,
+        "schedule__times": (1.0, 0.5, 0.2, 0.0),
+    }
     adaptive = build("flat", **options, solver="adaptive", tolerance=1e-4)
     params = noisy(adaptive.init(jax.random.key(0), batch), 0.2)
     found = reconstruct(adaptive, params, batch.measurement)
@@ -242,20 +262,35 @@ def test_weights_serve_other_steps_only_if_they_are_shared(make_batch):
         alone.loss(alone.init(jax.random.key(0), batch), None, batch)
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"schedule__steps": 0}, "steps is 0"), ({"schedule__alpha": -1.0}, "alpha is -1.0"),
-    ({"likelihood__sigma": 0.0}, "sigma is 0.0"), ({"likelihood__sigma": 0.3}, "expected below 2"),
-    ({"solver": "rk9"}, "solver is 'rk9', expected one of ab2, bs3, euler"),
-    ({"weights": "tied"}, "per_cascade, shared"),
-    ({"parameterization": "x"}, "velocity, endpoint"), ({"loss__domain": "x"}, "image, kspace"),
-    ({"loss__average": "x"}, "mean, integral"), ({"network__dtype": "float16"}, "float32, bfloat16"),
-    ({"combine": "x"}, "sense, rss"), ({"network__channels": 0}, "channels is 0"),
-    ({"loss__l1": -1.0}, "l1 is -1.0"), ({"network__pools": -1}, "pools is -1"),
-    ({"parameterization": "endpoint", "solver": "heun"}, "divides by t"),
-    ({"parameterization": "endpoint", "solver": "adaptive", "weights": "shared"}, "divides by t"),
-    ({"solver": "ab2"}, "expected below 1"), ({"schedule__times": (1.0, 0.0)}, "times has 2 entries"),
-    ({"tolerance": 0.0}, "tolerance is 0.0"), ({"network__time_channels": 1}, "time_channels is 1"),
-    ({"network__time_channels": -1}, "time_channels is -1")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"schedule__steps": 0}, "steps is 0"),
+        ({"schedule__alpha": -1.0}, "alpha is -1.0"),
+        ({"likelihood__sigma": 0.0}, "sigma is 0.0"),
+        ({"likelihood__sigma": 0.3}, "expected below 2"),
+        ({"solver": "rk9"}, "solver is 'rk9', expected one of ab2, bs3, euler"),
+        ({"weights": "tied"}, "per_cascade, shared"),
+        ({"parameterization": "x"}, "velocity, endpoint"),
+        ({"loss__domain": "x"}, "image, kspace"),
+        ({"loss__average": "x"}, "mean, integral"),
+        ({"network__dtype": "float16"}, "float32, bfloat16"),
+        ({"combine": "x"}, "sense, rss"),
+        ({"network__channels": 0}, "channels is 0"),
+        ({"loss__l1": -1.0}, "l1 is -1.0"),
+        ({"network__pools": -1}, "pools is -1"),
+        ({"parameterization": "endpoint", "solver": "heun"}, "divides by t"),
+        (
+            {"parameterization": "endpoint", "solver": "adaptive", "weights": "shared"},
+            "divides by t",
+        ),
+        ({"solver": "ab2"}, "expected below 1"),
+        ({"schedule__times": (1.0, 0.0)}, "times has 2 entries"),
+        ({"tolerance": 0.0}, "tolerance is 0.0"),
+        ({"network__time_channels": 1}, "time_channels is 1"),
+        ({"network__time_channels": -1}, "time_channels is -1"),
+    ],
+)
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
         build("flat", **(SMALL | options))

@@ -114,11 +114,17 @@ def test_calibration_masks_are_the_boxes(kind):
     assert mask[np.asarray(found)].all()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"sensitivities__name": "true"}, "sensitivities.name is 'true', expected one of given, learned"),
-    ({"sensitivities__pools": 5}, "pools is 5, expected one of 0, 1, 2, 3, 4"),
-    ({"sensitivities__channels": 0}, "channels is 0, expected at least 1"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"sensitivities__name": "true"},
+            "sensitivities.name is 'true', expected one of given, learned",
+        ),
+        ({"sensitivities__pools": 5}, "pools is 5, expected one of 0, 1, 2, 3, 4"),
+        ({"sensitivities__channels": 0}, "channels is 0, expected at least 1"),
+    ],
+)
 def test_bad_choices_are_refused(options, message):
     for name in STEPS:
         with pytest.raises(InputError, match=message):

@@ -155,10 +155,19 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
 
 
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
-    command = [sys.executable, "train.py", "--config=demo", "--config.train.steps=6",
-               "--config.train.warmup_steps=1", "--config.train.validate_every=2",
-               "--config.data.matrix=32", "--config.method.network.channels=2", "--config.method.network.pools=1",
-               "--config.method.schedule.steps=2", "--config.train.log_every=1"]
+    command = [
+        sys.executable,
+        "train.py",
+        "--config=demo",
+        "--config.train.steps=6",
+        "--config.train.warmup_steps=1",
+        "--config.train.validate_every=2",
+        "--config.data.matrix=32",
+        "--config.method.network.channels=2",
+        "--config.method.network.pools=1",
+        "--config.method.schedule.steps=2",
+        "--config.train.log_every=1",
+    ]
     def start(name):
         return subprocess.Popen([*command, f"--workdir={tmp_path / name}"], cwd=ROOT,
                                 stderr=subprocess.PIPE)

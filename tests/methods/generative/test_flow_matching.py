@@ -14,7 +14,12 @@ from tests.support.arrays import noisy
 from tests.support.build import build
 from tests.support.gaussian import exact_velocity, in_place_of_the_network
 
-SMALL = {"schedule__steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
+SMALL = {
+    "schedule__steps": 3,
+    "network__channels": 2,
+    "network__pools": 1,
+    "network__time_channels": 4,
+}
 COUNT = 4000
 
 
@@ -71,7 +76,9 @@ def test_the_exact_velocity_has_the_lowest_loss():
     tau = 0.6
     net = in_place_of_the_network(law, scale, tau)
     kspace = y + law.samples(np.random.default_rng(4), COUNT)
-    gain, loss = gaussian.best_gain(flow_matching.make(net, flow.schedule(), tau=tau), gaussian.batch(kspace, y))
+    gain, loss = gaussian.best_gain(
+        flow_matching.make(net, flow.schedule(), tau=tau), gaussian.batch(kspace, y)
+    )
     assert gain == pytest.approx(1, abs=0.03)
     values = np.maximum(np.linalg.eigvalsh(law.scaled(1 / scale).covariance), 0)
     t = (np.arange(1000) + 0.5)[:, None] / 1000
@@ -137,8 +144,16 @@ def test_measured_samples_keep_their_noise_on_the_way_that_is_learned(make_batch
 def test_more_steps_than_the_training_knew_are_another_make(make_batch):
     """The solver, its steps and the schedule change nothing about parameters or loss."""
     batch = make_batch()
-    a, b = build("flow_matching", **SMALL), build("flow_matching", **SMALL | {"schedule__steps": 9}, solver="heun",
-                                                           schedule__alpha=0.5, samples=3)
+    a, b = (
+        build("flow_matching", **SMALL),
+        build(
+            "flow_matching",
+            **SMALL | {"schedule__steps": 9},
+            solver="heun",
+            schedule__alpha=0.5,
+            samples=3,
+        ),
+    )
     params = noisy(a.init(jax.random.key(0), batch), 0.1)
     key = jax.random.key(2)
     assert float(a.loss(params, key, batch)[0]) == float(b.loss(params, key, batch)[0])
@@ -153,11 +168,18 @@ def test_times_are_those_of_the_flow(make_batch):
     np.testing.assert_allclose(result.times, flow.time_grid(3, 0.5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"schedule__steps": 0}, "steps is 0"), ({"schedule__alpha": -1.0}, "alpha is -1.0"),
-    ({"solver": "rk9"}, "solver is 'rk9', .*, adaptive"), ({"tolerance": 0.0}, "tolerance is 0"),
-    ({"schedule__times": (1.0, 0.5)}, "times has 2 entries"), ({"tau": 0.0}, "tau is 0.0, expected above 0"),
-    ({"tau": float("nan")}, "tau is nan")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"schedule__steps": 0}, "steps is 0"),
+        ({"schedule__alpha": -1.0}, "alpha is -1.0"),
+        ({"solver": "rk9"}, "solver is 'rk9', .*, adaptive"),
+        ({"tolerance": 0.0}, "tolerance is 0"),
+        ({"schedule__times": (1.0, 0.5)}, "times has 2 entries"),
+        ({"tau": 0.0}, "tau is 0.0, expected above 0"),
+        ({"tau": float("nan")}, "tau is nan"),
+    ],
+)
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
         build("flow_matching", **(SMALL | options))

@@ -116,7 +116,9 @@ def test_measured_samples_stay_as_they_are(make_batch, coils):
 def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     """An untrained network predicts no noise, so that the first estimate is noise / 5e-5."""
     batch = make_batch()
-    bounded, free = (build("mc_ddpm", **SMALL, prediction="noise", clip=clip) for clip in (0.5, 1e9))
+    bounded, free = (
+        build("mc_ddpm", **SMALL, prediction="noise", clip=clip) for clip in (0.5, 1e9)
+    )
     params = bounded.init(jax.random.key(0), batch)
     scale = mri.intensity_scale(batch.measurement)
     y, mask, maps, _ = batch.measurement

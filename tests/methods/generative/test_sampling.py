@@ -14,7 +14,7 @@ from tests.support.build import build
 
 SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 EVALUATIONS = {"flow_matching": 3, "mc_ddpm": 3, "score_sde": 6, "dds": 3}
-every_method = pytest.mark.parametrize("name", METHODS)
+every_method = pytest.mark.parametrize("name", EVALUATIONS)
 
 
 def reconstruct(method, params, measurement, seed=0, trajectory=True):
@@ -116,10 +116,17 @@ def test_an_untrained_network_stays_finite(make_batch, name):
                                atol=1e-5)
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"samples": 0}, "samples is 0, expected at least 1"), ({"network__channels": 0}, "channels is 0"),
-    ({"network__pools": -1}, "pools is -1"), ({"network__time_channels": 1}, "time_channels is 1"),
-    ({"combine": "x"}, "sense, rss"), ({"network__dtype": "float16"}, "float32, bfloat16")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"samples": 0}, "samples is 0, expected at least 1"),
+        ({"network__channels": 0}, "channels is 0"),
+        ({"network__pools": -1}, "pools is -1"),
+        ({"network__time_channels": 1}, "time_channels is 1"),
+        ({"combine": "x"}, "sense, rss"),
+        ({"network__dtype": "float16"}, "float32, bfloat16"),
+    ],
+)
 @every_method
 def test_bad_choices_are_refused(name, options, match):
     with pytest.raises(InputError, match=match):

@@ -101,8 +101,9 @@ def test_the_parts_of_a_reconstruction_belong_together(make_batch, coils):
 
 
 def test_lambda_starts_where_the_authors_put_it(make_batch):
-    assert float(np.exp(build("modl", **SMALL).init(KEY, make_batch())["log_lam"])) == pytest.approx(
-        0.05)
+    assert float(
+        np.exp(build("modl", **SMALL).init(KEY, make_batch())["log_lam"])
+    ) == pytest.approx(0.05)
 
 
 def test_the_implicit_gradient_is_the_unrolled_one_and_that_of_differences(
@@ -145,9 +146,15 @@ def test_memory_of_the_gradient_does_not_depend_on_cg_iterations(make_batch):
     assert memory(40) == memory(10) > 0
 
 
-@pytest.mark.parametrize("coils, options, terms", [
-    (1, {}, ["ssim", "l1", "kspace"]), (2, {}, ["ssim", "l1", "kspace"]),
-    (2, {"loss__kspace": 0.0, "combine": "rss", "network__dtype": "bfloat16"}, ["ssim", "l1"])], ids=str)
+@pytest.mark.parametrize(
+    "coils, options, terms",
+    [
+        (1, {}, ["ssim", "l1", "kspace"]),
+        (2, {}, ["ssim", "l1", "kspace"]),
+        (2, {"loss__kspace": 0.0, "combine": "rss", "network__dtype": "bfloat16"}, ["ssim", "l1"]),
+    ],
+    ids=str,
+)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, coils, options, terms):
     check_gradient(build("modl", **SMALL, **options), make_batch(coils=coils), terms)
 

@@ -35,7 +35,9 @@ def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils)
     params = trained(method, batch)
     zero = mri.zero_filled(batch.measurement)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
-    correction = NormUNet(channels=2, pools=1, time_channels=0).apply({"params": params["net"]}, zero / scale)
+    correction = NormUNet(channels=2, pools=1, time_channels=0).apply(
+        {"params": params["net"]}, zero / scale
+    )
     expected = mri.expand(zero + scale * correction, batch.measurement.maps)
     np.testing.assert_allclose(reconstruct(method, params, batch.measurement).kspace, expected,
                                atol=1e-5)

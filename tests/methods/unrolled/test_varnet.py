@@ -75,10 +75,20 @@ def test_its_own_loss_is_ssim_of_the_image_it_returns(make_batch):
     assert terms.keys() == {"ssim"}
 
 
-@pytest.mark.parametrize("coils, options, terms", [
-    (1, {}, ["ssim"]), (2, {"weights": "shared", "combine": "rss"}, ["ssim"]),
-    (1, {"network__name": "plain", "loss__name": "flat"}, ["ssim", "l1", "kspace"]),
-    (2, {"loss__name": "flat", "loss__ssim": 0.0, "network__dtype": "bfloat16"}, ["l1", "kspace"])], ids=str)
+@pytest.mark.parametrize(
+    "coils, options, terms",
+    [
+        (1, {}, ["ssim"]),
+        (2, {"weights": "shared", "combine": "rss"}, ["ssim"]),
+        (1, {"network__name": "plain", "loss__name": "flat"}, ["ssim", "l1", "kspace"]),
+        (
+            2,
+            {"loss__name": "flat", "loss__ssim": 0.0, "network__dtype": "bfloat16"},
+            ["l1", "kspace"],
+        ),
+    ],
+    ids=str,
+)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, coils, options, terms):
     grads = check_gradient(build("varnet", **SMALL, **options), make_batch(coils=coils), terms)
     assert np.abs(grads["eta"][1:]).min() > 0  # the first step has no residual to act on
@@ -99,7 +109,9 @@ def test_shared_weights_are_equal_stacked_ones_and_step_sizes_start_at_one(make_
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_an_untrained_network_without_parity_leaves_the_measurement_alone(make_batch, coils):
-    check_untrained_is_zero_filling(build("varnet", **SMALL, network__name="plain"), make_batch(coils=coils))
+    check_untrained_is_zero_filling(
+        build("varnet", **SMALL, network__name="plain"), make_batch(coils=coils)
+    )
 
 
 @pytest.mark.parametrize("coils", [1, 3])
@@ -120,19 +132,29 @@ def test_reconstruction_commutes_with_scaling(make_batch, network):
 @pytest.mark.parametrize("network", ["fastmri", "plain"])
 def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch, network):
     loss = "own" if network == "fastmri" else "flat"
-    check_empty_slice(build("varnet", **SMALL, network__name=network, loss__name=loss), make_batch())
+    check_empty_slice(
+        build("varnet", **SMALL, network__name=network, loss__name=loss), make_batch()
+    )
 
 
 def test_rematerialisation_changes_memory_alone(make_batch):
     check_remat(lambda **options: build("varnet", **SMALL, **options), make_batch())
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"steps": 0}, "steps is 0"), ({"network__channels": 0}, "channels is 0"),
-    ({"network__pools": -1}, "pools is -1"), ({"weights": "tied"}, "per_cascade, shared"),
-    ({"loss__name": "l2"}, "loss.name is 'l2', expected one of own, flat"), ({"combine": "x"}, "sense, rss"),
-    ({"network__dtype": "float16"}, "float32, bfloat16"), ({"loss__name": "flat", "loss__ssim": -1.0}, "ssim is -1.0"),
-    ({"loss__name": "flat", "loss__kspace": float("nan")}, "kspace is nan")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"network__channels": 0}, "channels is 0"),
+        ({"network__pools": -1}, "pools is -1"),
+        ({"weights": "tied"}, "per_cascade, shared"),
+        ({"loss__name": "l2"}, "loss.name is 'l2', expected one of own, flat"),
+        ({"combine": "x"}, "sense, rss"),
+        ({"network__dtype": "float16"}, "float32, bfloat16"),
+        ({"loss__name": "flat", "loss__ssim": -1.0}, "ssim is -1.0"),
+        ({"loss__name": "flat", "loss__kspace": float("nan")}, "kspace is nan"),
+    ],
+)
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
         build("varnet", **(SMALL | options))
