@@ -12,8 +12,14 @@ from flatjax.nets import ImageUNet
 from tests.support.arrays import complex_normal, noisy
 from tests.support.build import build
 
-SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
+SMALL = {"network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 EVALUATIONS = {"flow_matching": 3, "mc_ddpm": 3, "score_sde": 6, "dds": 3}
+
+
+def steps_of(name):
+    return {"schedule__steps" if name == "flow_matching" else "steps": 3}
+
+
 every_method = pytest.mark.parametrize("name", EVALUATIONS)
 
 
@@ -23,7 +29,7 @@ def reconstruct(method, params, measurement, seed=0, trajectory=True):
 
 
 def trained(name, batch, **options):
-    method = build(name, **(SMALL | options))
+    method = build(name, **(SMALL | steps_of(name) | options))
     return method, noisy(jax.jit(method.init)(jax.random.key(0), batch), 0.05)
 
 
@@ -107,7 +113,7 @@ def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbour(make_batch, 
 @every_method
 def test_an_untrained_network_stays_finite(make_batch, name):
     batch = make_batch(coils=2)
-    method = build(name, **SMALL, network__dtype="bfloat16", combine="rss")
+    method = build(name, **SMALL | steps_of(name), network__dtype="bfloat16", combine="rss")
     result = reconstruct(method, jax.jit(method.init)(jax.random.key(0), batch),
                          batch.measurement)
     assert np.isfinite(result.image).all() and np.isfinite(result.trajectory).all()
@@ -130,7 +136,7 @@ def test_an_untrained_network_stays_finite(make_batch, name):
 @every_method
 def test_bad_choices_are_refused(name, options, match):
     with pytest.raises(InputError, match=match):
-        build(name, **(SMALL | options))
+        build(name, **(SMALL | steps_of(name) | options))
 
 
 @pytest.mark.parametrize("combine", ["sense", "rss"])

@@ -148,7 +148,7 @@ def test_rematerialisation_changes_memory_alone(make_batch):
         ({"network__channels": 0}, "channels is 0"),
         ({"network__pools": -1}, "pools is -1"),
         ({"weights": "tied"}, "per_cascade, shared"),
-        ({"loss__name": "l2"}, "loss.name is 'l2', expected one of own, flat"),
+        ({"loss__name": "l2"}, "loss.name is 'l2', expected one of flat, own"),
         ({"combine": "x"}, "sense, rss"),
         ({"network__dtype": "float16"}, "float32, bfloat16"),
         ({"loss__name": "flat", "loss__ssim": -1.0}, "ssim is -1.0"),
