@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -52,29 +52,20 @@ def data(name: str, **overrides: Any) -> ConfigDict:
     return config
 
 
-def renamed(config: ConfigDict, section: str, name: str) -> ConfigDict:
-    """The section of that dotted name for another `name`: its options, with shared ones kept.
-
-    Args:
-        config: of an experiment.
-        section: "method", "data" or a part of the method, as "method.space".
-        name: of a method, data set or kind.
-
-    Raises:
-        InputError: if there is none of that name.
-    """
+def _renamed(config: ConfigDict, section: str, name: str) -> ConfigDict:
+    """The section of that dotted name for another `name`: its options, with shared ones kept."""
     if section == "method":
-        spec = named("method", name, METHODS)
-        return method(name, **carried(config.method, spec, method(name)))
+        return method(name, **carried(config.method, fresh=method(name), spec=METHODS[name]))
     if section == "data":
-        fresh, build = data(name), partial(data, name)
-    else:
-        _, key = section.split(".")
-        part = METHODS[config.method.name].parts[key]
-        fresh = part_section(section, part, {"name": name})
-        build = lambda **kept: part_section(section, part, {"name": name, **kept})  # noqa: E731
-    old = reduce(lambda whole, key: whole[key], section.split("."), config)
-    return build(**{key: value for key, value in old.items() if key in fresh and key != "name"})
+        return data(name, **_shared(config.data, data(name)))
+    key = section.removeprefix("method.")
+    part = METHODS[config.method.name].parts[key]
+    fresh = part_section(section, part, {"name": name})
+    return part_section(section, part, _shared(config.method[key], fresh) | {"name": name})
+
+
+def _shared(old: ConfigDict, fresh: ConfigDict) -> dict[str, Any]:
+    return {key: value for key, value in old.items() if key in fresh and key != "name"}
 
 
 def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
@@ -93,7 +84,7 @@ def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
         parent = reduce(lambda whole, one: whole.get(one, {}), parents, config)
         old = parent.get(key) if isinstance(parent, ConfigDict) else None
         if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
-            parent[key] = renamed(config, section, names[section])
+            parent[key] = _renamed(config, section, names[section])
 
 
 def acquisition(**overrides: Any) -> ConfigDict:

@@ -36,8 +36,7 @@ def defaults(function: Callable[..., Any], without: Collection[str] = (),
                   in inspect.signature(function).parameters.items() if name not in without}
     for name in overrides:
         if name not in parameters:
-            raise unknown(f"an option of {function.__module__}.{function.__name__}", name,
-                          parameters)
+            raise unknown(f"an option of {_title(function)}", name, parameters)
     config = ConfigDict()
     for name, parameter in parameters.items():
         none = parameter.default is None
@@ -51,6 +50,11 @@ def defaults(function: Callable[..., Any], without: Collection[str] = (),
                        if isinstance(value, tuple) and "tuple" in str(parameters[name].annotation)})
     config.update(overrides)
     return config
+
+
+def _title(function: Callable[..., Any]) -> str:
+    function = getattr(function, "func", function)  # of a partial one
+    return f"{function.__module__}.{function.__name__}"
 
 
 def named(kind: str, name: str, table: Mapping[str, Any]) -> Any:

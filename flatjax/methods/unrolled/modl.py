@@ -9,6 +9,8 @@ from `x = A^H y`, by conjugate gradients. The network is the U-Net of the other 
 of the paper's five convolutions.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -83,12 +85,8 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
     return with_sensitivities(method, sensitivities)
 
 
-def modl_space(*, cg_iterations: int = 10) -> StateSpace:
-    """`flow.image_space` with as many iterations as the authors' code."""
-    return image_space(cg_iterations=cg_iterations)
-
-
 SPEC = MethodSpec(
-    make, parts={"network": plain_unet, "space": modl_space, "sensitivities": SENSITIVITIES,
-                 "loss": losses.result},
+    make,
+    parts={"network": plain_unet, "space": partial(image_space, cg_iterations=10),
+           "sensitivities": SENSITIVITIES, "loss": losses.result},
     test_time=("steps", "remat", "network.dtype", "space.cg_iterations", "loss"))

@@ -5,6 +5,8 @@ Ronneberger et al., MICCAI 2015 (arXiv 1505.04597), as Zbontar et al. use it for
 complex image, and predicting the correction to it.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -45,10 +47,5 @@ def make(network: nn.Module, *, projection: bool = False, combine: str = "sense"
     return end_supervised(init, rollout, loss, combine=combine, steps=1)
 
 
-def wide_unet(*, channels: int = 32, pools: int = 4, dtype: str = "float32") -> nn.Module:
-    """`nets.plain_unet`, wider: there is one network alone."""
-    return plain_unet(channels=channels, pools=pools, dtype=dtype)
-
-
-SPEC = MethodSpec(make, parts={"network": wide_unet, "loss": losses.image},
+SPEC = MethodSpec(make, parts={"network": partial(plain_unet, channels=32), "loss": losses.image},
                   test_time=("projection", "network.dtype", "loss"))

@@ -7,6 +7,8 @@ follow from timesteps, timesteps of a schedule, and states aligned with the path
 first two can be undone one at a time, and the last is a term of the loss.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -21,17 +23,8 @@ from flatjax.methods.flow_network import VELOCITY, flow_network
 from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
 
 LEARNED = ("both", "eta", "timesteps")
-
-
-def vanilla_loss(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0,
-                 velocity: float = 0.0, domain: str = "image",
-                 average: str = "mean") -> losses.Loss:
-    """`losses.flat` without the alignment unless it is asked for."""
-    return losses.flat(ssim=ssim, l1=l1, kspace=kspace, velocity=velocity, domain=domain,
-                       average=average)
-
-
-_LOSS = vanilla_loss()
+_loss = partial(losses.flat, velocity=0.0)
+_LOSS = _loss()
 
 
 def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str = "both",
@@ -80,5 +73,5 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
 
 SPEC = MethodSpec(
     make,
-    parts={"network": unet, "space": SPACES, "sensitivities": SENSITIVITIES, "loss": vanilla_loss},
+    parts={"network": unet, "space": SPACES, "sensitivities": SENSITIVITIES, "loss": _loss},
     test_time=("projection", "remat", "network.dtype", "space.cg_iterations", "loss"))
