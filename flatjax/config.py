@@ -81,7 +81,7 @@ def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
     """
     for section in sorted(names, key=lambda one: one.count(".")):
         *parents, key = section.split(".")
-        parent = reduce(lambda whole, one: whole.get(one, {}), parents, config)
+        parent: Any = reduce(lambda whole, one: whole.get(one, {}), parents, config)
         old = parent.get(key) if isinstance(parent, ConfigDict) else None
         if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
             parent[key] = _renamed(config, section, names[section])

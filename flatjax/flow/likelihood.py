@@ -35,7 +35,7 @@ class Likelihood(NamedTuple):
 
     sigma: float | None = None
     init: Callable[[float, int], Params] = lambda sigma, steps: {}
-    precision: Callable[[Params, Array | None], Array] | None = None
+    precision: Callable[..., Array] | None = None
     noise: Callable[[Measurement], Array] | None = None
     perturb: Callable[[Array, Array], Array] = lambda rng, noise: noise
 

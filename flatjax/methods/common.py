@@ -48,7 +48,7 @@ def check_loss(loss: losses.Loss, *terms: str) -> None:
 
 
 def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
-                 images: int = 1, **told: Array) -> Params:
+                 images: int = 1, **told: Any) -> Params:
     """Weights of a network on complex images of the batch's size.
 
     Args:

@@ -85,7 +85,7 @@ def theorem_1_pair(delta, sigma, eta, lam, state, measured, mask, matrices):
     for j in range(len(delta)):
         euler, _ = flow.SOLVERS["euler"].advance(
             lambda k, t, _, j=j: mask * (k - measured) / sigma[j] ** 2 + v(k, j),
-            euler, (), 0.0, delta[j])
+            (euler, ()), (0.0, delta[j], None))
         unrolled = unrolled - eta[j] * mask * (unrolled - measured) + lam[j] * -v(unrolled, j)
     return euler, unrolled
 
