@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -42,11 +41,7 @@ def method(name: str, **overrides: Any) -> ConfigDict:
 
 
 def data(name: str, **overrides: Any) -> ConfigDict:
-    """Config of a data set of `DATASETS`.
-
-    Raises:
-        InputError: for an unknown data set or option, with the nearest name.
-    """
+    """Config of a data set of `DATASETS`; raises as `method`."""
     config = defaults(named("data set", name, DATASETS), _ONCE, **overrides)
     config.name = name
     return config
@@ -81,7 +76,9 @@ def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
     """
     for section in sorted(names, key=lambda one: one.count(".")):
         *parents, key = section.split(".")
-        parent: Any = reduce(lambda whole, one: whole.get(one, {}), parents, config)
+        parent: Any = config
+        for one in parents:
+            parent = parent.get(one) if isinstance(parent, ConfigDict) else None
         old = parent.get(key) if isinstance(parent, ConfigDict) else None
         if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
             parent[key] = _renamed(config, section, names[section])
