@@ -5,7 +5,6 @@ A case is a dictionary with `method`, `work` ("inference", "step" or "both"), `s
 """
 
 import functools
-import inspect
 import json
 import threading
 import time
@@ -14,16 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import build_method
 from roofline import flops, products
 
 from flatjax import mri
-from flatjax.methods import METHODS
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, fft2c, image_phase, smooth_field
 
 # What JAX is told of matrix products in float32; the physics is complex64 in all.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}
-IMEX = {"space": "image", "solver": "imex", "cg_iterations": 6}
+IMEX = {"space": {"name": "image", "cg_iterations": 6}, "solver": "imex"}
 VARIANTS = {"flat_imex": ("flat", IMEX)}
 GATE = threading.Event()  # cleared while something is measured beside which XLA may only trace
 GATE.set()
@@ -89,10 +88,8 @@ def make_method(case):
     """The `Method` of a case; options that it does not have are left out."""
     name, more = VARIANTS.get(case["method"], (case["method"], {}))
     dtype = "bfloat16" if case["precision"] == "bfloat16" else "float32"
-    known = inspect.signature(METHODS[name]).parameters
-    wanted = {"dtype": dtype, "remat": case["remat"], "steps": case["steps"],
-              "channels": case["channels"], "pools": case["pools"], "samples": 1}
-    return METHODS[name](**{key: value for key, value in wanted.items() if key in known} | more)
+    return build_method(name, more, dtype=dtype, remat=case["remat"], steps=case["steps"],
+                        channels=case["channels"], pools=case["pools"], samples=1)
 
 
 @functools.lru_cache(8)

@@ -29,7 +29,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         for dtype in ("float32", "bfloat16"):
             config = override(load_config_file(options.config), [
-                f"--config.method.dtype={dtype}", f"--config.train.steps={options.steps}",
+                f"--config.method.network.dtype={dtype}", f"--config.train.steps={options.steps}",
                 f"--config.train.validate_every={options.steps}", *more])
             start = time.perf_counter()
             train(config, Path(folder) / dtype)

@@ -11,9 +11,7 @@ import argparse
 
 import jax
 import numpy as np
-from common import compile_processor_seconds, random_batch, report
-
-from flatjax.methods import flat
+from common import build_method, compile_processor_seconds, random_batch, report
 
 
 def main():
@@ -27,8 +25,8 @@ def main():
     for _ in range(options.repeats):
         for steps in (options.few, options.many):
             for remat in (False, True):
-                method = flat.make(steps=steps, channels=options.channels, pools=options.pools,
-                                   remat=remat)
+                method = build_method("flat", steps=steps, channels=options.channels,
+                                      pools=options.pools, remat=remat)
                 params = jax.eval_shape(method.init, jax.random.key(0), batch)
 
                 def inference(params, measured, method=method):

@@ -1,16 +1,20 @@
 """What the benchmarks share: data, clocks, and what machine and versions a figure belongs to."""
 
 import json
+import operator
 import os
 import time
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flatjax import mri
+from flatjax import config, mri
+from flatjax.options import flattened
 
 jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured
 
@@ -25,6 +29,19 @@ def random_batch(batch, size, coils=1):
     mask = (jax.random.uniform(keys[2], (batch, 1, 1, size)) < 0.3).astype(jnp.float32)
     kspace = mri.expand(image, maps)
     return mri.Batch(mri.Measurement(mask * kspace, mask, maps), kspace, jnp.abs(image))
+
+
+def build_method(name, more=MappingProxyType({}), **wanted):
+    """The `Method` of that name, with those of the wanted options that it or its parts have.
+
+    `more` is handed to `config.method` before.
+    """
+    section = config.method(name, **more)
+    for key in flattened(section):
+        *parents, leaf = key.split(".")
+        if leaf in wanted:
+            reduce(operator.getitem, parents, section)[leaf] = wanted[leaf]
+    return config.make_method(config.experiment(method=section))
 
 
 def perturbed(params, by=0.01):

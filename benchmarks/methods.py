@@ -8,10 +8,9 @@ method seconds per slice, network evaluations and compile time; and DDS's second
 """
 
 import argparse
-import inspect
 
 import jax
-from common import compile_, in_turn, perturbed, random_batch, report
+from common import build_method, compile_, in_turn, perturbed, random_batch, report
 
 from flatjax.methods import METHODS
 
@@ -30,10 +29,8 @@ def main():
     batch = random_batch(options.batch, options.size)
     calls, rows = {}, {}
     for name in options.methods.split(","):
-        known = inspect.signature(METHODS[name]).parameters
-        wanted = {"channels": options.channels, "pools": options.pools, "samples": 1}
-        method = METHODS[name](**{key: value for key, value in wanted.items() if key in known},
-                               **STEPS.get(name, {}))
+        method = build_method(name, channels=options.channels, pools=options.pools, samples=1,
+                              **STEPS.get(name, {}))
         params = perturbed(method.init(jax.random.key(0), batch))
 
         def reconstruct(params, measured, method=method):

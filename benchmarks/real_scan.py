@@ -29,7 +29,7 @@ from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
 from flatjax.evaluation import report
 from flatjax.files import make_folder, write_json
-from flatjax.methods import METHODS
+from flatjax.methods import compressed_sensing
 from flatjax.mri import Measurement, combine, expand, normal, reduce, zero_filled
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.sensitivities import from_calibration
@@ -94,7 +94,7 @@ def reconstructor(method):
     return lambda params, measured: reconstruct(params, jax.random.key(0), measured).kspace[0]
 
 
-_SPARSE = reconstructor(METHODS["compressed_sensing"](steps=100))
+_SPARSE = reconstructor(compressed_sensing(steps=100))
 
 
 def sparsely(measured, weight):

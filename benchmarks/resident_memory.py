@@ -27,17 +27,16 @@ def status_mib(key):
 def flatjax_step(options, remat):
     import jax
     import jax.numpy as jnp
-    from common import random_batch
+    from common import build_method, random_batch
 
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-    from flatjax.methods.unrolled import varnet
     jax.block_until_ready(jnp.fft.fft2(jnp.ones((8, 8))) @ jnp.ones((8, 8)))  # start the backend
     before = status_mib("VmRSS")
     batch = random_batch(options.batch, options.size)
-    method = varnet.make(steps=options.steps, channels=options.channels, pools=options.pools,
-                         remat=remat)
+    method = build_method("varnet", steps=options.steps, channels=options.channels,
+                          pools=options.pools, remat=remat)
     shapes = jax.eval_shape(method.init, jax.random.key(0), batch)
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), shapes)
 

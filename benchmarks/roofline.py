@@ -15,9 +15,8 @@ from collections import Counter
 
 import jax
 import jax.numpy as jnp
-from common import in_turn, perturbed, random_batch, report
+from common import build_method, in_turn, perturbed, random_batch, report
 
-from flatjax.methods import flat
 from flatjax.mri import fft2c
 from flatjax.nets.conv import average_pool, conv2d
 from flatjax.nets.unet import instance_norm
@@ -78,7 +77,8 @@ def main():
     options = parser.parse_args()
     peak, bandwidth = machine()
     batch = random_batch(options.batch, options.size, options.coils)
-    method = flat.make(steps=options.steps, channels=options.channels, pools=options.pools)
+    method = build_method("flat", steps=options.steps, channels=options.channels,
+                          pools=options.pools)
     params = perturbed(method.init(jax.random.key(0), batch))
 
     def forward(params, measured):

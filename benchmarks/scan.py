@@ -15,10 +15,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import build_method
 
 from flatjax import mri
-from flatjax.flow import solvers
-from flatjax.methods import flat
+from flatjax.flow import walk
 
 
 def unrolled_scan(body, carry, xs):
@@ -41,7 +41,7 @@ def random_batch(batch, size):
 
 def compiled(method, params, batch, scan):
     gradient = jax.value_and_grad(method.loss, has_aux=True)
-    with mock.patch.object(solvers.lax, "scan", scan):
+    with mock.patch.object(walk.lax, "scan", scan):
         start = time.perf_counter()
         step = jax.jit(lambda p, b: gradient(p, None, b)).lower(params, batch).compile()
     return step, time.perf_counter() - start
@@ -53,7 +53,8 @@ def main():
                           ("size", 128), ("repeats", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    method = flat.make(steps=options.steps, channels=options.channels, pools=options.pools)
+    method = build_method("flat", steps=options.steps, channels=options.channels,
+                          pools=options.pools)
     batch = random_batch(options.batch, options.size)
     params = jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(1), x.shape),
                           method.init(jax.random.key(0), batch))

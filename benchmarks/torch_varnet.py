@@ -25,7 +25,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from common import compile_, difference, in_turn, random_batch, report  # noqa: E402
 
-from flatjax.methods.unrolled import varnet  # noqa: E402
+from flatjax import nets  # noqa: E402
+from flatjax.methods import varnet  # noqa: E402
 from flatjax.nets.fastmri import varnet_params  # noqa: E402
 
 
@@ -77,7 +78,8 @@ def main():
         loss.backward()
         return loss
 
-    method = varnet.make(steps=options.steps, channels=options.channels, pools=options.pools)
+    method = varnet(nets.fastmri_unet(channels=options.channels, pools=options.pools),
+                    steps=options.steps)
     names = dict(net.cascades.named_parameters(prefix="cascades"))
     params = jax.tree.map(jnp.asarray, varnet_params(
         {name: weight.detach().numpy() for name, weight in names.items()}))

@@ -7,58 +7,69 @@ docs/ablations.md defines them. `--results=docs/ablations/NAME` takes the scores
 there for done, and `--config.train.steps=...` or any other key changes all runs of a grid.
 """
 
+from collections.abc import Mapping
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed
 
-VANILLA = {"timesteps": "learned", "step_sizes": "free", "w_velocity": 0.0}
-END_TERMS = ("w_ssim", "w_l1", "w_kspace")
+END_TERMS = ("ssim", "l1", "kspace")
 
 
-def run(evaluations: dict[str, dict[str, Any]] | None = None, **method: Any) -> Run:
-    """The demo with options of its method replaced."""
-    config = changed(load_config_file("demo"), {f"method.{key}": method[key] for key in method})
+def run(changes: Mapping[str, Any] = MappingProxyType({}), *, method: str = "flat",
+        evaluations: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
+    """The demo of a method with options of the method replaced."""
+    config = changed(load_config_file(f"demo:{method}"),
+                     {f"method.{key}": changes[key] for key in changes})
     return Run(config, evaluations or {"": {}})
+
+
+def weights(**terms: float) -> dict[str, float]:
+    """Weights of the loss."""
+    return {f"loss.{term}": terms[term] for term in terms}
 
 
 def flat_parts() -> Grid:
     """The paper's three changes to an unrolled network, each on and off: eight cells."""
-    parts = {"timesteps": {"timesteps": "learned"}, "parameters": {"step_sizes": "free"},
-             "alignment": {"w_velocity": 0.0}}
+    parts = ("timesteps", "parameters", "alignment")
+    learned = {("timesteps",): "eta", ("parameters",): "timesteps", (): "both"}
     runs = {}
     for present in product((True, False), repeat=3):
-        names = [name for name, there in zip(parts, present, strict=True) if there]
-        absent = {key: value for name in parts if name not in names
-                  for key, value in parts[name].items()}
-        runs["+".join(names) or "vanilla"] = run(**absent)
+        names = tuple(name for name, there in zip(parts, present, strict=True) if there)
+        constraints = tuple(name for name in names if name != "alignment")
+        aligned = weights(velocity=0.1 if "alignment" in names else 0.0)
+        runs["+".join(names) or "vanilla"] = (
+            run(aligned | {"learned": learned[constraints]}, method="vanilla")
+            if constraints in learned else run(aligned))
     return Grid("The three parts of FLAT", runs, baseline="vanilla", seeds=(0, 1))
 
 
 def loss_terms() -> Grid:
     """Each term of the loss alone, and each left out."""
-    terms = (*END_TERMS, "w_velocity")
+    terms = (*END_TERMS, "velocity")
     runs = {"all terms": run()}
-    runs |= {f"without {term[2:]}": run(**{term: 0.0}) for term in terms}
-    runs |= {f"{term[2:]} alone": run(**{other: 0.0 for other in terms if other != term})
+    runs |= {f"without {term}": run(weights(**{term: 0.0})) for term in terms}
+    runs |= {f"{term} alone": run(weights(**{other: 0.0 for other in terms if other != term}))
              for term in terms}
-    runs |= {"vanilla, all end terms": run(**VANILLA),
-             "vanilla, ssim alone": run(**VANILLA, w_l1=0.0, w_kspace=0.0)}
+    runs |= {"vanilla, all end terms": run(method="vanilla"),
+             "vanilla, ssim alone": run(weights(l1=0.0, kspace=0.0), method="vanilla")}
     return Grid("Terms of the loss", runs, baseline="all terms")
 
 
 def schedule() -> Grid:
     """The schedule's alpha, and timesteps that are learned."""
-    runs = {f"alpha {alpha:g}": run(alpha=alpha) for alpha in (-0.25, 0.0, 0.5, 1.0)}
-    runs["learned"] = run(timesteps="learned")
+    runs = {f"alpha {alpha:g}": run({"schedule.alpha": alpha})
+            for alpha in (-0.25, 0.0, 0.5, 1.0)}
+    runs["learned"] = run(weights(velocity=0.1) | {"learned": "timesteps"}, method="vanilla")
     return Grid("Timesteps", runs, baseline="alpha 0")
 
 
 def steps() -> Grid:
     """The number of cascades K."""
-    return Grid("Number of cascades", {f"K {count}": run(steps=count)
+    return Grid("Number of cascades", {f"K {count}": run({"schedule.steps": count})
                                        for count in (2, 4, 6, 8, 12, 16, 24)}, baseline="K 6")
 
 
@@ -70,22 +81,23 @@ def solver() -> Grid:
     """
     sigma = 0.45
     tried = {"": {}} | {
-        f"by {name} {count}": {"method.solver": name, "method.steps": count}
+        f"by {name} {count}": {"method.solver": name, "method.schedule.steps": count}
         for name, counts in {"euler": (4, 12, 24), "ab2": (6, 12, 24), "midpoint": (3, 6, 12),
                              "heun": (3, 6, 12), "ralston": (3, 6, 12), "rk4": (2, 6)}.items()
         for count in counts}
     tried["by adaptive"] = {"method.solver": "adaptive"}
     trained = {"euler": 6, "ab2": 6, "midpoint": 3, "heun": 3, "ralston": 3, "rk4": 2}
-    runs = {f"{name} {count}": run(tried if name == "euler" else None, weights="shared",
-                                   sigma=sigma, solver=name, steps=count)
-            for name, count in trained.items()}
+    runs = {f"{name} {count}": run(
+        {"weights": "shared", "likelihood.sigma": sigma, "solver": name, "schedule.steps": count},
+        evaluations=tried if name == "euler" else None) for name, count in trained.items()}
     return Grid("ODE solvers", runs, baseline="euler 6")
 
 
-def parameterisation() -> Grid:
+def parameterization() -> Grid:
     """What the network predicts."""
-    return Grid("Parameterisation", {
-        "velocity": run(), "endpoint": run(parameterisation="endpoint")}, baseline="velocity")
+    return Grid("Parameterization", {
+        "velocity": run(), "endpoint": run({"parameterization": "endpoint"})},
+        baseline="velocity")
 
 
 def sigma() -> Grid:
@@ -95,58 +107,60 @@ def sigma() -> Grid:
     """
     base = 6**-0.5
     return Grid("Noise scale of the likelihood", {
-        f"sigma {factor:g} K^-0.5": run(sigma=factor * base) for factor in (0.75, 1.0, 1.5, 2.45)
-    }, baseline="sigma 1 K^-0.5")
+        f"sigma {factor:g} K^-0.5": run({"likelihood.sigma": factor * base})
+        for factor in (0.75, 1.0, 1.5, 2.45)}, baseline="sigma 1 K^-0.5")
 
 
 def sharing() -> Grid:
     """One network for all steps, as wide or with as many parameters."""
     return Grid("Sharing of weights", {
-        "per cascade": run(), "shared": run(weights="shared"),
-        "shared, 20 channels": run(weights="shared", channels=20)}, baseline="per cascade")
+        "per cascade": run(), "shared": run({"weights": "shared"}),
+        "shared, 20 channels": run({"weights": "shared", "network.channels": 20})},
+        baseline="per cascade")
 
 
 def acceleration() -> Grid:
     """Models trained at one acceleration each, and each tried at the others."""
     factors = {2: 0.16, 4: 0.08, 8: 0.04, 12: 0.04}
     tried = {f"at R {factor}": {"acquisition.acceleration": float(factor),
-                                "acquisition.center_fraction": centre}
-             for factor, centre in factors.items()}
+                                "acquisition.center_fraction": center}
+             for factor, center in factors.items()}
     runs = {}
     for factor in factors:
-        config = changed(load_config_file("demo"), tried[f"at R {factor}"])
-        runs[f"R {factor}"] = Run(config, tried)
-        runs[f"vanilla R {factor}"] = Run(
-            changed(config, {f"method.{key}": VANILLA[key] for key in VANILLA}), tried)
+        for method, title in (("flat", ""), ("vanilla", "vanilla ")):
+            config = changed(load_config_file(f"demo:{method}"), tried[f"at R {factor}"])
+            runs[f"{title}R {factor}"] = Run(config, tried)
     return Grid("Acceleration", runs, baseline="R 4, at R 4")
 
 
 def alignment() -> Grid:
     """How the velocity's alignment is averaged, where it is measured, and its weight."""
-    runs = {f"{average}, {domain}": run(alignment_average=average, alignment_domain=domain)
+    runs = {f"{average}, {domain}": run({"loss.average": average, "loss.domain": domain})
             for average in ("mean", "integral") for domain in ("image", "kspace")}
-    runs |= {f"weight {weight:g}": run(w_velocity=weight) for weight in (0.03, 0.3, 1.0)}
+    runs |= {f"weight {weight:g}": run(weights(velocity=weight)) for weight in (0.03, 0.3, 1.0)}
     return Grid("Velocity alignment", runs, baseline="mean, image")
 
 
 def initialisation() -> Grid:
     """The last layer of every network: zero, or random."""
     return Grid("Initialisation", {
-        "zero": run(), "random": run(zero_init=False), "vanilla, zero": run(**VANILLA),
-        "vanilla, random": run(**VANILLA, zero_init=False)}, baseline="zero")
+        "zero": run(), "random": run({"network.zero_init": False}),
+        "vanilla, zero": run(method="vanilla"),
+        "vanilla, random": run({"network.zero_init": False}, method="vanilla")}, baseline="zero")
 
 
 def teacher() -> Grid:
     """States rolled out from the measurement, or teacher-forced from a random start."""
     demo = load_config_file("demo:flow_matching")
-    tried = {"": {}} | {f"in {count} steps": {"method.steps": count} for count in (1, 6, 24)}
+    tried = {"": {}} | {f"in {count} steps": {"method.schedule.steps": count}
+                      for count in (1, 6, 24)}
     return Grid("Rolled out or teacher-forced", {
-        "rolled out, shared": run(weights="shared"), "teacher-forced": Run(demo, tried)},
+        "rolled out, shared": run({"weights": "shared"}), "teacher-forced": Run(demo, tried)},
         baseline="rolled out, shared")
 
 
 GRIDS = {grid.__name__: grid for grid in (
-    flat_parts, loss_terms, schedule, steps, solver, parameterisation, sigma, sharing,
+    flat_parts, loss_terms, schedule, steps, solver, parameterization, sigma, sharing,
     acceleration, alignment, initialisation, teacher)}
 
 

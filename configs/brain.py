@@ -15,17 +15,16 @@ from ml_collections import ConfigDict
 from flatjax import config
 from flatjax.errors import InputError
 
-NET = {"channels": 18, "pools": 4, "remat": True}
-WIDE = {"channels": 62, "pools": 4}
+NET = {"network": {"channels": 18, "pools": 4}, "remat": True}
+WIDE = {"network": {"channels": 62, "pools": 4}}
 METHODS = {
-    "flat": {"steps": 12, **NET},
-    "vanilla": {"steps": 12, **NET, "timesteps": "learned", "step_sizes": "free",
-                "w_velocity": 0.0},
+    "flat": {"schedule": {"steps": 12}, **NET},
+    "vanilla": {"steps": 12, **NET},
     "compressed_sensing": {"steps": 200},
-    "unet": {"channels": 62, "pools": 4},
+    "unet": WIDE,
     "varnet": {"steps": 12, **NET},
     "modl": {"steps": 10, **NET},
-    "flow_matching": {"steps": 24, "samples": 4, **WIDE},
+    "flow_matching": {"schedule": {"steps": 24}, "samples": 4, **WIDE},
     "mc_ddpm": {"steps": 100, "samples": 4, **WIDE},
     "score_sde": {"steps": 500, "samples": 4, **WIDE},
     "dds": {"steps": 99, "samples": 4, **WIDE},
@@ -45,7 +44,7 @@ def get_config(method: str = "flat") -> ConfigDict:
         train.update(steps=100, learning_rate=0.1, warmup_steps=0, ema_decay=0.0,
                      validate_every=20)
     return config.experiment(
-        method=config.method("flat" if method == "vanilla" else method, **METHODS[method]),
+        method=config.method(method, **METHODS[method]),
         data=config.data("icbm", matrix=256),
         acquisition=config.acquisition(
             mask="random", acceleration=4.0, center_fraction=0.08, noise=0.005),

@@ -16,7 +16,8 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", steps=6, channels=8, pools=3),
+        method=config.method("flat", schedule={"steps": 6},
+                             network={"channels": 8, "pools": 3}),
         data=config.data("icbm", matrix=128, coils=8, fov=(165.0, 235.0)),
         acquisition=config.acquisition(
             mask="poisson", acceleration=8.0, center_fraction=0.014, noise=0.012),

@@ -20,7 +20,8 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", steps=12, channels=18, pools=4, remat=True),
+        method=config.method("flat", schedule={"steps": 12},
+                             network={"channels": 18, "pools": 4}, remat=True),
         data=config.data("brainweb", matrix=256),
         acquisition=config.acquisition(
             mask="random", acceleration=4.0, center_fraction=0.08, noise=0.005),

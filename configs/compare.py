@@ -47,7 +47,7 @@ def methods(acquisition: Mapping[str, Any], suffix: str, unrolled: Sequence[int]
     for budget in unrolled:
         for name, method, changes, seeds in (
                 ("flat", "flat", {}, SEEDS), ("varnet", "varnet", {}, SEEDS),
-                ("varnet with flat loss", "varnet", {"method.loss": "flat"}, SEEDS),
+                ("varnet with flat loss", "varnet", {"method.loss.name": "flat"}, SEEDS),
                 ("vanilla", "vanilla", {}, (0,)), ("modl", "modl", {}, (0,)),
                 ("unet", "unet", {}, (0,))):
             runs[named(name, budget, suffix)] = trained(method, budget, {**changes, **acquisition},
@@ -75,7 +75,7 @@ def named(name: str, budget: int, suffix: str) -> str:
 def methods_r4() -> Grid:
     """All methods at R = 4, VarNet also with fastMRI's own network and its random start."""
     original = {named("varnet of fastMRI", budget, ""): trained(
-        "varnet", budget, {"method.parity": True}, baseline=named("flat", budget, ""))
+        "varnet", budget, {"method.network.name": "fastmri"}, baseline=named("flat", budget, ""))
         for budget in (1, 3)}
     runs = methods({}, "", (1, 3), (1, 3, 10))
     return Grid("All methods, R = 4", runs | original, baseline="flat")
@@ -83,9 +83,15 @@ def methods_r4() -> Grid:
 
 def methods_r8() -> Grid:
     """All methods at R = 8, at the largest budgets alone, and FLAT also of twelve steps."""
-    longer = {named("flat K 12", 3, " R 8"): trained("flat", 3, {"method.steps": 12, **R8})}
+    longer = {named("flat K 12", 3, " R 8"): trained(
+        "flat", 3, {"method.schedule.steps": 12, **R8})}
     return Grid("All methods, R = 8", longer | methods(R8, " R 8", (3,), (10,)),
                 baseline=named("flat", 3, " R 8"))
+
+
+def steps_of(method: str) -> str:
+    """The key of a sampler's steps."""
+    return "method.schedule.steps" if method == "flow_matching" else "method.steps"
 
 
 def evaluations() -> Grid:
@@ -94,7 +100,7 @@ def evaluations() -> Grid:
     These are spent on one sample, or split evenly between two or four. FLAT has three times the
     demo's updates, the samplers ten times.
     """
-    runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.steps": steps})
+    runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.schedule.steps": steps})
             for steps in (4, 8, 12)}
     runs[named("flat", 3, "")] = trained("flat", 3, {}, seeds=SEEDS)  # of six
     for method in GENERATIVE:
@@ -104,7 +110,7 @@ def evaluations() -> Grid:
                 steps, rest = divmod(count, samples * STEP_NFE[method])
                 if not rest:
                     tried[f"{count} evaluations, {samples} sample{'s' * (samples > 1)}"] = {
-                        "method.steps": steps, "method.samples": samples}
+                        steps_of(method): steps, "method.samples": samples}
         runs[named(method, 10, "")] = trained(method, 10, {}, evaluations=tried)
     return Grid("Network evaluations, R = 4", runs, baseline=named("flat K 12", 3, ""))
 

@@ -17,24 +17,23 @@ from flatjax.errors import InputError
 NET = {"channels": 8, "pools": 3}
 WIDE = {"channels": 20, "pools": 3}
 METHODS = {
-    "flat": {"steps": 6, **NET},
+    "flat": {"schedule": {"steps": 6}, "network": NET},
     # Its three changes undone: step sizes eta and lambda learned without constraint, as in
     # E2E-VarNet, and nothing aligns the intermediate images.
-    "vanilla": {"steps": 6, **NET, "timesteps": "learned", "step_sizes": "free",
-                "w_velocity": 0.0},
+    "vanilla": {"steps": 6, "network": NET},
     "compressed_sensing": {},
-    "unet": {"channels": 48, "pools": 3},
+    "unet": {"network": {"channels": 48, "pools": 3}},
     # With the others' network, whose last layer starts from zero. From fastMRI's random start, with
-    # `parity`, it gets nowhere near the others in so few updates: docs/comparison.md.
-    "varnet": {"steps": 6, **NET, "parity": False},
-    "modl": {"steps": 6, **NET},
-    "flow_matching": {"steps": 12, "samples": 4, **WIDE},
+    # its own network, it gets nowhere near the others in so few updates: docs/comparison.md.
+    "varnet": {"steps": 6, "network": {"name": "plain", **NET}},
+    "modl": {"steps": 6, "network": NET},
+    "flow_matching": {"schedule": {"steps": 12}, "samples": 4, "network": WIDE},
     # By DDIM; all the ancestral steps with the same weights by --config.method.sampler=ddpm
     # --config.method.steps=1000.
-    "mc_ddpm": {"steps": 20, "samples": 4, **WIDE},
+    "mc_ddpm": {"steps": 20, "samples": 4, "network": WIDE},
     # The largest noise is a little more than the distance between two slices of this size.
-    "score_sde": {"steps": 50, "sigma_max": 50.0, **WIDE},
-    "dds": {"steps": 49, **WIDE},
+    "score_sde": {"steps": 50, "sigma_max": 50.0, "network": WIDE},
+    "dds": {"steps": 49, "network": WIDE},
 }
 
 
@@ -46,7 +45,7 @@ def get_config(method: str = "flat") -> ConfigDict:
     if method == "compressed_sensing":  # a single parameter, found soon
         train.update(steps=60, learning_rate=0.1, warmup_steps=0, validate_every=20)
     return config.experiment(
-        method=config.method("flat" if method == "vanilla" else method, **METHODS[method]),
+        method=config.method(method, **METHODS[method]),
         data=config.data("icbm", matrix=96),
         acquisition=config.acquisition(
             mask="random", acceleration=4.0, center_fraction=0.08, noise=0.005),

@@ -9,9 +9,9 @@ data.cache if it is read-only. Coil maps are made from the central columns of ea
 as data.calibration says, all of which the masks sample. Maps explain only a part of the coils'
 k-space, so a velocity `E net` could not lead to it: the endpoint form puts what they explain in
 its place, and coils are combined as in the reference, by root sum of squares. ESPIRiT's maps come
-with --config.data.sensitivities=espirit; with --config.method.sensitivities=learned a network of
-their own makes them, as in E2E-VarNet, and with --config.data.virtual_coils=8 eight virtual coils
-stand for all.
+with --config.data.sensitivities=espirit; with --config.method.sensitivities.name=learned a network
+of their own makes them, as in E2E-VarNet, and with --config.data.virtual_coils=8 eight virtual
+coils stand for all.
 
 The effective batch of 8 slices is computed one slice at a time on one device; with n devices give
 --config.train.accumulate=8/n. A tenth of the validation volumes chooses the checkpoint, and
@@ -25,9 +25,11 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", steps=12, channels=18, pools=4, remat=True,
-                             parameterisation="endpoint", combine="rss"),
-        data=config.data("fastmri", challenge="multicoil", combine="rss", calibration=0.08,
+        method=config.method("flat", schedule={"steps": 12},
+                             network={"channels": 18, "pools": 4}, remat=True,
+                             parameterization="endpoint"),
+        combine="rss",
+        data=config.data("fastmri", challenge="multicoil", calibration=0.08,
                          validation_fraction=0.1),
         acquisition=config.acquisition(mask="random", acceleration=4.0, center_fraction=0.08),
         train=config.training(steps=100_000, batch_size=8, accumulate=8, learning_rate=3e-4,

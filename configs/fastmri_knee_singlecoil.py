@@ -19,7 +19,8 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", steps=12, channels=18, pools=4, remat=True),
+        method=config.method("flat", schedule={"steps": 12},
+                             network={"channels": 18, "pools": 4}, remat=True),
         data=config.data("fastmri", challenge="singlecoil", validation_fraction=0.1),
         acquisition=config.acquisition(mask="random", acceleration=4.0, center_fraction=0.08),
         train=config.training(steps=100_000, batch_size=8, learning_rate=3e-4, warmup_steps=1000,

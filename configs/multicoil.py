@@ -14,8 +14,9 @@ from flatjax import config
 
 def get_config() -> ConfigDict:
     return config.experiment(
-        method=config.method("flat", space="image", solver="imex", sigma_kind="noise",
-                             cg_iterations=8, steps=8, channels=12, pools=3),
+        method=config.method("flat", space={"name": "image", "cg_iterations": 8}, solver="imex",
+                             likelihood={"name": "noise"}, schedule={"steps": 8},
+                             network={"channels": 12, "pools": 3}),
         data=config.data("heads", matrix=128, coils=12),
         acquisition=config.acquisition(
             mask=("random", "equispaced", "gaussian1d", "poisson", "gaussian2d"),

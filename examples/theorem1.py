@@ -79,10 +79,10 @@ def relative(a: Array, b: Array) -> Array:
 # step in the other. The two programs share no line of the update.
 
 def euler_states(reading: Flow, measured: mri.Measurement) -> Array:
-    """The states of a flow by `flow.integrate`, `[K + 1, batch, coil, ky, kx]`."""
-    _, states = flow.integrate(reading.field(measured.kspace, measured.mask), measured.kspace,
-                               reading.times, solver=flow.SOLVERS["euler"],
-                               args=reading.step_args, trajectory=True)
+    """The states of a flow by `flow.solve`, `[K + 1, batch, coil, ky, kx]`."""
+    _, states, _ = flow.solve(reading.field(measured.kspace, measured.mask), measured.kspace,
+                              reading.times, solver="euler", args=reading.step_args,
+                              trajectory=True)
     return states
 
 
@@ -147,7 +147,7 @@ def convergence(measured: mri.Measurement, counts: list[int]) -> dict[str, list[
         return unroll(as_unrolled(sampled), y, mask)[-1]
 
     def solved(solver: str, steps: int) -> Array:
-        return flow.integrate(field, y, flow.time_grid(steps), solver=flow.SOLVERS[solver])[0]
+        return flow.solve(field, y, flow.time_grid(steps), solver=solver)[0]
 
     exact = jax.jit(solved, static_argnums=(0, 1))("rk4", 4 * max(counts))
     errors = {"euler": [unrolled_network(steps) for steps in counts]}
@@ -198,7 +198,7 @@ def learned_steps(workdir: str) -> dict[str, Any]:
     delta, sigma = unit_interval(eta)
     found = {"name": f"{Path(workdir).name} ({config.method.name})", "checkpoint_step": int(step),
              "eta": eta, "profile": -np.asarray(delta), "sigma": float(sigma[0]),
-             "schedule": -np.diff(flow.time_grid(len(eta), config.method.get("alpha", 0.0))),
+             "schedule": -np.diff(flow.time_grid(len(eta))),
              "steps_back": int((np.asarray(delta) > 0).sum())}
     if "lam" in params:
         lam = np.asarray(params["lam"], np.float64)

@@ -8,7 +8,8 @@ Rooms, each importing only those after it (`lint-imports` holds them to it):
     inference    pretrained models, reconstruction of scans, export
     evaluation   scores, tables and figures
     runs         the folder of a run: config, checkpoints, weights
-    config       a run's config, made from the signatures of methods and data sets
+    config       a run's config: method, data, acquisition, training and evaluation
+    options      its sections, made from the signatures of methods, their parts and data sets
     data         data sets, each a `DataSet(draw, validation, test)`, and readers of files
     methods      reconstruction methods, each a `Method(init, loss, reconstruct)` of pure functions
     losses       FLAT's losses

@@ -7,66 +7,81 @@ lists them all, so that each can be set from the command line and a misspelt one
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.acquisition import check_acquisition, ends
 from flatjax.errors import InputError
 from flatjax.methods import METHODS, Method
+from flatjax.options import (
+    build_part,
+    carried,
+    check_finite,
+    defaults,
+    method_section,
+    named,
+    part_section,
+    tuples,
+    unknown,
+)
 
-
-def defaults(function: Callable[..., Any], **overrides: Any) -> ConfigDict:
-    """The keyword arguments of a function with their defaults, as a config.
-
-    Args:
-        function: keyword arguments with defaults only. One whose default is None is taken for a
-            number that may be left open.
-        **overrides: values other than the defaults.
-    """
-    parameters = inspect.signature(function).parameters
-    unknown = sorted(set(overrides) - set(parameters))
-    if unknown:
-        raise InputError(f"{function.__module__}.{function.__name__} has no option "
-                         f"{', '.join(unknown)}; expected some of {', '.join(parameters)}")
-    config = ConfigDict()
-    for name, parameter in parameters.items():
-        none = parameter.default is None
-        config[name] = config_dict.placeholder(float) if none else parameter.default
-    for name, value in overrides.items():
-        if value is None and parameters[name].default is not None:
-            raise InputError(f"{name} is None, expected a value such as "
-                             f"{parameters[name].default!r}")
-    with config.ignore_type():  # where a range may take the place of a number
-        config.update({name: value for name, value in overrides.items()
-                       if isinstance(value, tuple) and "tuple" in str(parameters[name].annotation)})
-    config.update(overrides)
-    return config
+_ONCE = ("combine",)  # handed to the method and to the data set, if they ask for it
 
 
 def method(name: str, **overrides: Any) -> ConfigDict:
-    """Config of a method of `METHODS`."""
-    return _with_name(name, _named(METHODS, "method", name), overrides)
+    """Config of a method of `METHODS`; the options of its parts are dicts.
+
+    Raises:
+        InputError: for an unknown method, kind of a part, or option, with the nearest name.
+    """
+    return method_section(name, named("method", name, METHODS), _ONCE, overrides)
 
 
 def data(name: str, **overrides: Any) -> ConfigDict:
-    """Config of a data set of `DATASETS`."""
-    return _with_name(name, _named(DATASETS, "data set", name), overrides)
+    """Config of a data set of `DATASETS`; raises as `method`."""
+    config = defaults(named("data set", name, DATASETS), _ONCE, **overrides)
+    config.name = name
+    return config
 
 
-def renamed(section: str, config: ConfigDict, name: str) -> ConfigDict:
-    """The section "method" or "data" for another name: its options, with shared ones kept.
+def _renamed(config: ConfigDict, section: str, name: str) -> ConfigDict:
+    """The section of that dotted name for another `name`: its options, with shared ones kept."""
+    if section == "method":
+        return method(name, **carried(config.method, fresh=method(name), spec=METHODS[name]))
+    if section == "data":
+        return data(name, **_shared(config.data, data(name)))
+    key = section.removeprefix("method.")
+    part = METHODS[config.method.name].parts[key]
+    fresh = part_section(section, part, {"name": name})
+    return part_section(section, part, _shared(config.method[key], fresh) | {"name": name})
+
+
+def _shared(old: ConfigDict, fresh: ConfigDict) -> dict[str, Any]:
+    return {key: value for key, value in old.items() if key in fresh and key != "name"}
+
+
+def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
+    """Give sections other names, in place, which brings the options that belong to these.
+
+    Args:
+        config: of an experiment.
+        names: by dotted section, as "method" or "method.space"; sections without a name are
+            passed over.
 
     Raises:
-        InputError: if there is no such method or data set.
+        InputError: if there is none of that name.
     """
-    build = {"method": method, "data": data}[section]
-    fresh = build(name)
-    kept = {key: value for key, value in config[section].items() if key in fresh and key != "name"}
-    return build(name, **kept)
+    for section in sorted(names, key=lambda one: one.count(".")):
+        *parents, key = section.split(".")
+        parent: Any = config
+        for one in parents:
+            parent = parent.get(one) if isinstance(parent, ConfigDict) else None
+        old = parent.get(key) if isinstance(parent, ConfigDict) else None
+        if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
+            parent[key] = _renamed(config, section, names[section])
 
 
 def acquisition(**overrides: Any) -> ConfigDict:
@@ -140,48 +155,25 @@ def experiment(**parts: Any) -> ConfigDict:
     """A whole config: FLAT on the embedded data unless parts say otherwise.
 
     Args:
-        **parts: `seed`, `init_from` (a workdir whose weights to start from), `method`, `data`,
-            `acquisition`, `train`, `evaluation`.
+        **parts: `seed`, `init_from` (a workdir whose weights to start from), `combine` (how
+            coils are combined for images, "sense" or "rss"), `method`, `data`, `acquisition`,
+            `train`, `evaluation`.
     """
     config = ConfigDict({
         "seed": 0,
         "init_from": "",
+        "combine": "sense",
         "method": method("flat"),
         "data": data("icbm"),
         "acquisition": acquisition(),
         "train": training(),
         "evaluation": evaluation(),
     })
-    unknown = sorted(set(parts) - set(config))
-    if unknown:
-        raise InputError(f"a config has no part {', '.join(unknown)}; "
-                         f"expected some of {', '.join(config)}")
     for name, part in parts.items():
+        if name not in config:
+            raise unknown("a part of a config", name, config)
         config[name] = part
     return config
-
-
-def _with_name(name: str, make: Callable[..., Any], overrides: dict[str, Any]) -> ConfigDict:
-    config = defaults(make, **overrides)
-    config.name = name
-    return config
-
-
-def _named(table: dict[str, Callable], kind: str, name: str) -> Callable:
-    if name not in table:
-        raise InputError(f"{kind} is {name!r}, expected one of {', '.join(sorted(table))}")
-    return table[name]
-
-
-def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value
-            for key, value in options.items()}
-
-
-def _check_finite(section: str, options: Mapping[str, Any]) -> None:
-    for key, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{section}.{key} is {value}, expected a finite number")
 
 
 def _check_seed(seed: int) -> None:
@@ -189,15 +181,19 @@ def _check_seed(seed: int) -> None:
         raise InputError(f"seed is {seed}, expected a number from 0 to 2^32 - 1")
 
 
-def _build(table: dict[str, Callable], kind: str, config: ConfigDict) -> Any:
-    options = _tuples(config)
-    return _named(table, kind, options.pop("name"))(**options)
+def _once(function: Callable, config: ConfigDict) -> dict[str, Any]:
+    """What stands once in a config, of it what a function asks for."""
+    return {key: config[key] for key in _ONCE if key in inspect.signature(function).parameters}
 
 
 def make_method(config: ConfigDict) -> Method:
     """The `Method` that `config.method` names."""
-    _check_finite("method", config.method)
-    return _build(METHODS, "method", config.method)
+    check_finite("method", config.method)
+    options = tuples(config.method)
+    spec = named("method", options.pop("name"), METHODS)
+    parts = {key: build_part(f"method.{key}", part, options.pop(key))
+             for key, part in spec.parts.items()}
+    return spec.make(**parts, **options, **_once(spec.make, config))
 
 
 def make_dataset(config: ConfigDict) -> DataSet:
@@ -208,19 +204,22 @@ def make_dataset(config: ConfigDict) -> DataSet:
     """
     if config.data.name in CHECKS:
         CHECKS[config.data.name](config)
-    _check_finite("data", config.data)
-    return _build(DATASETS, "data set", config.data)
+    check_finite("data", config.data)
+    options = tuples(config.data)
+    make = named("data set", options.pop("name"), DATASETS)
+    return make(**options, **_once(make, config))
 
 
 def make_acquisition(config: ConfigDict) -> Acquisition:
     """The `Acquisition` of `config.acquisition`, checked."""
-    _check_finite("acquisition", config.acquisition)
-    acquisition_ = Acquisition(**_tuples(config.acquisition))
+    check_finite("acquisition", config.acquisition)
+    acquisition_ = Acquisition(**tuples(config.acquisition))
     check_acquisition(acquisition_)
-    if config.method.get("sensitivities") == "learned" and not (
+    if config.method.get("sensitivities", {}).get("name") == "learned" and not (
             ends(acquisition_.center_fraction)[0] > 0):
         raise InputError("acquisition.center_fraction is 0, expected above 0 with "
-                         "method.sensitivities = 'learned': maps are made from the sampled centre")
+                         "method.sensitivities.name = 'learned': maps are made from the "
+                         "sampled center")
     return acquisition_
 
 
@@ -281,9 +280,9 @@ def from_json(text: str) -> ConfigDict:
         saved = json.loads(text)
         named = {"method": method, "data": data}
         plain = {"acquisition": acquisition, "train": training, "evaluation": evaluation}
-        parts = {key: _tuples(saved[key]) for key in (*named, *plain)}
+        parts = {key: tuples(saved[key]) for key in (*named, *plain)}
         return experiment(
-            seed=saved["seed"], init_from=saved["init_from"],
+            seed=saved["seed"], init_from=saved["init_from"], combine=saved["combine"],
             **{key: build(parts[key].pop("name"), **parts[key]) for key, build in named.items()},
             **{key: build(**parts[key]) for key, build in plain.items()})
     except InputError:

@@ -3,14 +3,14 @@
 All are finite, in value and in gradient, on all-zero images.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.mri.coils import safe_abs
 
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
@@ -72,6 +72,7 @@ def l1(prediction: Array, target: Array) -> Array:
     return jnp.mean(safe_abs(prediction - target), axis=tuple(range(1, target.ndim)))
 
 
+DOMAINS = ("image", "kspace")
 ALIGNMENT_MEANS = ("mean", "integral")
 
 
@@ -101,30 +102,87 @@ def alignment(states: Array, ideal: Array, delta: ArrayLike, *, average: str = "
     raise ValueError(f"average is {average!r}, expected one of {', '.join(ALIGNMENT_MEANS)}")
 
 
-def check_weights(weights: dict[str, float]) -> None:
-    """Refuse a loss without terms.
+class Loss(NamedTuple):
+    """What a method is trained on.
 
-    Args:
-        weights: weight of each term.
-
-    Raises:
-        InputError: if all are 0.
+    Attributes:
+        weights: of its terms by name; 0 leaves one out.
+        domain: where the velocity is aligned, "image" or "kspace".
+        average: of the alignment, see `alignment`.
     """
+
+    weights: Mapping[str, float]
+    domain: str = "image"
+    average: str = "mean"
+
+
+def _loss(weights: Mapping[str, float], *options: str) -> Loss:
+    check_at_least(0, **weights)
     if not any(weights.values()):
         raise InputError(f"the weights of the loss's terms ({', '.join(weights)}) are all 0, "
                          "expected one above 0: nothing would be learned")
+    return Loss(weights, *options)
 
 
-def weighted_sum(weights: dict[str, float],
+def flat(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0, velocity: float = 0.1,
+         domain: str = "image", average: str = "mean") -> Loss:
+    """FLAT's loss.
+
+    Args:
+        ssim, l1, kspace, velocity: weights of `1 - SSIM` and L1 on the final magnitude image, L1
+            on the final k-space, and the velocity alignment; 0 leaves a term out.
+        domain: align in "image" or in "kspace".
+        average: "mean" over the steps or time "integral"; see `alignment`.
+
+    Raises:
+        InputError: for a value out of range, or if all weights are 0.
+    """
+    check_choice("domain", domain, DOMAINS)
+    check_choice("average", average, ALIGNMENT_MEANS)
+    return _loss({"ssim": ssim, "l1": l1, "kspace": kspace, "velocity": velocity}, domain, average)
+
+
+def result(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0) -> Loss:
+    """The terms that concern the result alone.
+
+    Args:
+        ssim, l1, kspace: weights of `1 - SSIM` and L1 on the magnitude image and L1 on the
+            k-space; 0 leaves a term out.
+
+    Raises:
+        InputError: for a negative weight, or if all are 0.
+    """
+    return _loss({"ssim": ssim, "l1": l1, "kspace": kspace})
+
+
+def image(*, ssim: float = 1.0, l1: float = 1.0) -> Loss:
+    """The terms that concern the magnitude image alone.
+
+    Args:
+        ssim, l1: weights of `1 - SSIM` and L1; 0 leaves a term out.
+
+    Raises:
+        InputError: for a negative weight, or if both are 0.
+    """
+    return _loss({"ssim": ssim, "l1": l1})
+
+
+def varnet() -> Loss:
+    """`1 - SSIM` of the magnitude image, as E2E-VarNet is trained."""
+    return _loss({"ssim": 1.0})
+
+
+def weighted_sum(weights: Mapping[str, float],
                  terms: dict[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
     """Total loss and its unweighted terms, leaving out, uncomputed, those of weight 0.
 
     Args:
-        weights: weight of each term.
+        weights: of terms; one that is not named has weight 0.
         terms: a function for each, returning `[batch]`.
 
     Returns:
         `(total, {name: mean over the batch})`, scalars float32.
     """
-    means = {name: jnp.mean(term()) for name, term in terms.items() if weights[name]}
+    means = {name: jnp.mean(term()) for name, term in terms.items()
+             if weights.get(name)}
     return sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(())), means

@@ -13,6 +13,7 @@ from flatjax.experiments.config_file import load_config_file, override
 from flatjax.experiments.grid import changed, trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
+from flatjax.options import flattened
 from flatjax.runs.checkpoint import expected_params
 from flatjax.runs.workdir import at_test_time
 from flatjax.training.train import train
@@ -27,7 +28,8 @@ OF_FILES = ("fastmri", "brainweb", "mrbrains13")  # see test_fastmri_scripts, te
 STEPPED = [name if name.endswith((".py", ":flat")) else pytest.param(name, marks=pytest.mark.slow)
            for name in NAMES if not any(part in name for part in OF_FILES)
            and ("brain.py:" not in name or name.endswith("flat"))]
-SMALL = {"channels": 2, "pools": 1, "steps": 2}  # of what a method has of them
+SMALL = {"network.channels": 2, "network.pools": 1, "schedule.steps": 2,
+         "steps": 2}  # of what a method has of them
 SHRUNK = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
           f"--config.train.batch_size={jax.local_device_count()}"]
 
@@ -39,7 +41,8 @@ def title(name):
 @pytest.mark.parametrize("name", STEPPED, ids=title)
 def test_config_takes_a_step(name, tmp_path):
     full = load_config_file(name)
-    method = [f"--config.method.{key}={SMALL[key]}" for key in SMALL if key in full.method]
+    method = [f"--config.method.{key}={SMALL[key]}" for key in SMALL
+              if key in flattened(full.method)]
     small = override(full, [*SHRUNK, *method, "--config.data.matrix=32"])
     assert np.isfinite(train(small, tmp_path)["psnr"])  # two steps of a diffusion may be noise
 

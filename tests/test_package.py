@@ -11,7 +11,7 @@ import flatjax
 assert not {"jax", "numpy", "flax", "h5py", "matplotlib"} & {*sys.modules}, "not light"
 for name in flatjax.__all__:
     assert getattr(flatjax, name) is not None
-assert flatjax.metrics.psnr and flatjax.data.icbm.make and flatjax.methods.flat.make
+assert flatjax.metrics.psnr and flatjax.data.icbm.make and flatjax.methods.flat
 try:
     flatjax.nothing
 except AttributeError as error:

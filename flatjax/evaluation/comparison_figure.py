@@ -47,7 +47,7 @@ def panels(volume: Volume, config: ConfigDict, folders: dict[str, Path]) -> Pane
     batch = stack(slices[index:index + 1])
     target = np.asarray(batch.target[0])
     measured = batch.measurement
-    blank = center_crop(combine(measured.kspace, measured.maps, config.method.combine),
+    blank = center_crop(combine(measured.kspace, measured.maps, config.combine),
                         target.shape)
     images = {"zero-filled": np.asarray(blank[0])}
     for label, folder in folders.items():

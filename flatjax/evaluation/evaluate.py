@@ -64,7 +64,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     output = make_folder(output or Path(workdir) / "eval")
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
-    score = scorer(method, config.method.combine)
+    score = scorer(method, config.combine)
     results = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)

@@ -1,6 +1,7 @@
 """Config files, of a run or of a grid of runs, and values set on the command line."""
 
 import importlib.util
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from ml_collections import ConfigDict, config_flags
 
 from flatjax import config as configuration
 from flatjax.errors import InputError
+
+_NAMED = re.compile(r"--config\.((?:\w+\.)*\w+)\.name=(.*)")
 
 
 def load_config_file(name: str) -> Any:
@@ -62,7 +65,8 @@ def _shipped() -> Path:
 def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     """The config with `--config.key=value` arguments applied; other arguments are refused.
 
-    Another name of the method or data set brings that one's options, keeping those they share.
+    Another name of the method, of a part of it or of the data set brings that one's options,
+    keeping those they share.
 
     Raises:
         InputError: for a key that the config does not have, or a value of another type.
@@ -71,11 +75,8 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     if stray:
         raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
                          "(see --help)")
-    for section in ("method", "data"):
-        flag = f"--config.{section}.name="
-        for name in [a.removeprefix(flag) for a in argv if a.startswith(flag)][-1:]:
-            if name != config[section].name:
-                config[section] = configuration.renamed(section, config, name)
+    names = dict(match.groups() for match in map(_NAMED.fullmatch, argv) if match)
+    configuration.with_names(config, names)
     argv = ["flatjax", *argv]
     values = flags.FlagValues()
     try:

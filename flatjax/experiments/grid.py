@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from flatjax.config import with_names
 from flatjax.errors import InputError
 
 
@@ -82,6 +83,8 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         InputError: for a name that the config does not have.
     """
     config = ConfigDict(config.to_dict())
+    with_names(config, {key.removesuffix(".name"): value for key, value in changes.items()
+                        if key.endswith(".name")})
     for key, value in changes.items():
         *sections, name = key.split(".")
         try:

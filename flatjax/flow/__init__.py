@@ -1,25 +1,38 @@
-"""Mathematics of the flow: path, timesteps, solvers. Knows nothing of networks or data.
+"""Mathematics of the flow: path, timesteps, solvers. Knows nothing of networks or data sets.
 
-`path` is the straight path, `schedule` the timesteps on it; `solvers` and `adaptive` integrate
-along them, by the scan in `walk`. `theorem` shows that an unrolled network is such a flow;
+`path` is the straight path, `schedule` the timesteps on it, `space` what the state is, and
+`likelihood` how far it trusts the measurement. `solve` integrates, by the methods of `solvers`
+and `adaptive` and the scan in `walk`. `theorem` shows that an unrolled network is such a flow;
 `diffusion` and `divergence` are the mathematics of the samplers.
 """
 
 from flatjax.flow.adaptive import integrate_adaptive
+from flatjax.flow.likelihood import Likelihood, fixed_sigma, learned_sigma, noise_sigma
 from flatjax.flow.path import interpolate, velocity
-from flatjax.flow.schedule import check_stable, time_grid, to_flow, to_unrolled
+from flatjax.flow.schedule import (
+    Schedule,
+    check_stable,
+    schedule,
+    time_grid,
+    to_flow,
+    to_unrolled,
+)
+from flatjax.flow.solve import solve
 from flatjax.flow.solvers import (
     EXPLICIT,
     SOLVERS,
     Solver,
     SplitField,
     Tableau,
-    integrate,
     runge_kutta,
 )
 from flatjax.flow.space import DataConsistency, StateSpace, image_space, kspace_space
 
-__all__ = ["EXPLICIT", "SOLVERS", "DataConsistency", "Solver", "SplitField", "StateSpace",
-           "Tableau", "check_stable", "image_space", "integrate", "integrate_adaptive",
-           "interpolate", "kspace_space", "runge_kutta", "time_grid", "to_flow", "to_unrolled",
-           "velocity"]
+LIKELIHOODS = {"fixed": fixed_sigma, "learned": learned_sigma, "noise": noise_sigma}
+SPACES = {"kspace": kspace_space, "image": image_space}
+
+__all__ = ["EXPLICIT", "LIKELIHOODS", "SOLVERS", "SPACES", "DataConsistency", "Likelihood",
+           "Schedule", "Solver", "SplitField", "StateSpace", "Tableau", "check_stable",
+           "fixed_sigma", "image_space", "integrate_adaptive", "interpolate", "kspace_space",
+           "learned_sigma", "noise_sigma", "runge_kutta", "schedule", "solve", "time_grid",
+           "to_flow", "to_unrolled", "velocity"]

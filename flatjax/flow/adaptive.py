@@ -6,7 +6,7 @@ begins, gives a second-order one to compare it with. Control and first step are 
 Norsett and Wanner, "Solving Ordinary Differential Equations I", sec. II.4.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, moved, stages
+from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, moved
 
 # Third-order weights less the second-order ones, the last being that of the slope at the end.
 _ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
@@ -63,13 +63,13 @@ def _norm(vector: State, scale: State) -> Array:
     return jnp.sqrt(jnp.mean(lax.stop_gradient(flat), axis=1))
 
 
-def _first_length(field: VectorField, state: State, slope: State, t: Array, sign: Array,
-                  span: Array, scale: State) -> Array:
+def _first_length(field: VectorField, args: Any, state: State, slope: State, t: Array,
+                  sign: Array, span: Array, scale: State) -> Array:
     """Hairer, Norsett and Wanner's starting step, at the cost of one evaluation."""
     size, speed = _norm(state, scale), _norm(slope, scale)
     tiny = (size < 1e-5) | (speed < 1e-5)
     trial = jnp.minimum(jnp.where(tiny, 1e-6, 0.01 * size / jnp.where(tiny, 1, speed)), span)
-    ahead = field(moved(state, [slope], [1.0], sign * trial), t + sign * trial, None)
+    ahead = field(moved(state, [slope], [1.0], sign * trial), t + sign * trial, args)
     bend = _norm(jax.tree.map(jnp.subtract, ahead, slope), scale) / trial
     largest = jnp.maximum(speed, bend)
     length = jnp.where(largest <= 1e-15, jnp.maximum(1e-6, trial * 1e-3),
@@ -90,9 +90,9 @@ def _between(times: Array, before: _Walk, reached: State, slope: State, step: Ar
     return jax.tree.map(leaf, before.state, reached, before.slope, slope)
 
 
-def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rtol: float = 1e-3,
-                       atol: float = 1e-3, max_steps: int = 1000, trajectory: bool = False
-                       ) -> tuple[State, State | None, Array]:
+def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, args: Any = None,
+                       rtol: float = 1e-3, atol: float = 1e-3, max_steps: int = 1000,
+                       trajectory: bool = False) -> tuple[State, State | None, Array]:
     """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
 
     Every element of the batch has its own time and its own steps, so that its result does not
@@ -104,11 +104,12 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     reverse mode: train with a solver of `SOLVERS`.
 
     Args:
-        field: `f(state, t, None) -> d state / d t`, with times `[batch]`, without exchange
+        field: `f(state, t, args) -> d state / d t`, with times `[batch]`, without exchange
             between elements of the batch. It is evaluated at both ends too.
         state: pytree of `[batch, ...]` at `times[0]`.
         times: `[K + 1]`, monotone. Only the ends matter to the steps; the states at the others
             are interpolated, to third order.
+        args: handed to the field whole.
         rtol, atol: relative and absolute tolerance of one step.
         max_steps: at most so many steps, refused ones included.
         trajectory: also return the states at all `times`.
@@ -145,10 +146,13 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     def attempt(walk: _Walk) -> _Walk:
         left = jnp.abs(last - walk.t)
         step = sign * jnp.minimum(walk.length, left)
-        slopes = stages(BOGACKI_SHAMPINE, field, walk.state, walk.t, step, None, walk.slope)
+        slopes = [walk.slope]
+        for row, fraction in zip(BOGACKI_SHAMPINE.a[1:], BOGACKI_SHAMPINE.c[1:], strict=True):
+            slopes.append(field(moved(walk.state, slopes, row, step), walk.t + fraction * step,
+                                args))
         reached = moved(walk.state, slopes, BOGACKI_SHAMPINE.b, step)
         t = jnp.where(walk.length >= left, last, walk.t + step)
-        slope = field(reached, t, None)
+        slope = field(reached, t, args)
         zero = jax.tree.map(jnp.zeros_like, walk.state)
         error = _norm(moved(zero, [*slopes, slope], _ERROR, step),
                       tolerated(walk.state, reached))
@@ -167,9 +171,9 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
             evaluations=walk.evaluations + 3 * running(walk), attempts=walk.attempts + 1,
             states=states)
 
-    slope = field(state, first, None)
+    slope = field(state, first, args)
     slope = jax.tree.map(lambda k, s: jnp.asarray(k, s.dtype), slope, state)
-    length = _first_length(field, state, slope, first, sign, span, tolerated(state, state))
+    length = _first_length(field, args, state, slope, first, sign, span, tolerated(state, state))
     states = None
     if trajectory:
         states = jax.tree.map(lambda s: jnp.full((times.size, *s.shape), jnp.nan, s.dtype)

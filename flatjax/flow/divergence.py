@@ -63,7 +63,7 @@ def transport(field: VectorField, state: Array, times: ArrayLike, probes: Array,
         times: `[K + 1]`, monotone.
         probes: `[probes, batch, ...]`, held along the way; see `divergence`.
         integrate: `(field, state, times) -> (final, ...)` on a pair of arrays, such as a partial
-            `flow.integrate`.
+            `flow.solve`.
 
     Returns:
         `(end, change)`, shaped `[batch, ...]` and `[batch]` real.

@@ -9,6 +9,7 @@ which is Theorem 1 of Qi et al. (arXiv 2512.03020) and holds step by step.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,40 @@ def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np
         raise InputError(f"times is {tuple(given.tolist())}, expected to fall from 1 to 0, each "
                          "below the one before, also in float32")
     return given
+
+
+class Schedule(NamedTuple):
+    """The times of a flow; see `schedule`.
+
+    Attributes:
+        times: `[steps + 1]` float32, falling from 1 to 0.
+    """
+
+    times: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """K, the number of steps."""
+        return len(self.times) - 1
+
+    @property
+    def delta(self) -> np.ndarray:
+        """Timesteps `t_{j+1} - t_j`, `[steps]` float32, all negative."""
+        return np.diff(self.times)
+
+
+def schedule(*, steps: int = 12, alpha: float = 0.0, times: Sequence[float] = ()) -> Schedule:
+    """The timesteps of a method.
+
+    Args:
+        steps: K, the number of steps.
+        alpha: of the family `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
+        times: `t_0, ..., t_K` themselves, in place of the family's; empty for those.
+
+    Raises:
+        InputError: as `time_grid`.
+    """
+    return Schedule(time_grid(steps, alpha, times).astype(np.float32))
 
 
 def _falls(times: np.ndarray) -> bool:

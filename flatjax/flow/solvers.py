@@ -3,7 +3,8 @@
 A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
 that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
 part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
-pytrees of arrays, real or complex. For steps chosen by their error see `flow.adaptive`.
+pytrees of arrays, real or complex. `flow.solve` integrates by them;
+for steps chosen by their error see `flow.adaptive`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
-from flatjax.flow.walk import Record, State, itself, walk
-
+State = Any
 Memory = Any
 VectorField = Callable[[State, Array, Any], State]
+Carry = tuple[State, Memory]
+Step = tuple[Array, Array, Any]  # its start, its length, and its slice of the arguments
 
 
 class Solver(NamedTuple):
@@ -29,7 +30,7 @@ class Solver(NamedTuple):
         nodes: where in a step the field is evaluated, as fractions of it: one evaluation each.
         stability: z up to which `y' = -y` with steps of length z does not grow.
         start: `(state, delta) -> memory` before the first step, whose length is delta.
-        advance: `(field, state, memory, t, delta, args) -> (state, memory)`, the state at
+        advance: `(field, (state, memory), (t, delta, args)) -> (state, memory)`, the state at
             `t + delta`. delta is negative where time runs from 1 to 0; it is a scalar, as t is.
     """
 
@@ -37,7 +38,7 @@ class Solver(NamedTuple):
     nodes: tuple[float, ...]
     stability: float
     start: Callable[[State, Array], Memory]
-    advance: Callable[..., tuple[State, Memory]]
+    advance: Callable[[VectorField, Carry, Step], Carry]
 
     @property
     def evaluations(self) -> int:
@@ -93,20 +94,13 @@ def moved(state: State, slopes: Sequence[State], weights: Sequence[float],
     return jax.tree.map(leaf, state, *slopes)
 
 
-def stages(tableau: Tableau, field: VectorField, state: State, t: Array, delta: Array,
-           args: Any, first: State | None = None) -> list[State]:
-    """The slopes of a Runge-Kutta step; `first`, if it is known already, is not evaluated."""
-    slopes = [field(state, t, args) if first is None else first]
-    for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
-        slopes.append(field(moved(state, slopes, row, delta), t + fraction * delta, args))
-    return slopes
-
-
 def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
     """The `Solver` of a tableau; it has no memory."""
-    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
-                args: Any = None) -> tuple[State, Memory]:
-        slopes = stages(tableau, field, state, t, delta, args)
+    def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
+        (state, memory), (t, delta, args) = carry, step
+        slopes = [field(state, t, args)]
+        for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
+            slopes.append(field(moved(state, slopes, row, delta), t + fraction * delta, args))
         return moved(state, slopes, tableau.b, delta), memory
 
     return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
@@ -123,9 +117,8 @@ def adams_bashforth_2() -> Solver:
     def start(state: State, delta: Array) -> Memory:
         return jax.tree.map(jnp.zeros_like, state), jnp.full_like(delta, jnp.inf)
 
-    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
-                args: Any = None) -> tuple[State, Memory]:
-        before, length = memory
+    def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
+        (state, (before, length)), (t, delta, args) = carry, step
         half = delta / length / 2
         slope = jax.tree.map(lambda k, s: jnp.asarray(k, s.dtype), field(state, t, args), before)
         reached = jax.tree.map(lambda s, k, b: s + delta * ((1 + half) * k - half * b),
@@ -141,8 +134,8 @@ def implicit_explicit_euler() -> Solver:
     First order, one evaluation of the smooth part per step, and no bound on the stiff part (Ascher,
     Ruuth and Wetton, SIAM J. Numer. Anal. 32(3), 1995).
     """
-    def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
-                args: Any = None) -> tuple[State, Memory]:
+    def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
+        (state, memory), (t, delta, args) = carry, step
         if not isinstance(field, SplitField):
             raise TypeError("the solver 'imex' needs a SplitField, whose stiff part it takes "
                             f"implicitly; got {type(field).__name__}")
@@ -174,47 +167,3 @@ SOLVERS: dict[str, Solver] = {
 }
 
 EXPLICIT = tuple(sorted(name for name in SOLVERS if name != "imex"))  # serve any field
-
-
-def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,
-              args: Any = None, trajectory: bool | int = False, record: Record = itself,
-              remat: bool = False) -> tuple[State, Any]:
-    """Integrate along a grid of times: one `lax.scan` over the steps.
-
-    Args:
-        field: `f(state, t, args_j) -> d state / d t`, where `args_j` is step j's slice of `args`.
-        state: pytree of arrays at `times[0]`.
-        times: `[K + 1]`, monotone.
-        solver: from `SOLVERS`.
-        args: pytree whose leaves have a leading axis of K, one slice per step: per-cascade
-            weights, for one. Anything common to all steps belongs in the closure of `field`.
-        trajectory: which states are also returned, see `walk.kept`.
-        record: what is returned of them.
-        remat: recompute a step in the backward pass rather than keep its activations, so that
-            the memory of a gradient hardly grows with K.
-
-    Returns:
-        `(final, states)`: the state at `times[-1]`, and with `trajectory` the stacked records
-        `[kept, ...]`, the first being that of the start; otherwise None.
-
-    Raises:
-        InputError: if `args` are those of another number of steps.
-    """
-    times = jnp.asarray(times)
-    delta = jnp.diff(times)
-    for leaf in jax.tree.leaves(args):
-        if jnp.shape(leaf)[:1] != delta.shape:
-            raise InputError(
-                f"parameters of {(*jnp.shape(leaf), 1)[0]} steps were given for {delta.size} "
-                "steps, expected as many: weights, timesteps or step sizes that were learned one "
-                "per step serve no other number of steps; shared weights on a schedule serve any")
-
-    def advance(carry: tuple[State, Memory],
-                x: tuple[Array, Array, Any]) -> tuple[State, Memory]:
-        t, length, slice_ = x
-        return solver.advance(field, *carry, t, length, slice_)
-
-    (final, _), records = walk(
-        advance, (state, solver.start(state, delta[0])), (times[:-1], delta, args),
-        trajectory=trajectory, record=lambda carry: record(carry[0]), remat=remat)
-    return final, records

@@ -45,6 +45,7 @@ class StateSpace(NamedTuple):
         lift: `(image, maps) -> state`, the adjoint of `image`.
         kspace: `(state, maps) -> [batch, coil, ky, kx]` complex64.
         data_consistency: `measurement -> DataConsistency`.
+        multicoil: whether the state is the k-space of all coils.
     """
 
     start: Callable[[Measurement], State]
@@ -53,6 +54,7 @@ class StateSpace(NamedTuple):
     lift: Callable[[Array, Array], State]
     kspace: Callable[[State, Array], Array]
     data_consistency: Callable[[Measurement], DataConsistency]
+    multicoil: bool
 
 
 def _per_slice(c: ArrayLike, state: Array) -> Array:
@@ -76,10 +78,10 @@ def kspace_space() -> StateSpace:
 
     return StateSpace(start=lambda measured: measured.kspace, end=lambda kspace, maps: kspace,
                       image=reduce, lift=expand, kspace=lambda state, maps: state,
-                      data_consistency=data_consistency)
+                      data_consistency=data_consistency, multicoil=True)
 
 
-def image_space(cg_iterations: int = 6) -> StateSpace:
+def image_space(*, cg_iterations: int = 6) -> StateSpace:
     """States are images `[batch, y, x]`, with `A = M F S`: one for any number of coils.
 
     Args:
@@ -109,4 +111,4 @@ def image_space(cg_iterations: int = 6) -> StateSpace:
 
     return StateSpace(start=zero_filled, end=reduce, image=lambda state, maps: state,
                       lift=lambda image, maps: image, kspace=expand,
-                      data_consistency=data_consistency)
+                      data_consistency=data_consistency, multicoil=False)

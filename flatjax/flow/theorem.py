@@ -61,7 +61,7 @@ class Flow(NamedTuple):
         return 1 + jnp.concatenate([jnp.zeros_like(passed[:1]), passed])
 
     def field(self, measured: Array, mask: Array) -> VectorField:
-        """The field for `flow.integrate`, with `step_args`: `M (k - y) / sigma_j^2 + v_j(k)`."""
+        """The field for `flow.solve`, with `step_args`: `M (k - y) / sigma_j^2 + v_j(k)`."""
         def field(kspace: Array, t: Array, args: tuple[Array, Any]) -> Array:
             sigma, own = args
             return mask * (kspace - measured) / sigma**2 + self.velocity(kspace, own)

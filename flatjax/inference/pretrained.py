@@ -17,6 +17,7 @@ from flatjax import config as configuration
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_json, write_text
 from flatjax.methods import Method, Params
+from flatjax.options import flattened
 from flatjax.runs import weights
 
 _SHIPPED = Path(__file__).parent / "models"
@@ -125,11 +126,11 @@ def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]
     first = next(iter(results.values()))
 
     def listed(options: dict[str, Any], usual: Mapping[str, Any] = MappingProxyType({})) -> str:
-        shown = {key: value for key, value in options.items()
+        shown = {key: value for key, value in flattened(options).items()
                  if key != "name" and (key not in usual or usual[key] != value)}
         return ", ".join(f"{key} {value}" for key, value in shown.items()) or "as it is"
 
-    defaults = configuration.method(method["name"])
+    defaults = flattened(configuration.method(method["name"]))
 
     origin = ", started from the weights of another run" if config.init_from else ""
     return f"""# {name}

@@ -1,28 +1,57 @@
-"""Reconstruction methods. A new one is one file with a `make` and one entry here.
+"""Reconstruction methods. A new one is one file with a `make` and a `SPEC`, and one entry here.
 
-`base` is what every method offers, `common` what several share. `flat` is FLAT and the vanilla
-unrolled network; `classical`, `unrolled` and `generative` hold the methods it is compared with.
+`base` is what every method offers, `common` what several share. `flat` is FLAT; `classical`,
+`unrolled` and `generative` hold the methods it is compared with. They take parts:
+
+    methods.flat(nets.unet(channels=18), flow.schedule(steps=12), flow.image_space(),
+                 solver="imex")
 """
 
-from flatjax.methods import flat
-from flatjax.methods.base import Method, Params, Reconstruction
-from flatjax.methods.classical import compressed_sensing, zero_filled
-from flatjax.methods.generative import dds, flow_matching, mc_ddpm, score_sde
-from flatjax.methods.unrolled import modl, unet, varnet
+from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
+from flatjax.methods.classical.compressed_sensing import (
+    SPEC as COMPRESSED_SENSING,
+    make as compressed_sensing,
+)
+from flatjax.methods.classical.zero_filled import SPEC as ZERO_FILLED, make as zero_filled
+from flatjax.methods.flat import SPEC as FLAT, make as flat
+from flatjax.methods.generative.dds import SPEC as DDS, make as dds
+from flatjax.methods.generative.flow_matching import SPEC as FLOW_MATCHING, make as flow_matching
+from flatjax.methods.generative.mc_ddpm import SPEC as MC_DDPM, make as mc_ddpm
+from flatjax.methods.generative.score_sde import SPEC as SCORE_SDE, make as score_sde
+from flatjax.methods.unrolled.modl import SPEC as MODL, make as modl
+from flatjax.methods.unrolled.unet import SPEC as UNET, make as unet
+from flatjax.methods.unrolled.vanilla import SPEC as VANILLA, make as vanilla
+from flatjax.methods.unrolled.varnet import SPEC as VARNET, make as varnet
 
-METHODS = {
-    "compressed_sensing": compressed_sensing.make,
-    "dds": dds.make,
-    "flat": flat.make,
-    "flow_matching": flow_matching.make,
-    "mc_ddpm": mc_ddpm.make,
-    "modl": modl.make,
-    "score_sde": score_sde.make,
-    "unet": unet.make,
-    "varnet": varnet.make,
-    "zero_filled": zero_filled.make,
+METHODS: dict[str, MethodSpec] = {
+    "compressed_sensing": COMPRESSED_SENSING,
+    "dds": DDS,
+    "flat": FLAT,
+    "flow_matching": FLOW_MATCHING,
+    "mc_ddpm": MC_DDPM,
+    "modl": MODL,
+    "score_sde": SCORE_SDE,
+    "unet": UNET,
+    "vanilla": VANILLA,
+    "varnet": VARNET,
+    "zero_filled": ZERO_FILLED,
 }
 
-__all__ = ["METHODS", "Method", "Params", "Reconstruction", "compressed_sensing", "dds",
-           "flat", "flow_matching", "mc_ddpm", "modl", "score_sde", "unet", "varnet",
-           "zero_filled"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodSpec",
+    "Params",
+    "Reconstruction",
+    "compressed_sensing",
+    "dds",
+    "flat",
+    "flow_matching",
+    "mc_ddpm",
+    "modl",
+    "score_sde",
+    "unet",
+    "vanilla",
+    "varnet",
+    "zero_filled",
+]

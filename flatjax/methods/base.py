@@ -1,6 +1,6 @@
 """The contract between methods and everything that trains, evaluates or compares them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,8 @@ from jax import Array
 from flatjax.mri.forward import Batch
 
 Params = Any
+Options = Mapping[str, Any]  # a section of a config, parts being sections of it
+Part = Callable[..., Any] | Mapping[str, Callable[..., Any]]
 
 
 class Reconstruction(NamedTuple):
@@ -59,3 +61,31 @@ class Method(NamedTuple):
     loss: Callable[[Params, Array, Batch], tuple[Array, dict[str, Array]]]
     reconstruct: Callable[..., Reconstruction]
     log_density: Callable[..., Array] | None = None
+
+
+class MethodSpec(NamedTuple):
+    """A method as configs see it.
+
+    Attributes:
+        make: from parts and options to a `Method`. Its keyword arguments with defaults, other
+            than parts, are options of the config.
+        parts: by argument of `make`, the function that makes it, whose keyword arguments are a
+            section of the config; or several functions by name, the first being the default,
+            where the section says which by its `name`.
+        test_time: options, dotted as "space.cg_iterations", or whole sections that may be others
+            than those that the weights were trained with. All else belongs to the weights.
+        shared_time: as `test_time`, unless the option `weights` is "per_cascade".
+        left_open: `options -> {dotted name: value}`, what an option that is None stands for, and
+            goes on to stand for at test time.
+    """
+
+    make: Callable[..., Method]
+    parts: Mapping[str, Part] = {}
+    test_time: tuple[str, ...] = ()
+    shared_time: tuple[str, ...] = ()
+    left_open: Callable[[Options], dict[str, Any]] = lambda options: {}
+
+    def changeable(self, options: Options) -> tuple[str, ...]:
+        """The options and sections that may change for weights that were trained with these."""
+        fixed = options.get("weights") == "per_cascade"
+        return self.test_time if fixed else self.test_time + self.shared_time

@@ -1,6 +1,6 @@
 """What trained methods share: checks of their options, scale, the loss on the result."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import jax
@@ -10,12 +10,11 @@ from flax import linen as nn
 from jax import Array
 
 from flatjax import losses
-from flatjax.errors import InputError
-from flatjax.flow.adaptive import integrate_adaptive
-from flatjax.flow.solvers import SOLVERS, VectorField, integrate
-from flatjax.flow.walk import Record, State, itself, kept
+from flatjax.errors import InputError, check_choice
+from flatjax.flow.walk import kept
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
+    COMBINES,
     Batch,
     Measurement,
     center_crop,
@@ -27,9 +26,6 @@ from flatjax.mri.sampling import calibration_mask
 from flatjax.nets.sensitivities import SensitivityNet
 
 WEIGHTS = ("per_cascade", "shared")
-SENSITIVITIES = ("given", "learned")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-ADAPTIVE = "adaptive"
 
 # Final k-space, the states asked for or None, and the network evaluations: one number, or one for
 # each element of the batch.
@@ -39,29 +35,20 @@ Rolled = tuple[Array, Array | None, int | Array]
 Rollout = Callable[[Params, Measurement, bool | int], Rolled]
 
 
-def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Refuse a value that is not among the choices.
+def check_loss(loss: losses.Loss, *terms: str) -> None:
+    """Refuse a loss with a term that a method does not have.
 
     Raises:
-        InputError: naming both.
+        InputError: naming it.
     """
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
-
-
-def check_at_least(least: float, **values: float) -> None:
-    """Refuse values, given by their names, below `least`.
-
-    Raises:
-        InputError: naming the first one.
-    """
-    for name, value in values.items():
-        if not value >= least:
-            raise InputError(f"{name} is {value}, expected at least {least}")
+    for name, weight in loss.weights.items():
+        if weight and name not in terms:
+            raise InputError(f"the loss has the term {name!r}, expected some of "
+                             f"{', '.join(terms)}: this method has no such term")
 
 
 def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
-                 images: int = 1, **told: Array) -> Params:
+                 images: int = 1, **told: Any) -> Params:
     """Weights of a network on complex images of the batch's size.
 
     Args:
@@ -87,7 +74,7 @@ def apply_network(net: nn.Module, params: Params, *images: Array, **times: Any) 
     return result
 
 
-def with_sensitivities(method: Method, sensitivities: str, channels: int, pools: int) -> Method:
+def with_sensitivities(method: Method, net: SensitivityNet | None) -> Method:
     """The method as it is, or with maps of a network that is trained along with it.
 
     The network sees the fully sampled centre of the measurement alone, and the maps that come
@@ -95,18 +82,10 @@ def with_sensitivities(method: Method, sensitivities: str, channels: int, pools:
 
     Args:
         method: uses the maps of the measurement.
-        sensitivities: "given", or "learned".
-        channels, pools: of the network.
-
-    Raises:
-        InputError: for a value out of range.
+        net: the network; None for the maps that are given with the measurement.
     """
-    check_choice("sensitivities", sensitivities, SENSITIVITIES)
-    check_at_least(1, sens_channels=channels)
-    check_choice("sens_pools", pools, range(5))
-    if sensitivities == "given":
+    if net is None:
         return method
-    net = SensitivityNet(channels=channels, pools=pools)
 
     def estimated(params: Params, measurement: Measurement) -> Measurement:
         centre = ifft2c(measurement.kspace * calibration_mask(measurement.mask))
@@ -197,45 +176,6 @@ def kept_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptS
     return {"steps": indices, "times": None if times is None else times[indices]}
 
 
-def integrator(solver: str, *, tolerance: float, remat: bool = False
-               ) -> Callable[..., tuple[State, Any, int | Array]]:
-    """`(field, state, times, args=None, *, trajectory, record) -> (final, records, evaluations)`.
-
-    Args:
-        solver: name in `flow.SOLVERS`, whose steps are those between the times and which hands
-            every one its slice of `args`; or "adaptive", see `flow.integrate_adaptive`, which
-            hands `args` on whole.
-        tolerance: of adaptive steps, relative and absolute.
-        remat: of `flow.integrate`.
-
-    Raises:
-        InputError: for an unknown solver or a tolerance that is not above 0.
-    """
-    if not tolerance > 0:
-        raise InputError(f"tolerance is {tolerance}, expected above 0")
-
-    def adaptive(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
-                 trajectory: bool | int = False,
-                 record: Record = itself) -> tuple[State, Any, Array]:
-        indices = kept(len(times) - 1, trajectory)
-        final, states, evaluations = integrate_adaptive(
-            lambda k, t, _: field(k, t, args), state, times[indices if trajectory else [0, -1]],
-            rtol=tolerance, atol=tolerance, trajectory=bool(trajectory))
-        return final, jax.lax.map(record, states) if trajectory else None, evaluations
-
-    def fixed(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
-              trajectory: bool | int = False, record: Record = itself) -> tuple[State, Any, int]:
-        final, records = integrate(field, state, times, solver=scheme, args=args,
-                                   trajectory=trajectory, record=record, remat=remat)
-        return final, records, (len(times) - 1) * scheme.evaluations
-
-    if solver == ADAPTIVE:
-        return adaptive
-    check_choice("solver", solver, (*sorted(SOLVERS), ADAPTIVE))
-    scheme = SOLVERS[solver]
-    return fixed
-
-
 def reconstructor(rollout: Rollout, *, combine: str, steps: int,
                   times: Array | None = None) -> Callable[..., Reconstruction]:
     """The `reconstruct` of a `Method` from a rollout on normalised k-space.
@@ -262,25 +202,26 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int,
 def end_supervised(init: Callable[[Array, Batch], Params],
                    rollout: Callable[[Params, Measurement, bool | int],
                                      tuple[Array, Array | None]],
-                   weights: dict[str, float], *, combine: str, steps: int) -> Method:
+                   loss: losses.Loss, *, combine: str, steps: int) -> Method:
     """A method that is trained on its result alone.
 
     Args:
         init: of the `Method`.
         rollout: see `Rollout`, without the evaluations.
-        weights: of the terms "ssim", "l1" and "kspace" of `end_terms`.
+        loss: of the terms of `end_terms`.
         combine: how coils are combined, "sense" or "rss".
         steps: of one rollout, each with one network evaluation.
 
     Raises:
-        InputError: if all weights are 0.
+        InputError: if the loss has another term.
     """
-    losses.check_weights(weights)
+    check_loss(loss, "ssim", "l1", "kspace")
+    check_choice("combine", combine, COMBINES)
 
-    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         final, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(weights, end_terms(final, batch, combine))
+        return losses.weighted_sum(loss.weights, end_terms(final, batch, combine))
 
-    return Method(init, loss, reconstructor(lambda *args: (*rollout(*args), steps),
+    return Method(init, total, reconstructor(lambda *args: (*rollout(*args), steps),
                                             combine=combine, steps=steps))

@@ -1,11 +1,15 @@
 """Learned functions: networks on images, which know nothing of k-space or flows.
 
-`conv` holds the layers of `unet`; `norm_unet` makes of it a network on complex images,
-`sensitivities` one that estimates coil maps; `fastmri` converts weights of fastMRI's VarNet.
+`conv` holds the layers of `unet`; `norm_unet` and `image_unet` make of it networks on complex
+images, `sensitivities` one that estimates coil maps; `fastmri` converts the weights of its VarNet.
+A method takes any flax module that maps images `[batch, y, x]` complex64, and a time `t` `[batch]`
+if it has one, to one image: those here are made by functions that check their arguments.
 """
 
-from flatjax.nets.norm_unet import NormUNet
-from flatjax.nets.sensitivities import SensitivityNet
+from flatjax.nets.image_unet import ImageUNet, image_unet
+from flatjax.nets.norm_unet import NormUNet, fastmri_unet, plain_unet, unet
+from flatjax.nets.sensitivities import SENSITIVITIES, SensitivityNet, given_maps, learned_maps
 from flatjax.nets.unet import UNet
 
-__all__ = ["NormUNet", "SensitivityNet", "UNet"]
+__all__ = ["SENSITIVITIES", "ImageUNet", "NormUNet", "SensitivityNet", "UNet", "fastmri_unet",
+           "given_maps", "image_unet", "learned_maps", "plain_unet", "unet"]

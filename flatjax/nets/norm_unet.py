@@ -5,7 +5,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.nets.unet import UNet
+from flatjax.nets.unet import UNet, check_time_channels, checked_dtype
 
 _EPS = 1e-6  # keeps a deviation of 0, and its gradient, harmless; images have a maximum near 1
 
@@ -66,3 +66,48 @@ class NormUNet(nn.Module):
         x = x[:, rows[0]:rows[0] + height, columns[0]:columns[0] + width]
         x = x * jnp.where(constant, 0.0, std)[..., :2]
         return to_complex(x + mean[..., :2] if self.parity else x)
+
+
+def unet(*, channels: int = 18, pools: int = 4, time_channels: int = 32, zero_init: bool = True,
+         dtype: str = "float32") -> NormUNet:
+    """The U-Net of a flow, which is told the time.
+
+    Args:
+        channels: of the first level; each pooling doubles them.
+        pools: number of poolings.
+        time_channels: width of the embedding of the time, or 0 for a network without.
+        zero_init: start with a network that gives zero, or with a random last layer.
+        dtype: of the computation, "float32" or "bfloat16".
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_time_channels(time_channels)
+    return NormUNet(channels=channels, pools=pools, time_channels=time_channels,
+                    zero_init=zero_init, dtype=checked_dtype(channels, pools, dtype))
+
+
+def plain_unet(*, channels: int = 18, pools: int = 4, dtype: str = "float32") -> NormUNet:
+    """The same U-Net without time, which starts by giving zero.
+
+    Args:
+        channels, pools, dtype: as in `unet`.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    return NormUNet(channels=channels, pools=pools, time_channels=0,
+                    dtype=checked_dtype(channels, pools, dtype))
+
+
+def fastmri_unet(*, channels: int = 18, pools: int = 4, dtype: str = "float32") -> NormUNet:
+    """The NormUnet of fastMRI to the letter, which starts at random.
+
+    Args:
+        channels, pools, dtype: as in `unet`.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    return NormUNet(channels=channels, pools=pools, time_channels=0, parity=True,
+                    dtype=checked_dtype(channels, pools, dtype))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from flatjax.errors import check_at_least, check_choice
 from flatjax.mri.coils import rss
 from flatjax.nets.norm_unet import NormUNet
 
@@ -40,3 +41,25 @@ class SensitivityNet(nn.Module):
         maps = jnp.where(empty, 0, refined).reshape(images.shape)
         norm = rss(maps)[:, None]
         return maps / jnp.where(norm > 0, norm, 1)
+
+
+def learned_maps(*, channels: int = 8, pools: int = 4) -> SensitivityNet:
+    """Maps by a network of their own, from the center of k-space, as in E2E-VarNet.
+
+    Args:
+        channels, pools: of the network.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_at_least(1, channels=channels)
+    check_choice("pools", pools, range(5))
+    return SensitivityNet(channels=channels, pools=pools)
+
+
+def given_maps() -> None:
+    """The maps that come with the measurement: no network is needed."""
+    return None
+
+
+SENSITIVITIES = {"given": given_maps, "learned": learned_maps}

@@ -13,10 +13,25 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.nets.conv import SAVED, Conv, UpConv, average_pool
 
 _NORM_EPS = 1e-5  # torch's InstanceNorm2d default, which E2E-VarNet uses
+
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def checked_dtype(channels: int, pools: int, dtype: str) -> DTypeLike:
+    """The dtype of that name, for a U-Net of a size that makes sense.
+
+    Raises:
+        InputError: naming what is out of range.
+    """
+    check_at_least(1, channels=channels)
+    check_at_least(0, pools=pools)
+    check_choice("dtype", dtype, DTYPES)
+    return DTYPES[dtype]
 
 
 def check_time_channels(time_channels: int) -> None:

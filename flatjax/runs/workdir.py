@@ -3,6 +3,7 @@
 import json
 import platform
 from contextlib import closing
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from ml_collections import ConfigDict
 from flatjax import config as configuration
 from flatjax.errors import InputError
 from flatjax.files import write_json, write_text
-from flatjax.methods import Method, Params
+from flatjax.methods import METHODS, Method, Params
+from flatjax.options import flattened
 from flatjax.runs import weights
 from flatjax.runs.checkpoint import Checkpoints, check_params, expected_params
 
@@ -38,23 +40,18 @@ def load_config(workdir: str | Path) -> ConfigDict:
         raise InputError(f"{path}: {error}") from error
 
 
-_ONE_PER_STEP = ("steps", "alpha", "times", "solver")
-_OF_THE_NETWORK = ("parameterisation", "prediction", "tau", "sigma_min", "sigma_max", "parity",
-                   "data_consistency")
-
-
 def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
     """The config to evaluate a run with, which may ask for other steps than it was trained with.
 
-    A noise scale that was left open stays the one of the training: it is part of the flow, not of
-    its discretisation.
+    The method says which options may change, see `MethodSpec`. One that was left open stays what it
+    stood for in training.
 
     Args:
         config: what is asked for.
         trained: what the run was trained with.
 
     Raises:
-        InputError: for another method, or what the network was not trained for; if weights per
+        InputError: for another method, or an option that belongs to the weights; if weights per
             cascade are to take other steps than their own.
     """
     asked, learned = config.method, trained.method
@@ -62,22 +59,28 @@ def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
         raise InputError(f"method.name is {asked.name!r} but {learned.name!r} in training: weights "
                          "belong to their method; leave it, or name the workdir of a run of "
                          f"{asked.name}")
-    for key in _OF_THE_NETWORK:
-        if asked.get(key) != learned.get(key):
-            raise InputError(f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: "
-                             "it says what the network's input and output mean; leave it, or "
-                             f"train with --config.method.{key}={asked[key]}")
-    if learned.get("weights") == "per_cascade":
-        for key in _ONE_PER_STEP:
-            if asked.get(key) != learned.get(key):
-                raise InputError(
-                    f"method.{key} is {asked[key]!r} but {learned[key]!r} in training: weights per "
-                    "cascade belong to the steps that they were learned on; leave it, or train "
-                    "with --config.method.weights=shared")
-    if "sigma" in learned and asked.sigma is None is learned.sigma and asked.steps != learned.steps:
-        config = config.copy_and_resolve_references()
-        config.method.sigma = learned.steps**-0.5
+    spec = METHODS[learned.name]
+    wanted, known = flattened(asked), flattened(learned)
+    for key in sorted({*wanted, *known}):
+        if wanted.get(key) == known.get(key) or _within(key, spec.changeable(learned)):
+            continue
+        found = f"method.{key} is {wanted.get(key)!r} but {known.get(key)!r} in training: "
+        if _within(key, spec.shared_time):
+            raise InputError(f"{found}weights per cascade belong to the steps that they were "
+                             "learned on; leave it, or train with --config.method.weights=shared")
+        raise InputError(f"{found}it belongs to the weights; leave it, or train with "
+                         f"--config.method.{key}={wanted.get(key)}")
+    own, others = spec.left_open(learned), spec.left_open(asked)
+    for key, value in own.items():
+        if wanted[key] is None is known[key] and others[key] != value:
+            config = config.copy_and_resolve_references()
+            *sections, name = key.split(".")
+            reduce(lambda whole, one: whole[one], sections, config.method)[name] = value
     return config
+
+
+def _within(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:

@@ -121,7 +121,7 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
 
     `check` is called before each volume and may raise.
     """
-    score = scorer(method, config.method.combine)
+    score = scorer(method, config.combine)
 
     def validate(params: Any, check: Callable[[], None] = lambda: None) -> dict[str, float]:
         scores = []

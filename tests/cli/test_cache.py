@@ -13,8 +13,14 @@ from flatjax.cli import program
 from flatjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.data.matrix=32",
-        "--config.method.channels=2", "--config.method.pools=1", "--config.method.steps=2"]
+TINY = [
+    "--config.train.steps=1",
+    "--config.train.warmup_steps=0",
+    "--config.data.matrix=32",
+    "--config.method.network.channels=2",
+    "--config.method.network.pools=1",
+    "--config.method.schedule.steps=2",
+]
 
 
 @pytest.fixture

@@ -43,11 +43,21 @@ def by_fastmris_definition(target, found):
 def test_fastmris_evaluation_scores_what_the_scripts_write(challenge, tmp_path, monkeypatch):
     folder, workdir = tmp_path / "files", tmp_path / "run"
     write_folder(folder, challenge)
-    run(monkeypatch, "train", f"--config={CONFIGS / f'fastmri_knee_{challenge}.py'}",
-        f"--workdir={workdir}", f"--config.data.path={folder}", "--config.method.channels=2",
-        "--config.method.pools=1", "--config.method.steps=2", "--config.train.steps=1",
-        "--config.train.warmup_steps=0", "--config.train.accumulate=1",
-        "--config.train.batch_size=4", "--config.evaluation.figures=0")
+    run(
+        monkeypatch,
+        "train",
+        f"--config={CONFIGS / f'fastmri_knee_{challenge}.py'}",
+        f"--workdir={workdir}",
+        f"--config.data.path={folder}",
+        "--config.method.network.channels=2",
+        "--config.method.network.pools=1",
+        "--config.method.schedule.steps=2",
+        "--config.train.steps=1",
+        "--config.train.warmup_steps=0",
+        "--config.train.accumulate=1",
+        "--config.train.batch_size=4",
+        "--config.evaluation.figures=0",
+    )
     run(monkeypatch, "evaluate", f"--workdir={workdir}")
     targets, results = folder / f"{challenge}_val", workdir / "eval" / "reconstructions"
     files = sorted(path.name for path in targets.glob("*.h5"))

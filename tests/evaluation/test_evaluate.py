@@ -21,7 +21,8 @@ from flatjax.evaluation import evaluate as evaluation, metrics, report, scoring
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.scoring import measures_of, score_volume, scorer, summary
 from flatjax.experiments.config_file import override
-from flatjax.methods.classical import zero_filled
+from flatjax.experiments.grid import changed
+from flatjax.methods import zero_filled
 from flatjax.runs.checkpoint import Checkpoints, expected_params
 from flatjax.runs.workdir import at_test_time, load_config
 from flatjax.training.parallel import TrainState
@@ -92,7 +93,7 @@ def test_figures_are_drawn_and_not_empty(run):
 
 
 def scored_zero_filling(name="a"):
-    method = zero_filled.make()
+    method = zero_filled()
     volume = next(v for v in toy.make().test["main"] if v.name == name)
     return score_volume(scorer(method, "sense"), {}, jax.random.key(0), name,
                         measure_volume(volume, Acquisition()), batch_size=2)
@@ -144,7 +145,7 @@ def test_zero_filling_scores_as_itself_and_without_residual():
 
 
 def test_the_deviation_of_posterior_samples_is_saved_and_drawn(tmp_path):
-    plain = zero_filled.make()
+    plain = zero_filled()
 
     def reconstruct(*args, **options):
         result = plain.reconstruct(*args, **options)
@@ -188,37 +189,68 @@ def command(monkeypatch, capsys, main, *arguments):
     return left.value.code, errors[0]
 
 
-@pytest.mark.parametrize("arguments, match", [
-    (["--config=demo", "--config.method.stps=3"], 'Did you mean "steps"'),
-    (["--config=demo", "--config.method.steps=two"], "invalid literal"),
-    (["--config=demo", "--config.method.steps=0"], "steps is 0"),
-    (["--config=demo", "--config.method.alpha=-1"], "alpha is -1"),
-    (["--config=demo", "--config.method.sigma=0"], "sigma is 0"),
-    (["--config=demo", "--config.method.sigma=inf"], "method.sigma is inf, expected a finite"),
-    (["--config=demo", "--config.acquisition.noise=inf"], "acquisition.noise is inf"),
-    (["--config=demo:unet", "--config.method.w_ssim=0", "--config.method.w_l1=0"], "are all 0"),
-    (["--config=demo", "--config.method.sigma=0.2"], "expected below 2"),
-    (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
-    (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
-    (["--config=demo", "--config.acquisition.mask=spiral"], "spiral"),
-    (["--config=demo", "--config.acquisition.mask=magic",
-      "--config.acquisition.center_fraction=0.25"], "magic"),
-    (["--config=demo", "--config.train.batch_size=3"], "not divisible by 4 devices"),
-    (["--config=demo", "--config.data.name=knee"], "expected one of .*icbm"),
-    (["--config=demo", "--config.method.name=magic"], "expected one of .*flat"),
-    (["--config=demo:flow_matching", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:score_sde", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:mc_ddpm", "--config.method.steps=1001"], "steps is 1001, expected .* to 1000"),
-    (["--config=demo:mc_ddpm", "--config.method.eta=-0.1"], r"eta is -0.1, expected in \[0, 1\]"),
-    (["--config=demo:dds", "--config.method.steps=0"], "steps is 0, expected from 1 to 1000"),
-    (["--config=demo:dds", "--config.method.eta=1.5"], r"eta is 1.5, expected in \[0, 1\]"),
-    (["--config=demo:dds", "--config.method.cg_iterations=0"], "cg_iterations is 0, expected at"),
-    (["--config=demo:modl", "--config.method.cg_iterations=0"], "cg_iterations is 0, expected at"),
-    (["--config=demo:modl", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=demo:varnet", "--config.method.steps=0"], "steps is 0, expected at least 1"),
-    (["--config=nothing"], "expected the path of a Python file .* or one of .*demo"),
-    (["--config=demo", "surplus"], "unexpected argument 'surplus'"),
-    ([], "--config is missing")])
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (["--config=demo", "--config.method.schedule.stps=3"], 'Did you mean "steps"'),
+        (["--config=demo", "--config.method.schedule.steps=two"], "invalid literal"),
+        (["--config=demo", "--config.method.schedule.steps=0"], "steps is 0"),
+        (["--config=demo", "--config.method.schedule.alpha=-1"], "alpha is -1"),
+        (["--config=demo", "--config.method.likelihood.sigma=0"], "sigma is 0"),
+        (
+            ["--config=demo", "--config.method.likelihood.sigma=inf"],
+            "method.likelihood.sigma is inf, expected a finite",
+        ),
+        (["--config=demo", "--config.acquisition.noise=inf"], "acquisition.noise is inf"),
+        (
+            ["--config=demo:unet", "--config.method.loss.ssim=0", "--config.method.loss.l1=0"],
+            "are all 0",
+        ),
+        (["--config=demo", "--config.method.likelihood.sigma=0.2"], "expected below 2"),
+        (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
+        (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
+        (["--config=demo", "--config.acquisition.mask=spiral"], "spiral"),
+        (
+            [
+                "--config=demo",
+                "--config.acquisition.mask=magic",
+                "--config.acquisition.center_fraction=0.25",
+            ],
+            "magic",
+        ),
+        (["--config=demo", "--config.train.batch_size=3"], "not divisible by 4 devices"),
+        (["--config=demo", "--config.data.name=knee"], "expected one of .*icbm"),
+        (["--config=demo", "--config.method.name=magic"], "expected one of .*flat"),
+        (
+            ["--config=demo:flow_matching", "--config.method.schedule.steps=0"],
+            "steps is 0, expected at least 1",
+        ),
+        (["--config=demo:score_sde", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (
+            ["--config=demo:mc_ddpm", "--config.method.steps=1001"],
+            "steps is 1001, expected .* to 1000",
+        ),
+        (
+            ["--config=demo:mc_ddpm", "--config.method.eta=-0.1"],
+            r"eta is -0.1, expected in \[0, 1\]",
+        ),
+        (["--config=demo:dds", "--config.method.steps=0"], "steps is 0, expected from 1 to 1000"),
+        (["--config=demo:dds", "--config.method.eta=1.5"], r"eta is 1.5, expected in \[0, 1\]"),
+        (
+            ["--config=demo:dds", "--config.method.cg_iterations=0"],
+            "cg_iterations is 0, expected at",
+        ),
+        (
+            ["--config=demo:modl", "--config.method.space.cg_iterations=0"],
+            "cg_iterations is 0, expected at",
+        ),
+        (["--config=demo:modl", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (["--config=demo:varnet", "--config.method.steps=0"], "steps is 0, expected at least 1"),
+        (["--config=nothing"], "expected the path of a Python file .* or one of .*demo"),
+        (["--config=demo", "surplus"], "unexpected argument 'surplus'"),
+        ([], "--config is missing"),
+    ],
+)
 def test_bad_training_input_gets_one_line_and_status_2(monkeypatch, capsys, tmp_path, arguments,
                                                        match):
     code, line = command(monkeypatch, capsys, cli.train_main, f"--workdir={tmp_path / 'run'}",
@@ -250,9 +282,10 @@ def test_bad_evaluation_input_gets_one_line_and_status_2(monkeypatch, capsys, tm
     assert code == 2 and "checkpoint is '77'" in line
     code, line = fails(f"--workdir={workdir}", "--config.method.name=varnet")
     assert code == 2 and "method.name is 'varnet' but 'flat' in training" in line
-    code, line = fails(f"--workdir={workdir}", "--config.method.channels=3")
-    assert code == 2 and "Dense_0/bias is (2, 8), expected (2, 12)" in line
-    for option in ("steps=6", "alpha=0.5", "solver=heun", "times=(1.0,0.3,0.0)"):
+    code, line = fails(f"--workdir={workdir}", "--config.method.network.channels=3")
+    assert code == 2 and "method.network.channels is 3 but 2 in training" in line
+    for option in ("schedule.steps=6", "schedule.alpha=0.5", "solver=heun",
+                   "schedule.times=(1.0,0.3,0.0)"):
         code, line = fails(f"--workdir={workdir}", f"--config.method.{option}")
         assert code == 2 and re.search(f"method.{option.split('=')[0]} is .* in training: weights "
                                        "per cascade belong to the steps", line), line
@@ -302,8 +335,10 @@ def shared(tmp_path_factory):
 def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
     """Many steps and adaptive ones solve the same flow, which is that of the training."""
     found = {}
-    for name, options in {"many": ["steps=50"],
-                          "adaptive": ["steps=5", "solver=adaptive", "tolerance=1e-4"]}.items():
+    for name, options in {
+        "many": ["schedule.steps=50"],
+        "adaptive": ["schedule.steps=5", "solver=adaptive", "tolerance=1e-4"],
+    }.items():
         asked = override(load_config(shared), [f"--config.method.{o}" for o in options])
         found[name] = evaluate(asked, shared, tmp_path / name)["main"]
     assert found["many"]["nfe"] == 50 and found["adaptive"]["nfe"] > 10
@@ -313,12 +348,15 @@ def test_shared_weights_are_evaluated_at_other_steps(shared, tmp_path):
 
 
 def test_the_noise_scale_of_the_training_stays_with_other_steps():
-    trained = toy.experiment(method={"weights": "shared", "steps": 4})
-    asked = toy.experiment(method={"weights": "shared", "steps": 9})
-    assert at_test_time(asked, trained).method.sigma == 0.5 and asked.method.sigma is None
-    assert at_test_time(trained, trained).method.sigma is None
-    asked.method.sigma = 0.7
-    assert at_test_time(asked, trained).method.sigma == 0.7
+    trained = toy.experiment(method={"weights": "shared", "schedule.steps": 4})
+    asked = toy.experiment(method={"weights": "shared", "schedule.steps": 9})
+    assert (
+        at_test_time(asked, trained).method.likelihood.sigma == 0.5
+        and asked.method.likelihood.sigma is None
+    )
+    assert at_test_time(trained, trained).method.likelihood.sigma is None
+    asked.method.likelihood.sigma = 0.7
+    assert at_test_time(asked, trained).method.likelihood.sigma == 0.7
 
 
 @pytest.mark.parametrize("trained, asked", [
@@ -334,13 +372,14 @@ def test_weights_are_not_taken_for_those_of_another_method(trained, asked):
 
 
 @pytest.mark.parametrize("name, key, value", [
-    ("flat", "parameterisation", "endpoint"), ("dds", "prediction", "noise"),
+    ("flat", "parameterization", "endpoint"), ("dds", "prediction", "noise"),
     ("flow_matching", "tau", 0.3), ("score_sde", "sigma_max", 100.0),
-    ("score_sde", "sigma_min", 0.1), ("varnet", "parity", False),
+    ("score_sde", "sigma_min", 0.1), ("varnet", "network.name", "plain"),
+    ("flat", "network.channels", 3), ("flat", "space.name", "image"),
     ("flow_matching", "data_consistency", False)])
 def test_what_a_network_was_trained_for_cannot_be_changed(name, key, value):
-    own, other = (config.experiment(method=config.method(name, **options))
-                  for options in ({}, {key: value}))
+    own = config.experiment(method=config.method(name))
+    other = changed(own, {f"method.{key}": value})
     with pytest.raises(InputError, match=f"method.{key} is {value!r} but .* in training.*leave it"):
         at_test_time(other, own)
     assert at_test_time(own, own) is own
@@ -382,11 +421,11 @@ def test_a_users_volume_is_evaluated_as_the_readme_says(run, tmp_path, monkeypat
 def test_another_name_brings_its_options_and_keeps_shared_ones():
     small = config.experiment(data=config.data("icbm", matrix=96, coils=3))
     other = override(small, ["--config.data.name=volume", "--config.data.path=x.nii",
-                                 "--config.method.name=unet", "--config.method.channels=5"])
+                                 "--config.method.name=unet", "--config.method.network.channels=5"])
     assert (other.data.name, other.data.path, other.data.matrix, other.data.coils) == (
         "volume", "x.nii", 96, 3)
-    assert "contrasts" not in other.data and "steps" not in other.method
-    assert (other.method.name, other.method.channels) == ("unet", 5)
+    assert "contrasts" not in other.data and "schedule" not in other.method
+    assert (other.method.name, other.method.network.channels) == ("unet", 5)
 
 
 def test_the_table_compares_with_zero_filling(run):
@@ -400,19 +439,23 @@ def test_the_table_compares_with_zero_filling(run):
 
 
 def test_a_config_survives_json():
-    original = toy.experiment(method={"sigma": 0.6}, seed=7)
+    original = toy.experiment(method={"likelihood.sigma": 0.6}, seed=7)
     again = config.from_json(config.to_json(original))
     assert config.to_json(again) == config.to_json(original)
     assert config.config_hash(again) == config.config_hash(original)
     config.make_method(again)
-    again.method.alpha = 0.25
+    again.method.schedule.alpha = 0.25
     assert config.config_hash(again) != config.config_hash(original)
 
 
 def test_options_that_do_not_exist_are_refused():
-    with pytest.raises(InputError, match=r"flat.make has no option stps; expected some of steps"):
-        config.method("flat", stps=3)
-    with pytest.raises(InputError, match="no part optimiser"):
+    with pytest.raises(InputError, match="schedule is 'stps', .*did you mean 'steps'"):
+        config.method("flat", schedule={"stps": 3})
+    with pytest.raises(InputError, match="'netwrk', .*did you mean 'network'"):
+        config.method("flat", netwrk={})
+    with pytest.raises(InputError, match="method.network is 8, expected a dict"):
+        config.method("flat", network=8)
+    with pytest.raises(InputError, match="a part of a config is 'optimiser'"):
         config.experiment(optimiser=1)
 
 
@@ -436,4 +479,4 @@ def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypa
 
 def test_zero_filling_combines_coils_in_a_way_that_there_is():
     with pytest.raises(InputError, match="combine is 'sum', expected one of"):
-        zero_filled.make(combine="sum")
+        zero_filled(combine="sum")

@@ -50,7 +50,7 @@ def test_budgets_seeds_and_accelerations():
         assert steps.pop("compressed_sensing") == {60}
         for method, found in steps.items():
             assert found == (longest if method in GENERATIVE else budgets)
-    losses = {trial.config.method.loss for trial in trials(load("methods_r4"))
+    losses = {trial.config.method.loss.name for trial in trials(load("methods_r4"))
               if trial.config.method.name == "varnet"}
     assert losses == {"own", "flat"}
 
@@ -84,8 +84,9 @@ def test_samplers_take_the_evaluations_that_they_are_called_by():
         for name, changes in trial.evaluations.items():
             method = changed(trial.config, changes).method
             count, _, samples, _ = name.split()
+            steps = method.get("schedule", method).steps
             assert int(samples) == method.samples
-            assert int(count) == method.samples * method.steps * per_step.get(method.name, 1)
+            assert int(count) == method.samples * steps * per_step.get(method.name, 1)
             found.setdefault((trial.run, method.samples), []).append(int(count))
     for run in ("flow_matching 10x", "mc_ddpm 10x", "dds 10x"):
         assert [found[run, samples] for samples in (1, 2, 4)] == [

@@ -20,7 +20,7 @@ from flatjax.runs.checkpoint import Checkpoints
 from tests.support import toy
 
 ABLATE = Path(__file__).parents[2] / "configs" / "ablate.py"
-NAMES = ("flat_parts", "loss_terms", "schedule", "steps", "solver", "parameterisation", "sigma",
+NAMES = ("flat_parts", "loss_terms", "schedule", "steps", "solver", "parameterization", "sigma",
          "sharing", "acceleration", "alignment", "initialisation", "teacher")
 
 
@@ -29,15 +29,17 @@ def toy_data(monkeypatch):
     monkeypatch.setitem(DATASETS, "toy", toy.make)
 
 
-def small(broken=False, **method):
-    return toy.experiment(method={"weights": "shared", "sigma": 1.0} | method,
+def small(broken=False, steps=2, **terms):
+    loss = {f"loss.{term}": terms[term] for term in terms}
+    return toy.experiment(method={"weights": "shared", "likelihood.sigma": 1.0,
+                                  "schedule.steps": steps, **loss},
                           data=toy.config.data("toy", broken=broken) if broken else None,
                           evaluation=toy.config.evaluation(figures=0))
 
 
 def small_grid(**runs):
-    tried = {"": {}, "at K 3": {"method.steps": 3}}
-    return Grid("Toy", {"aligned": Run(small(), tried), "unaligned": Run(small(w_velocity=0.0))}
+    tried = {"": {}, "at K 3": {"method.schedule.steps": 3}}
+    return Grid("Toy", {"aligned": Run(small(), tried), "unaligned": Run(small(velocity=0.0))}
                 | runs, baseline="aligned")
 
 
@@ -109,7 +111,7 @@ def test_published_results_stand_in_for_their_runs(whole, tmp_path, monkeypatch)
 def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
     shutil.copytree(whole / "results", tmp_path / "first")
     (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
-    grid = Grid("Other", {"base": Run(small()), "other": Run(small(w_velocity=0.0))}, "base")
+    grid = Grid("Other", {"base": Run(small()), "other": Run(small(velocity=0.0))}, "base")
     outcomes.adopt(grid, tmp_path / "second")
     assert outcomes.outcome(trials(grid)[0], "", tmp_path / "second")
     assert not outcomes.outcome(trials(grid)[1], "", tmp_path / "second")
@@ -227,13 +229,13 @@ def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
 
 def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_path, monkeypatch):
     def evaluate(trained, *folders):
-        if not trained.method.w_velocity:
+        if not trained.method.loss.velocity:
             raise NonFiniteError("the reconstruction of a is not finite")
         return grids_evaluate(trained, *folders)
 
     grids_evaluate = runner.evaluate
     monkeypatch.setattr(runner, "evaluate", evaluate)
-    grid = small_grid(last=Run(small(w_l1=0.5)))
+    grid = small_grid(last=Run(small(l1=0.5)))
     with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
         run_grid(grid, tmp_path)
     assert {row["run"] for row in table(tmp_path / "results")} == {
@@ -245,8 +247,10 @@ def test_a_folder_is_not_taken_for_another_configs_run(whole, tmp_path, monkeypa
     workdir = shutil.copytree(whole, tmp_path / "runs")
     shutil.rmtree(workdir / "results")
     trainings = Trainings(monkeypatch)
-    other = Grid("Toy", {"aligned": Run(small(w_velocity=0.3))}, "aligned")
-    with pytest.raises(InputError, match="checkpoints of another config .method.w_velocity: 0.1"):
+    other = Grid("Toy", {"aligned": Run(small(velocity=0.3))}, "aligned")
+    with pytest.raises(
+        InputError, match="checkpoints of another config .method.loss.velocity: 0.1"
+    ):
         run_grid(other, workdir)
     run_grid(Grid("Toy", {"aligned": Run(small(), {"": {"evaluation.batch_size": 1}})}, "aligned"),
              workdir)
@@ -273,9 +277,10 @@ def test_the_eight_cells_differ_by_what_they_are_called():
     assert len(grid.runs) == 8 and len(grid.seeds) >= 2
     for name, run in grid.runs.items():
         method = run.config.method
-        assert ("timesteps" in name) == (method.timesteps == "schedule")
-        assert ("parameters" in name) == (method.step_sizes == "derived")
-        assert ("alignment" in name) == (method.w_velocity > 0)
+        learned = method.get("learned", "none")
+        assert ("timesteps" in name) == (learned in ("none", "eta"))
+        assert ("parameters" in name) == (learned in ("none", "timesteps"))
+        assert ("alignment" in name) == (method.loss.velocity > 0)
 
 
 def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, capsys):
@@ -286,7 +291,7 @@ def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, caps
     command(f"--config={ABLATE}:flat_parts", f"--workdir={tmp_path}", "--dry-run",
             "--config.train.steps=50")
     printed = capsys.readouterr().out
-    assert "| vanilla_seed1 | flat | " in printed and "| 50 | to train | ? |" in printed
+    assert "| vanilla_seed1 | vanilla | " in printed and "| 50 | to train | ? |" in printed
     assert "16 runs" in printed and not list(tmp_path.iterdir())
     for argv, match in (([f"--config={ABLATE}:parts"], "the ablation is 'parts'"),
                         ([f"--config={ABLATE}"], "the ablation is ''"),
@@ -299,7 +304,8 @@ def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, caps
 
 def test_changes_are_of_keys_that_there_are():
     config = small()
-    assert changed(config, {"method.steps": 5}).method.steps == 5 and config.method.steps == 2
-    for change in ({"method.step": 5}, {"method.steps": "five"}):
+    assert changed(config, {"method.schedule.steps": 5}).method.schedule.steps == 5
+    assert config.method.schedule.steps == 2
+    for change in ({"method.schedule.step": 5}, {"method.schedule.steps": "five"}):
         with pytest.raises(InputError, match="cannot be set"):
             changed(config, change)

@@ -10,9 +10,10 @@ import pytest
 from flatjax import flow
 from flatjax.errors import InputError
 from flatjax.flow.divergence import divergence, rademacher, transport
-from flatjax.methods.generative import flow_matching
+from flatjax.methods import flow_matching
 from tests.support import gaussian
 from tests.support.arrays import complex_normal, noisy
+from tests.support.build import build
 from tests.support.gaussian import in_place_of_the_network
 
 SIZE = 5
@@ -69,7 +70,7 @@ def test_a_gaussian_moved_by_a_linear_flow_stays_one(solver):
     a = (complex_normal(rng, (SIZE, SIZE)) / 3).astype(np.complex128)
     with jax.enable_x64(True):
         end = jnp.asarray(complex_normal(rng, (3, SIZE), np.complex128))
-        integrate = (partial(flow.integrate, solver=flow.SOLVERS["rk4"]) if solver == "rk4" else
+        integrate = (partial(flow.solve, solver="rk4") if solver == "rk4" else
                      partial(flow.integrate_adaptive, rtol=1e-8, atol=1e-8))
         start, change = jax.jit(lambda end: transport(
             lambda k, t, _: k @ a.T, end, np.linspace(1, 0, 41), jnp.broadcast_to(
@@ -86,12 +87,14 @@ def test_a_gaussian_moved_by_a_linear_flow_stays_one(solver):
 
 @pytest.mark.parametrize("options", [{"solver": "rk4", "steps": 30},
                                      {"solver": "adaptive", "tolerance": 1e-4}])
-def test_the_exact_velocity_has_the_density_of_the_posterior(monkeypatch, options):
+def test_the_exact_velocity_has_the_density_of_the_posterior(options):
     """In the unit of the measurement, averaged over probes; and of no other draw than asked."""
     tau, count = 0.5, 4
     y, law = gaussian.measure(gaussian.prior())
-    in_place_of_the_network(monkeypatch, law, gaussian.scale(y), tau)
-    method = flow_matching.make(tau=tau, **options)
+    net = in_place_of_the_network(law, gaussian.scale(y), tau)
+    options = dict(options)
+    schedule = flow.schedule(steps=options.pop("steps", 12))
+    method = flow_matching(net, schedule, tau=tau, **options)
     kspace = y + law.samples(np.random.default_rng(3), count) * (1 - gaussian.MASK)
     found = jax.jit(partial(method.log_density, probes=3000))(
         {"net": {"gain": jnp.ones(())}}, jax.random.key(0), gaussian.measurement(y, count), kspace)
@@ -105,9 +108,10 @@ def test_the_exact_velocity_has_the_density_of_the_posterior(monkeypatch, option
 
 
 def test_networks_have_a_density_of_one_coils_kspace(make_batch):
-    small = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+    small = {"schedule__steps": 3, "network__channels": 2, "network__pools": 1,
+             "network__time_channels": 4}
     batch = make_batch()
-    method = flow_matching.make(**small)
+    method = build("flow_matching", **small)
     params = noisy(jax.jit(method.init)(jax.random.key(0), batch), 0.05)
     density = jax.jit(partial(method.log_density, probes=2))
     found = density(params, jax.random.key(0), batch.measurement, batch.kspace)
@@ -118,4 +122,5 @@ def test_networks_have_a_density_of_one_coils_kspace(make_batch):
     with pytest.raises(InputError, match="of 3 coils has no density"):
         method.log_density(params, None, *make_batch(coils=3)[:2])
     with pytest.raises(InputError, match="data_consistency is False"):
-        flow_matching.make(**small, data_consistency=False).log_density(params, None, *batch[:2])
+        build("flow_matching", **small, data_consistency=False).log_density(params, None,
+                                                                            *batch[:2])

@@ -7,10 +7,11 @@ import pytest
 
 from flatjax import flow, mri
 from flatjax.errors import InputError
-from flatjax.methods import flat
+from flatjax.nets import NormUNet
 from tests.support.arrays import complex_normal, noisy
+from tests.support.build import build
 
-SPACES = {"kspace": flow.kspace_space(), "image": flow.image_space(80)}
+SPACES = {"kspace": flow.kspace_space(), "image": flow.image_space(cg_iterations=80)}
 
 
 def problem(dtype=np.complex128, coils=3, shape=(6, 5)):
@@ -96,7 +97,7 @@ def test_lifting_an_image_is_the_adjoint_of_looking_at_a_state(name):
 
 def test_fewer_than_one_iteration_is_refused():
     with pytest.raises(InputError, match="cg_iterations is 0, expected at least 1"):
-        flow.image_space(0)
+        flow.image_space(cg_iterations=0)
 
 
 STIFF = 400.0
@@ -120,8 +121,8 @@ def solution_error(steps, solver="imex"):
         return state / (1 + delta * STIFF)
 
     times = np.linspace(0, 1, steps + 1)
-    final, _ = flow.integrate(flow.SplitField(smooth, stiff, resolvent), exact(times[0])[None],
-                              times, solver=flow.SOLVERS[solver])
+    final, *_ = flow.solve(flow.SplitField(smooth, stiff, resolvent), exact(times[0])[None],
+                              times, solver=solver)
     return float(jnp.abs(final - exact(times[-1]))[0])
 
 
@@ -136,21 +137,27 @@ def test_implicit_explicit_euler_is_of_first_order_where_explicit_euler_blows_up
 
 def test_the_implicit_explicit_solver_refuses_a_field_of_one_part():
     with pytest.raises(TypeError, match="needs a SplitField"):
-        flow.integrate(lambda state, t, args: state, jnp.ones(1), [0.0, 1.0],
-                       solver=flow.SOLVERS["imex"])
+        flow.solve(lambda state, t, args: state, jnp.ones(1), [0.0, 1.0],
+                       solver="imex")
 
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4, "space": "image",
-         "solver": "imex"}
+SMALL = {
+    "schedule__steps": 3,
+    "network__channels": 2,
+    "network__pools": 1,
+    "network__time_channels": 4,
+    "space__name": "image",
+    "solver": "imex",
+}
 
 
 def test_a_cascade_in_image_space_is_modls_step(make_batch):
     """(A^H A + lam)^-1 (A^H y + lam D(x)) with D(x) = x + delta v and lam = sigma^2 / |delta|."""
     batch = make_batch(coils=3)
     _, mask, maps, _ = batch.measurement
-    method = flat.make(**SMALL, sigma=0.5, cg_iterations=60)
+    method = build("flat", **SMALL, likelihood__sigma=0.5, space__cg_iterations=60)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    net = flat.NormUNet(channels=2, pools=1, time_channels=4)
+    net = NormUNet(channels=2, pools=1, time_channels=4)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     x = start = mri.zero_filled(batch.measurement) / scale
     times, lam = flow.time_grid(3), 3 * 0.5**2
@@ -164,12 +171,22 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
     np.testing.assert_allclose(mri.reduce(result.kspace, maps), scale * x, atol=2e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"sigma_kind": "learned"}, {"sigma_kind": "noise"},
-                                     {"weights": "shared"}, {"parameterisation": "endpoint"},
-                                     {"projection": True}, {"remat": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"likelihood__name": "learned"},
+        {"likelihood__name": "noise"},
+        {"weights": "shared"},
+        {"parameterization": "endpoint"},
+        {"projection": True},
+        {"remat": True},
+    ],
+    ids=str,
+)
 def test_every_choice_of_an_implicit_flow_learns(make_batch, options):
     batch = make_batch(coils=2)
-    method = flat.make(**SMALL, **options)
+    method = build("flat", **SMALL, **options)
     params = noisy(method.init(jax.random.key(0), batch), 0.05)
     (_, terms), grads = jax.jit(jax.value_and_grad(method.loss, has_aux=True))(
         params, jax.random.key(0), batch)
@@ -180,7 +197,7 @@ def test_every_choice_of_an_implicit_flow_learns(make_batch, options):
 
 
 def test_one_set_of_weights_serves_any_number_of_coils(make_batch):
-    method = flat.make(**SMALL)
+    method = build("flat", **SMALL)
     params = noisy(method.init(jax.random.key(0), make_batch(coils=1)), 0.05)
     for coils in (1, 2, 5):
         measured = make_batch(coils=coils).measurement
@@ -189,7 +206,7 @@ def test_one_set_of_weights_serves_any_number_of_coils(make_batch):
 
 def test_less_noise_draws_the_result_to_the_measurement(make_batch):
     measured = make_batch(coils=2).measurement
-    method = flat.make(**SMALL, sigma_kind="noise", cg_iterations=30)
+    method = build("flat", **SMALL, likelihood__name="noise", space__cg_iterations=30)
     params = noisy(method.init(jax.random.key(0), make_batch(coils=2)), 0.1)
 
     def residual(noise):
@@ -201,16 +218,16 @@ def test_less_noise_draws_the_result_to_the_measurement(make_batch):
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"solver": "euler", "sigma_kind": "noise"}, "expected the solver 'imex'"),
-    ({"sigma": 0.0}, "sigma is 0.0, expected above 0"),
-    ({"sigma_kind": "noise", "time_channels": 0}, "time_channels is 0"),
-    ({"alignment_domain": "kspace"}, "expected 'image'"),
-    ({"solver": "euler", "sigma": 0.1}, "the solver would diverge"),
-    ({"noise_factor": 0.0}, "noise_factor is 0.0"),
-    ({"space": "pixels"}, "space is 'pixels'")])
+    ({"solver": "euler", "likelihood__name": "noise"}, "expected the solver 'imex'"),
+    ({"likelihood__sigma": 0.0}, "sigma is 0.0, expected above 0"),
+    ({"likelihood__name": "noise", "network__time_channels": 0}, "time_channels is 0"),
+    ({"loss__domain": "kspace"}, "expected 'image'"),
+    ({"solver": "euler", "likelihood__sigma": 0.1}, "the solver would diverge"),
+    ({"likelihood__name": "noise", "likelihood__factor": 0.0}, "factor is 0.0"),
+    ({"space__name": "pixels"}, "space.name is 'pixels'")])
 def test_what_an_implicit_flow_cannot_do_is_refused(options, match):
     with pytest.raises(InputError, match=match):
-        flat.make(**SMALL | options)
+        build("flat", **SMALL | options)
 
 
 @pytest.mark.parametrize("noise", [0.0005, 0.01, 0.1])

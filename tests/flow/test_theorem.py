@@ -43,9 +43,8 @@ def problem(seed):
 
 
 def euler(reading, measured, mask):
-    return flow.integrate(reading.field(measured, mask), measured, reading.times,
-                          solver=flow.SOLVERS["euler"], args=reading.step_args,
-                          trajectory=True)[1]
+    return flow.solve(reading.field(measured, mask), measured, reading.times, solver="euler",
+                      args=reading.step_args, trajectory=True)[1]
 
 
 def test_an_unrolled_network_is_the_euler_method_of_its_flow():
@@ -124,7 +123,8 @@ def test_the_unit_of_time_is_a_convention():
 def run(folder, name, own, **options):
     """A workdir of a method with these weights of its own, all others being 0."""
     folder.mkdir()
-    experiment = config.experiment(method=config.method(name, channels=1, pools=0, **options))
+    experiment = config.experiment(method=config.method(name, network={"channels": 1, "pools": 0},
+                                                        **options))
     (folder / "config.json").write_text(config.to_json(experiment))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype),
                           expected_params(config.make_method(experiment))) | own
@@ -136,8 +136,7 @@ def run(folder, name, own, **options):
 def test_the_example_shows_what_it_says(example, tmp_path, monkeypatch):
     eta, lam = np.array([0.5, 1.5, -0.5, 0.5]), np.array([0.5, 0.4, 0.2, 0.1])
     workdirs = [
-        run(tmp_path / "vanilla", "flat", {"eta": eta, "lam": lam}, steps=4, step_sizes="free",
-            timesteps="learned"),
+        run(tmp_path / "vanilla", "vanilla", {"eta": eta, "lam": lam}, steps=4),
         run(tmp_path / "varnet", "varnet", {"eta": eta}, steps=4)]
     rng = np.random.default_rng(0)
 
@@ -168,6 +167,6 @@ def test_the_example_shows_what_it_says(example, tmp_path, monkeypatch):
 
 
 def test_a_run_without_step_sizes_of_its_own_is_refused(example, tmp_path):
-    workdir = run(tmp_path / "flat", "flat", {}, steps=1)
+    workdir = run(tmp_path / "flat", "flat", {}, schedule={"steps": 1})
     with pytest.raises(InputError, match="has no step sizes of its own"):
         example.learned_steps(workdir)

@@ -1,6 +1,5 @@
 """A trained reconstruction as a file: bit-equal in a process that knows nothing of flatjax."""
 
-import inspect
 import subprocess
 import sys
 
@@ -13,12 +12,12 @@ from flatjax import config
 from flatjax.data import DATASETS, training_batch
 from flatjax.errors import InputError
 from flatjax.inference.export import PLATFORMS, export_run, exported
-from flatjax.methods import METHODS, flat
+from flatjax.methods import METHODS
 from flatjax.runs.workdir import load_config, load_params
 from flatjax.training.train import train
 from tests.support import toy
+from tests.support.build import shrunk
 
-SMALL = toy.TINY | {"samples": 2}
 CALL = """
 import sys
 import numpy as np
@@ -37,9 +36,7 @@ def batch(size):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_reconstruction_lowers_for_every_platform_and_any_batch(name):
-    make = METHODS[name]
-    options = inspect.signature(make).parameters
-    method = make(**{key: value for key, value in SMALL.items() if key in options})
+    method = shrunk(name, samples=2)
     params = jax.eval_shape(method.init, jax.random.key(0), batch(2))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
     program = exported(method, params, batch(2).measurement)
@@ -50,7 +47,7 @@ def test_every_reconstruction_lowers_for_every_platform_and_any_batch(name):
 
 @pytest.mark.parametrize("name, options", [("flat", {}), ("mc_ddpm", {"samples": 2})])
 def test_the_result_is_bit_equal_for_another_batch_size_and_seed(name, options):
-    method = METHODS[name](**toy.TINY, **options)
+    method = shrunk(name, **options)
     params = method.init(jax.random.key(0), batch(2))
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
     program = export.deserialize(exported(method, params, batch(2).measurement).serialize())
@@ -73,7 +70,7 @@ def test_an_exported_run_is_called_in_a_fresh_process(tmp_path, monkeypatch):
     kspace, mask, maps, _ = measurement
     np.savez(tmp_path / "inputs.npz", kspace=kspace, mask=mask, maps=maps)
     subprocess.run([sys.executable, "-c", CALL], cwd=tmp_path, check=True, timeout=180)
-    method = flat.make(**toy.TINY)
+    method = toy.flat()
     params, _ = load_params(tmp_path, settings, method)
     expected = jax.jit(method.reconstruct)(params, jax.random.key(0), measurement)
     with np.load(tmp_path / "out.npz") as out:

@@ -56,8 +56,8 @@ def test_weights_are_the_runs_in_half_precision(packed):
 def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_path, monkeypatch,
                                                                   capsys):
     run, _ = packed
-    for change, words in (("parameterisation=endpoint", "method.parameterisation is 'endpoint'"),
-                          ("steps=3", "weights per cascade belong")):
+    for change, words in (("parameterization=endpoint", "method.parameterization is 'endpoint'"),
+                          ("schedule.steps=3", "weights per cascade belong")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}",
                                           f"--pack={tmp_path / 'to'}", f"--config.method.{change}"])
         with pytest.raises(SystemExit) as stop:

@@ -19,13 +19,11 @@ from flatjax.errors import InputError
 from flatjax.inference import reconstruct
 from flatjax.inference.prepare import measure, prepare
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
-from flatjax.methods import flat
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, fft2c, ifft2c, image_phase
-from tests.support import fastmri_fixture
+from tests.support import fastmri_fixture, toy
 from tests.support.arrays import complex_normal
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
-from tests.support.toy import TINY
 
 
 @pytest.fixture
@@ -85,7 +83,7 @@ def test_a_smooth_phase_of_one_coil_is_taken_out():
 
 
 def test_a_network_reconstructs_in_the_unit_of_the_data_and_batches_do_not_matter(make_batch):
-    method = flat.make(**TINY)
+    method = toy.flat()
     params = method.init(jax.random.key(0), make_batch())
     params = jax.tree.map(lambda leaf: leaf + 0.05, params)  # last layers are not zero
     kspace = scan_of()[0] * make_mask("equispaced", SIZE, 2, 0.4, 0)

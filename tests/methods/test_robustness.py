@@ -11,17 +11,20 @@ from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps
 from flatjax.nets import NormUNet
 from tests.support.arrays import smooth_image
+from tests.support.build import build
 
-NET = {"channels": 2, "pools": 1}
+NET = {"network__channels": 2, "network__pools": 1}
+TOLD = {"network__time_channels": 4, **NET}
 OPTIONS = {
     "compressed_sensing": {"levels": 2},
-    "dds": {"steps": 3, "time_channels": 4, **NET},
-    "flat": {"steps": 2, "time_channels": 4, **NET},
-    "flow_matching": {"steps": 2, "time_channels": 4, **NET},
-    "mc_ddpm": {"steps": 3, "time_channels": 4, **NET},
-    "modl": {"steps": 2, "cg_iterations": 3, **NET},
-    "score_sde": {"steps": 3, "time_channels": 4, **NET},
+    "dds": {"steps": 3, **TOLD},
+    "flat": {"schedule__steps": 2, **TOLD},
+    "flow_matching": {"schedule__steps": 2, **TOLD},
+    "mc_ddpm": {"steps": 3, **TOLD},
+    "modl": {"steps": 2, "space__cg_iterations": 3, **NET},
+    "score_sde": {"steps": 3, **TOLD},
     "unet": NET,
+    "vanilla": {"steps": 2, **TOLD},
     "varnet": {"steps": 2, **NET},
     "zero_filled": {},
 }
@@ -62,7 +65,7 @@ def scaled(batch, factor):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_finite_and_scales_with_the_data(name):
-    method, batch = METHODS[name](**OPTIONS[name]), hard_batch()
+    method, batch = build(name, **OPTIONS[name]), hard_batch()
     params = weights(method, batch)
     reconstruct = jax.jit(lambda measurement: method.reconstruct(
         params, jax.random.key(2), measurement)[:2])
@@ -80,7 +83,7 @@ def test_every_method_is_finite_and_scales_with_the_data(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flat", "varnet"])
 def test_gradients_of_such_slices_are_finite(name):
-    method, batch = METHODS[name](**OPTIONS[name]), hard_batch()
+    method, batch = build(name, **OPTIONS[name]), hard_batch()
     loss = jax.jit(jax.value_and_grad(lambda params: method.loss(params, jax.random.key(0),
                                                                  batch)[0]))
     value, grads = loss(weights(method, batch))
@@ -97,7 +100,7 @@ def test_images_of_any_size_and_number_of_coils(shape, coils):
     measured = Measurement(kspace, jnp.ones((1, 1, *shape)), maps)
     batch = Batch(measured, kspace, combine(kspace, maps))
     for name in ("flat", "varnet"):
-        method = METHODS[name](**OPTIONS[name])
+        method = build(name, **OPTIONS[name])
         params = weights(method, batch)
         image = jax.jit(method.reconstruct)(params, jax.random.key(0), measured).image
         assert image.shape == (1, *shape) and np.isfinite(image).all()
@@ -109,7 +112,7 @@ def test_after_the_projection_the_measured_samples_are_those_measured(name):
     measured = batch.measurement
     residuals = []
     for projection in (False, True):
-        method = METHODS[name](**OPTIONS[name], projection=projection)
+        method = build(name, **OPTIONS[name], projection=projection)
         kspace = jax.jit(method.reconstruct)(weights(method, batch), jax.random.key(0),
                                              measured).kspace
         difference = jnp.abs(measured.mask * kspace - measured.kspace).max(axis=(1, 2, 3))

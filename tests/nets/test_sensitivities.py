@@ -7,21 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flatjax import config, mri
+from flatjax import config, mri, nets
 from flatjax.errors import InputError
 from flatjax.evaluation.scoring import scorer
-from flatjax.methods import flat
-from flatjax.methods.unrolled import modl, varnet
+from flatjax.methods import varnet
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.sampling import calibration_mask, calibration_size
 from flatjax.nets import SensitivityNet
 from flatjax.nets.fastmri import varnet_params
 from tests.golden.make_golden import sensitivity_problem
 from tests.support.arrays import noisy
+from tests.support.build import build
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fastmri_sensitivities.npz"
-SMALL = {"steps": 2, "channels": 2, "pools": 1, "sensitivities": "learned", "sens_channels": 2,
-         "sens_pools": 1}
+SMALL = {"network__channels": 2, "network__pools": 1, "sensitivities__name": "learned",
+         "sensitivities__channels": 2, "sensitivities__pools": 1}
+STEPS = {"flat": {"schedule__steps": 2}, "varnet": {"steps": 2}, "modl": {"steps": 2}}
 KEY = jax.random.key(0)
 
 
@@ -41,8 +42,8 @@ def test_maps_and_the_whole_varnet_are_fastmris(golden):
         {"params": params["sensitivities"]}, centre)
     assert maps.dtype == jnp.complex64
     np.testing.assert_allclose(maps, expected, atol=1e-4)
-    method = varnet.make(steps=2, channels=2, pools=2, sensitivities="learned", sens_channels=2,
-                         sens_pools=2, combine="rss")
+    method = varnet(nets.fastmri_unet(channels=2, pools=2), steps=2,
+                    sensitivities=nets.learned_maps(channels=2, pools=2), combine="rss")
     unused = jnp.full(kspace.shape, jnp.nan, jnp.complex64)  # the maps that were given
     result = jax.jit(method.reconstruct)(params, KEY, mri.Measurement(kspace, mask, unused))
     np.testing.assert_allclose(result.image, image, atol=1e-4 * image.max())
@@ -67,13 +68,14 @@ def test_coils_and_slices_are_independent_and_empty_ones_harmless():
     assert not blank[0].any() and not blank[1, 2].any() and blank[1, 0].any()
 
 
-@pytest.mark.parametrize("make", [
-    flat.make, *(pytest.param(make, marks=pytest.mark.slow) for make in (varnet.make, modl.make))])
-def test_methods_learn_their_maps_and_ignore_those_given(make, make_batch):
+@pytest.mark.parametrize("name", [
+    "flat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("varnet", "modl"))])
+def test_methods_learn_their_maps_and_ignore_those_given(name, make_batch):
     batch = make_batch(coils=3, shape=(20, 22))
-    method = make(**SMALL)
+    method = build(name, **SMALL, **STEPS[name])
     params = noisy(jax.jit(method.init)(KEY, batch), 0.1)
-    plain = jax.eval_shape(make(**SMALL | {"sensitivities": "given"}).init, KEY, batch)
+    plain = jax.eval_shape(build(name, network__channels=2, network__pools=1,
+                                 **STEPS[name]).init, KEY, batch)
     assert params.keys() - {"sensitivities"} == plain.keys()
     reconstruct = jax.jit(method.reconstruct)
     result = reconstruct(params, KEY, batch.measurement)
@@ -88,7 +90,7 @@ def test_methods_learn_their_maps_and_ignore_those_given(make, make_batch):
 
 def test_maps_see_only_the_sampled_centre(make_batch):
     measurement = make_batch(coils=3, shape=(20, 22)).measurement
-    method = flat.make(**SMALL)
+    method = build("flat", **SMALL, **STEPS["flat"])
     kspace = measurement.kspace
     inside = calibration_mask(measurement.mask)
     changed = measurement._replace(kspace=jnp.where(inside, kspace, 1j * kspace))
@@ -112,22 +114,27 @@ def test_calibration_masks_are_the_boxes(kind):
     assert mask[np.asarray(found)].all()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"sensitivities": "true"}, "sensitivities is 'true', expected one of given, learned"),
-    ({"sens_pools": 5}, "sens_pools is 5, expected one of 0, 1, 2, 3, 4"),
-    ({"sens_channels": 0}, "sens_channels is 0, expected at least 1"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"sensitivities__name": "true"},
+            "sensitivities.name is 'true', expected one of given, learned",
+        ),
+        ({"sensitivities__pools": 5}, "pools is 5, expected one of 0, 1, 2, 3, 4"),
+        ({"sensitivities__channels": 0}, "channels is 0, expected at least 1"),
+    ],
+)
 def test_bad_choices_are_refused(options, message):
-    for make in (flat.make, varnet.make, modl.make):
+    for name in STEPS:
         with pytest.raises(InputError, match=message):
-            make(**SMALL | options)
+            build(name, **SMALL | options)
 
 
 def test_the_last_state_scored_is_the_result(make_batch):
     """Both by the maps that the network made."""
     batch = make_batch(coils=3)
-    method = varnet.make(steps=2, channels=2, pools=1, sensitivities="learned", sens_channels=2,
-                         sens_pools=1)
+    method = build("varnet", **SMALL, steps=2)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     out = scorer(method, "sense")(params, jax.random.key(0), batch)
     np.testing.assert_allclose(out["states"][-1], out["reconstruction"], rtol=1e-4, atol=1e-5)
@@ -137,7 +144,7 @@ def test_the_last_state_scored_is_the_result(make_batch):
 
 
 def test_masks_without_a_centre_are_refused():
-    whole = config.experiment(method=config.method("flat", sensitivities="learned"),
+    whole = config.experiment(method=config.method("flat", sensitivities={"name": "learned"}),
                               acquisition=config.acquisition(center_fraction=0.0))
     with pytest.raises(InputError, match="center_fraction is 0, expected above 0"):
         config.make_acquisition(whole)

@@ -24,10 +24,17 @@ from tests.support.fastmri_fixture import write_folder
 
 ROOT = Path(__file__).parents[2]
 # A method whose loss draws random numbers, so that each device must get its own.
-SETTINGS = ["--config.train.steps=4", "--config.train.warmup_steps=0",
-            "--config.train.validate_every=2", "--config.train.log_every=1",
-            "--config.data.matrix=32", "--config.method.channels=2", "--config.method.pools=1",
-            "--config.method.steps=2", "--config.train.batch_size=4"]
+SETTINGS = [
+    "--config.train.steps=4",
+    "--config.train.warmup_steps=0",
+    "--config.train.validate_every=2",
+    "--config.train.log_every=1",
+    "--config.data.matrix=32",
+    "--config.method.network.channels=2",
+    "--config.method.network.pools=1",
+    "--config.method.schedule.steps=2",
+    "--config.train.batch_size=4",
+]
 CONFIG = f"{ROOT / 'configs' / 'demo.py'}:flow_matching"
 
 

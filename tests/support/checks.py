@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from flatjax import mri
-from flatjax.methods.classical import zero_filled
+from flatjax.methods import zero_filled
 from flatjax.nets import NormUNet
 from tests.support.arrays import noisy
 
@@ -25,7 +25,7 @@ def trained(method, batch):
 
 def check_untrained_is_zero_filling(method, batch):
     result = reconstruct(method, jax.jit(method.init)(KEY, batch), batch.measurement)
-    zero = zero_filled.make().reconstruct({}, None, batch.measurement)
+    zero = zero_filled().reconstruct({}, None, batch.measurement)
     np.testing.assert_allclose(result.image, zero.image, atol=1e-5)
 
 

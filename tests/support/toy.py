@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from flatjax import config
+from flatjax import config, flow, methods, nets
 from flatjax.data import DataSet, Sample, Volume
+from flatjax.experiments.grid import changed
 from flatjax.mri.host.simulate import fft2c
 from tests.support.arrays import smooth_image
 
@@ -22,13 +23,23 @@ def make(*, size: int = 16, broken: bool = False) -> DataSet:
                    {"main": [volume("a", 2), volume("b", 3)], "other": [volume("c", 4)]})
 
 
-TINY = {"steps": 2, "channels": 2, "pools": 1, "time_channels": 4}
+TINY = {"schedule": {"steps": 2}, "network": {"channels": 2, "pools": 1, "time_channels": 4}}
+
+
+def flat(**options):
+    """FLAT of two cascades; options as its own."""
+    return methods.flat(nets.unet(**TINY["network"]), flow.schedule(**TINY["schedule"]),
+                        flow.kspace_space(), **options)
 
 
 def experiment(train=None, method=None, **parts):
-    """A config of two cascades on blobs: four steps, validated every second one."""
+    """A config of two cascades on blobs: four steps, validated every second one.
+
+    `method` replaces options by their dotted names.
+    """
     options = {"steps": 4, "warmup_steps": 1, "validate_every": 2, "log_every": 1, "batch_size": 4}
-    return config.experiment(
-        method=config.method("flat", **(TINY | (method or {}))),
+    whole = config.experiment(
+        method=config.method("flat", **TINY),
         data=parts.pop("data", None) or config.data("toy"),
         train=config.training(**(options | (train or {}))), **parts)
+    return changed(whole, {f"method.{key}": value for key, value in (method or {}).items()})

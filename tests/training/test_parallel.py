@@ -1,6 +1,5 @@
 """The training step on several devices: what they say to each other, and that they agree."""
 
-import inspect
 import os
 import re
 import subprocess
@@ -16,20 +15,22 @@ from jax import export
 
 from flatjax import config
 from flatjax.data import training_batch
-from flatjax.methods import METHODS, flat
+from flatjax.methods import METHODS
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
 from tests.support import toy
+from tests.support.build import shrunk
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
                "collective-broadcast")
 CURVES = """
 import jax, numpy as np, optax
 from flatjax.training.parallel import AXIS, make_update, shard
+from tests.support.build import shrunk
 from tests.support import toy
-from tests.training.test_parallel import batch, flat, start
+from tests.training.test_parallel import batch, start
 jax.config.update("jax_num_cpu_devices", 8)
 assert jax.device_count() == 8
-curves, method = [], flat.make(**(toy.TINY | {"pools": 0}))
+curves, method = [], shrunk("flat", pools=0)
 for count in (1, 2, 4, 8):
     state, _, optimizer = start(method, optax.sgd(0.1))
     update = jax.pmap(make_update(method, optimizer, axis_name=AXIS), axis_name=AXIS,
@@ -55,7 +56,7 @@ def start(method, optimizer):
 
 
 def test_one_reduction_and_no_other_word_between_devices():
-    state, method, optimizer = start(flat.make(**toy.TINY), optax.adam(1e-3))
+    state, method, optimizer = start(toy.flat(), optax.adam(1e-3))
     step = pmapped(make_update(method, optimizer, axis_name=AXIS))
     text = step.lower(state, jax.random.key(0), shard(batch(8), 4, 2)).compile().as_text()
     counts = {name: len(re.findall(rf" {name}(?:-start)?\(", text)) for name in COLLECTIVES}
@@ -72,10 +73,7 @@ def test_one_two_four_and_eight_devices_follow_one_curve():
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in
                                   ("zero_filled", "compressed_sensing")])
 def test_every_training_step_lowers_for_accelerators(name):
-    make = METHODS[name]
-    options = inspect.signature(make).parameters
-    small = toy.TINY | {"remat": True, "dtype": "bfloat16"}
-    method = make(**{key: value for key, value in small.items() if key in options})
+    method = shrunk(name, remat=True, dtype="bfloat16")
     optimizer = optax.adam(1e-3)
 
     def state():

@@ -18,7 +18,6 @@ from flatjax import config
 from flatjax.data import DATASETS, training_batch
 from flatjax.data.batches import prefetch
 from flatjax.errors import InputError, TrainingError
-from flatjax.methods import flat
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
 from flatjax.training.train import start_from, train
@@ -47,7 +46,7 @@ def assert_same_bits(a, b):
 def test_four_devices_and_accumulation_do_what_one_device_does():
     """With plain SGD, which unlike Adam shows a gradient of the wrong scale."""
     assert jax.local_device_count() == 4
-    method = flat.make(**toy.TINY)
+    method = toy.flat()
     batch = training_batch(toy.make(), config.Acquisition(), 0, 0, 8)
     optimizer = optax.sgd(0.1)
     params = method.init(jax.random.key(0), batch)
@@ -73,7 +72,7 @@ def test_four_devices_and_accumulation_do_what_one_device_does():
 
 def test_a_jitted_step_traces_once():
     traces = []
-    method = flat.make(**toy.TINY)
+    method = toy.flat()
 
     def counted(*args):
         traces.append(1)
@@ -156,10 +155,19 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
 
 
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
-    command = [sys.executable, "train.py", "--config=demo", "--config.train.steps=6",
-               "--config.train.warmup_steps=1", "--config.train.validate_every=2",
-               "--config.data.matrix=32", "--config.method.channels=2", "--config.method.pools=1",
-               "--config.method.steps=2", "--config.train.log_every=1"]
+    command = [
+        sys.executable,
+        "train.py",
+        "--config=demo",
+        "--config.train.steps=6",
+        "--config.train.warmup_steps=1",
+        "--config.train.validate_every=2",
+        "--config.data.matrix=32",
+        "--config.method.network.channels=2",
+        "--config.method.network.pools=1",
+        "--config.method.schedule.steps=2",
+        "--config.train.log_every=1",
+    ]
     def start(name):
         return subprocess.Popen([*command, f"--workdir={tmp_path / name}"], cwd=ROOT,
                                 stderr=subprocess.PIPE)
@@ -206,8 +214,8 @@ def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     settings = toy.experiment()
     train(settings, tmp_path)
     before = (tmp_path / "config.json").read_text(), saved_state(tmp_path)[1]
-    other = toy.experiment(method={"alpha": 0.5})
-    with pytest.raises(InputError, match="method.alpha: 0.0 there, 0.5 here"):
+    other = toy.experiment(method={"schedule.alpha": 0.5})
+    with pytest.raises(InputError, match="method.schedule.alpha: 0.0 there, 0.5 here"):
         train(other, tmp_path)
     assert (tmp_path / "config.json").read_text() == before[0]
     assert_same_bits(saved_state(tmp_path)[1], before[1])
@@ -222,7 +230,7 @@ def test_fine_tuning_starts_from_another_runs_best_weights(tmp_path):
     train(tuned, tmp_path / "second")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), start,
                  saved_state(tmp_path / "second")[1]["params"])
-    other = toy.experiment(method={"channels": 3}, init_from=str(tmp_path / "first"))
+    other = toy.experiment(method={"network.channels": 3}, init_from=str(tmp_path / "first"))
     with pytest.raises(InputError, match="the weights in .*first are of another model"):
         train(other, tmp_path / "third")
     with pytest.raises(InputError, match="no config in"):
@@ -300,7 +308,7 @@ def test_training_learns(tmp_path):
 def test_step_and_reconstruction_lower_for_accelerators(platform):
     from jax import export
 
-    method = flat.make(**toy.TINY, remat=True)
+    method = toy.flat(remat=True)
     optimizer = optax.adam(1e-3)
     batch = jax.tree.map(jnp.asarray, training_batch(toy.make(), config.Acquisition(), 0, 0, 2))
     params = method.init(jax.random.key(0), batch)

@@ -58,7 +58,7 @@ def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense
         path: the folder that holds `singlecoil_train`, `singlecoil_val` and so on.
         challenge: "singlecoil", with unit maps, or "multicoil", with estimated coil
             maps.
-        combine: the method's, which its target has to match: "sense" for one coil
+        combine: how coils are combined for the target: "sense" for one coil
             (`reconstruction_esc`); for several "rss" (`reconstruction_rss`, by which fastMRI
             scores), or "sense": `|E^H k|` of the full k-space.
         train, validation, test: folders, if they have other names than `FOLDERS` has; relative to
@@ -114,20 +114,15 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Refuse a config whose other parts do not suit its section `data`, before any file is read.
 
     Args:
-        config: with the sections `data`, `method` and `acquisition`.
+        config: with the sections `data` and `acquisition`.
 
     Raises:
-        InputError: targets belong to another coil combination than the method's, or coil maps
-            would be made of samples that are not measured.
+        InputError: coil maps would be made of samples that are not measured.
     """
-    data, combine = config["data"], config["method"]["combine"]
-    centre = ends(config["acquisition"]["center_fraction"])[0]
-    if data["combine"] != combine:
-        raise InputError(f"data.combine is {data['combine']!r} and method.combine {combine!r}, "
-                         "expected the same: the target is made with it")
-    if data["challenge"] == "multicoil" and data["calibration"] > centre:
+    data, center = config["data"], ends(config["acquisition"]["center_fraction"])[0]
+    if data["challenge"] == "multicoil" and data["calibration"] > center:
         raise InputError(f"data.calibration is {data['calibration']}, expected at most "
-                         f"acquisition.center_fraction = {centre}: coil maps are made from the "
+                         f"acquisition.center_fraction = {center}: coil maps are made from the "
                          "fully sampled centre")
 
 

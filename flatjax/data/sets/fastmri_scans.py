@@ -105,7 +105,7 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
                          f"for {role}; name a folder of fully sampled files")
     if record.undersampled and multicoil and use.combine == "sense":
         raise InputError("kspace is undersampled by the file's own mask, so no SENSE-combined "
-                         "target can be made of it; set data.combine and method.combine to rss")
+                         "target can be made of it; set combine to rss")
     columns = round(record.kspace[-1] * use.calibration)
     if multicoil and not 1 <= columns <= record.centre:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns for "

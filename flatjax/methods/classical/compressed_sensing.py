@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array
 
 from flatjax import losses
+from flatjax.errors import check_at_least, check_choice
 from flatjax.flow.walk import walk
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
-    check_at_least,
-    check_choice,
+    check_loss,
     end_terms,
     normalise,
     reconstructor,
@@ -33,9 +33,11 @@ from flatjax.mri import (
     zero_filled,
 )
 
+_LOSS = losses.image()
+
 
 def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str = "sense",
-         w_ssim: float = 1.0, w_l1: float = 1.0) -> Method:
+         loss: losses.Loss = _LOSS) -> Method:
     """Compressed sensing with wavelets as a `Method`; its k-space is `E x`.
 
     Its one parameter is `log_lam`: training looks for the weight of sparsity that gives the best
@@ -46,17 +48,16 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
         levels: of the wavelet transform, see `flatjax.mri.wavelets`.
         lam: weight of sparsity to start from, on the scale of an image with maximum 1.
         combine: how coils are combined for the image, "sense" or "rss".
-        w_ssim, w_l1: weights of `1 - SSIM` and L1 on the magnitude image; 0 leaves a term out.
+        loss: from `losses.image`.
 
     Raises:
         InputError: for a value out of range.
     """
     check_choice("combine", combine, COMBINES)
     check_at_least(1, steps=steps)
-    check_at_least(0, levels=levels, w_ssim=w_ssim, w_l1=w_l1)
+    check_at_least(0, levels=levels)
     check_at_least(1e-8, lam=lam)
-    loss_weights = {"ssim": w_ssim, "l1": w_l1, "kspace": 0.0}
-    losses.check_weights(loss_weights)
+    check_loss(loss, "ssim", "l1", "kspace")
     momenta = _momenta(steps)
 
     def init(rng: Array, batch: Batch) -> Params:
@@ -80,12 +81,15 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
             states = states.at[0].set(kspace)
         return expand(image, maps), states, 0
 
-    def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         kspace, _, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(loss_weights, end_terms(kspace, batch, combine))
+        return losses.weighted_sum(loss.weights, end_terms(kspace, batch, combine))
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps))
+    return Method(init, total, reconstructor(rollout, combine=combine, steps=steps))
+
+
+SPEC = MethodSpec(make, parts={"loss": losses.image}, test_time=("steps", "levels", "lam", "loss"))
 
 
 def sparser(image: Array, threshold: Array, levels: int) -> Array:

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from jax import Array
 
+from flatjax.errors import check_choice
 from flatjax.losses import l1
-from flatjax.methods.base import Method, Params, Reconstruction
-from flatjax.methods.common import check_choice, kept_steps
+from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
+from flatjax.methods.common import kept_steps
 from flatjax.mri import COMBINES, Batch, Measurement, center_crop, combine as combine_coils
 
 
@@ -36,3 +37,6 @@ def make(*, combine: str = "sense") -> Method:
         return error, {"l1": error}
 
     return Method(init, loss, reconstruct)
+
+
+SPEC = MethodSpec(make)

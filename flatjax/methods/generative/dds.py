@@ -22,9 +22,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.flow.diffusion import (
     PREDICTIONS,
     Draw,
@@ -38,25 +39,21 @@ from flatjax.flow.diffusion import (
 )
 from flatjax.flow.space import image_space
 from flatjax.flow.walk import Record, itself, walk
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
-    DTYPES,
     Rolled,
     apply_network,
-    check_at_least,
-    check_choice,
     init_network,
     normalise,
 )
 from flatjax.methods.generative.sampling import (
-    ImageUNet,
     at_time,
-    check_options,
     image_noise,
     posterior_reconstructor,
     squared_error,
 )
-from flatjax.mri import Batch, Measurement, expand, reduce
+from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
+from flatjax.nets import image_unet
 
 TOTAL = 1000
 
@@ -73,7 +70,7 @@ def proximal(image: Array, measured: Measurement, gamma: float, iterations: int)
     Returns:
         u, shaped like `image`.
     """
-    return image_space(iterations).data_consistency(measured).proximal(image, gamma)
+    return image_space(cg_iterations=iterations).data_consistency(measured).proximal(image, gamma)
 
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,
@@ -110,13 +107,13 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
     return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
-def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iterations: int = 5,
-         prediction: str = "velocity", samples: int = 1, combine: str = "sense",
-         channels: int = 18, pools: int = 4, time_channels: int = 32,
-         dtype: str = "float32") -> Method:
+def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float = 5.0,
+         cg_iterations: int = 5, prediction: str = "velocity", samples: int = 1,
+         combine: str = "sense") -> Method:
     """DDS as a `Method`, with T = 1000 noise levels, beta from 1e-4 to 0.02; its k-space is `E x`.
 
     Args:
+        network: from images and the time to an image, as `nets.image_unet`.
         steps: noise levels that the sampler visits, evenly spaced; up to T.
         eta: share of the noise that every step renews, in [0, 1].
         gamma: weight of the data in each data-consistency problem.
@@ -125,26 +122,23 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
             which the noise follows, see `diffusion.learned`. It needs far less training.
         samples: drawn for each slice and averaged.
         combine: how coils are combined for the image, "sense" or "rss".
-        channels, pools, time_channels: of the U-Net.
-        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
 
     Raises:
         InputError: for a value out of range.
     """
     check_choice("prediction", prediction, PREDICTIONS)
     check_at_least(1, cg_iterations=cg_iterations)
-    check_options(samples, combine, channels, pools, time_channels, dtype)
+    check_choice("combine", combine, COMBINES)
+    check_at_least(1, samples=samples)
     check_eta(eta)
     if not gamma > 0:
         raise InputError(f"gamma is {gamma}, expected above 0: at 0 the measurement is ignored")
     indices = respaced(TOTAL, steps)
     alpha_bar = linear_alpha_bar(TOTAL)
     levels = jnp.asarray(alpha_bar, jnp.float32)
-    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
-                    dtype=DTYPES[dtype])
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(net, rng, batch)}
+        return {"net": init_network(network, rng, batch)}
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         measured, kspace, _ = normalise(batch)
@@ -153,7 +147,7 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
         index = jax.random.randint(key_time, image.shape[:1], 1, TOTAL + 1)
         noise = image_noise(key_noise, kspace)
         level = levels[index][:, None, None]
-        predicted = apply_network(net, params["net"], diffuse(image, noise, level),
+        predicted = apply_network(network, params["net"], diffuse(image, noise, level),
                                   t=index / TOTAL)
         error = jnp.mean(squared_error(predicted, learned(prediction, image, noise, level)))
         return error, {prediction: error}
@@ -161,7 +155,7 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
     def draw(params: Params, rng: Array, measured: Measurement,
              trajectory: bool | int, record: Record) -> Rolled:
         def predict(image: Array, t: Array) -> Array:
-            predicted = apply_network(net, params["net"], image, t=at_time(t, image))
+            predicted = apply_network(network, params["net"], image, t=at_time(t, image))
             level = levels[jnp.round(TOTAL * t).astype(int)]
             return noise_from(prediction, predicted, image, level)
 
@@ -174,3 +168,7 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
                                                       steps=steps))
+
+
+SPEC = MethodSpec(make, parts={"network": image_unet},
+                  test_time=("steps", "eta", "gamma", "cg_iterations", "samples", "network.dtype"))

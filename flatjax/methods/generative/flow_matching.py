@@ -17,39 +17,37 @@ path of the training, whose end has them in place of the noise-free ones.
 Unlike FLAT, which learns on the states that it has itself reached, this is teacher-forced.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import linen as nn
 from jax import Array
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
-from flatjax.flow.schedule import time_grid
-from flatjax.flow.solvers import EXPLICIT, VectorField
+from flatjax.flow.schedule import Schedule, schedule
+from flatjax.flow.solve import check_solver, solve
+from flatjax.flow.solvers import VectorField
 from flatjax.flow.walk import Record
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
-    ADAPTIVE,
-    DTYPES,
     Rolled,
     apply_network,
-    check_choice,
     init_network,
-    integrator,
     normalise,
     normalise_measurement,
     project,
 )
 from flatjax.methods.generative.sampling import (
-    ImageUNet,
     at_time,
-    check_options,
     image_noise,
     posterior_reconstructor,
     squared_error,
 )
-from flatjax.mri import Batch, Measurement, expand, reduce
+from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
+from flatjax.nets import image_unet
 
 
 def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
@@ -58,11 +56,9 @@ def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
 
 
-def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
-         solver: str = "euler", tolerance: float = 1e-3, tau: float = 0.1,
-         data_consistency: bool = True, samples: int = 1, combine: str = "sense",
-         channels: int = 18, pools: int = 4, time_channels: int = 32,
-         dtype: str = "float32") -> Method:
+def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
+         tolerance: float = 1e-3, tau: float = 0.1, data_consistency: bool = True,
+         samples: int = 1, combine: str = "sense") -> Method:
     """Conditional flow matching as a `Method`.
 
     The network sees the images of the state and of the measurement. Steps, schedule and solver
@@ -70,9 +66,9 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
     `log_density`.
 
     Args:
-        steps: of the solver.
-        alpha: of the schedule `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
-        times: `t_0, ..., t_K` themselves, in place of the schedule's; empty for those.
+        network: from the images of state and measurement, and the time, to an image, as
+            `nets.image_unet`.
+        schedule: the steps of the solver, from `flow.schedule`.
         solver: name in `flow.SOLVERS`; or "adaptive", which takes as many steps as the tolerance
             asks for and interpolates its trajectory at the times.
         tolerance: of adaptive steps, relative and absolute, on the scale of an image with
@@ -85,28 +81,26 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
             there and right elsewhere at once.
         samples: drawn for each slice and averaged.
         combine: how coils are combined for the image, "sense" or "rss".
-        channels, pools, time_channels: of the U-Net.
-        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
 
     Raises:
         InputError: for a value out of range.
     """
-    check_options(samples, combine, channels, pools, time_channels, dtype)
+    check_choice("combine", combine, COMBINES)
+    check_at_least(1, samples=samples)
     if not tau > 0:
         raise InputError(f"tau is {tau}, expected above 0: without noise at the start the "
                          "velocity is known beforehand and nothing is learned")
-    check_choice("solver", solver, (*EXPLICIT, ADAPTIVE))  # its field has no stiff part
-    integrate = integrator(solver, tolerance=tolerance)
-    grid = time_grid(steps, alpha, times).astype(np.float32)
-    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
-                    dtype=DTYPES[dtype])
+    check_solver(solver, tolerance=tolerance, split=False)  # its field has no stiff part
+    integrate = partial(solve, solver=solver, tolerance=tolerance)
+    times = schedule.times
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(net, rng, batch, images=2)}
+        return {"net": init_network(network, rng, batch, images=2)}
 
     def velocity(params: Params, kspace: Array, t: Array, measured: Measurement,
                  zero_filled: Array) -> Array:
-        image = apply_network(net, params["net"], reduce(kspace, measured.maps), zero_filled, t=t)
+        image = apply_network(network, params["net"], reduce(kspace, measured.maps), zero_filled,
+                              t=t)
         predicted = expand(image, measured.maps)
         # Where sampled, the projected end point gives (k - y) / t, and k stays y from the start.
         return (1 - measured.mask) * predicted if data_consistency else predicted
@@ -128,7 +122,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
 
     def draw(params: Params, rng: Array, measured: Measurement,
              trajectory: bool | int, record: Record) -> Rolled:
-        return integrate(field_of(params, measured), random_start(rng, measured, tau), grid,
+        return integrate(field_of(params, measured), random_start(rng, measured, tau), times,
                          trajectory=trajectory, record=record)
 
     def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
@@ -153,7 +147,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(
-            field_of(params, measured), measured.kspace + free * kspace / scale, grid[::-1],
+            field_of(params, measured), measured.kspace + free * kspace / scale, times[::-1],
             free * rademacher(rng, (probes, *kspace.shape)), integrate)
         noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
         # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
@@ -161,5 +155,10 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
                 - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
     return Method(init, loss, posterior_reconstructor(
-        draw, samples=samples, combine=combine, steps=steps, times=jnp.asarray(grid)),
+        draw, samples=samples, combine=combine, steps=schedule.steps,
+        times=jnp.asarray(times)),
         log_density)
+
+
+SPEC = MethodSpec(make, parts={"network": image_unet, "schedule": schedule},
+                  test_time=("schedule", "solver", "tolerance", "samples", "network.dtype"))

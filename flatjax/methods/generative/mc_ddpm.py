@@ -17,9 +17,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.flow.diffusion import (
     PREDICTIONS,
     Draw,
@@ -33,24 +34,21 @@ from flatjax.flow.diffusion import (
     respaced,
 )
 from flatjax.flow.walk import Record, itself, walk
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
-    DTYPES,
     Rolled,
     apply_network,
-    check_choice,
     init_network,
     normalise,
 )
 from flatjax.methods.generative.sampling import (
-    ImageUNet,
     at_time,
-    check_options,
     image_noise,
     posterior_reconstructor,
     squared_error,
 )
-from flatjax.mri import Batch, Measurement, expand, fft2c, ifft2c, reduce, safe_abs
+from flatjax.mri import COMBINES, Batch, Measurement, expand, fft2c, ifft2c, reduce, safe_abs
+from flatjax.nets import image_unet
 
 TOTAL = 1000
 SAMPLERS = ("ddpm", "ddim")
@@ -98,15 +96,16 @@ def clip_magnitude(image: Array, largest: float) -> Array:
     return image * (largest / jnp.maximum(safe_abs(image), largest))
 
 
-def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float = 0.1,
-         prediction: str = "velocity", clip: float = 2.0, samples: int = 1,
-         combine: str = "sense", channels: int = 18, pools: int = 4, time_channels: int = 32,
-         dtype: str = "float32") -> Method:
+def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: float = 0.0,
+         tau: float = 0.1, prediction: str = "velocity", clip: float = 2.0, samples: int = 1,
+         combine: str = "sense") -> Method:
     """MC-DDPM as a `Method`, with T = 1000 noise levels on the cosine schedule.
 
     Sampler, steps and eta concern sampling alone: one training serves them all.
 
     Args:
+        network: from the images of state and measurement, and the time, to an image, as
+            `nets.image_unet`.
         sampler: "ddpm", ancestral sampling, or "ddim".
         steps: noise levels that the sampler visits, evenly spaced; up to T.
         eta: share of fresh noise in each "ddim" step: 0 is deterministic, 1 is "ddpm".
@@ -119,15 +118,14 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
             almost without bound there.
         samples: drawn for each slice and averaged.
         combine: how coils are combined for the image, "sense" or "rss".
-        channels, pools, time_channels: of the U-Net.
-        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
 
     Raises:
         InputError: for a value out of range.
     """
     check_choice("sampler", sampler, SAMPLERS)
     check_choice("prediction", prediction, PREDICTIONS)
-    check_options(samples, combine, channels, pools, time_channels, dtype)
+    check_choice("combine", combine, COMBINES)
+    check_at_least(1, samples=samples)
     for name, value in (("tau", tau), ("clip", clip)):
         if not value > 0:
             raise InputError(f"{name} is {value}, expected above 0")
@@ -136,11 +134,9 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
     levels = jnp.asarray(alpha_bar, jnp.float32)
     check_eta(eta)
     eta = 1.0 if sampler == "ddpm" else eta
-    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
-                    dtype=DTYPES[dtype])
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(net, rng, batch, images=2)}
+        return {"net": init_network(network, rng, batch, images=2)}
 
     def noise(rng: Array, measured: Measurement) -> Array:
         kspace, mask, maps, _ = measured
@@ -149,8 +145,8 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
     # Below, the unsampled k-space is in units of tau.
     def output(params: Params, rest: Array, t: Array, measured: Measurement,
                zero_filled: Array) -> Array:
-        image = apply_network(net, params["net"], zero_filled + tau * reduce(rest, measured.maps),
-                              zero_filled, t=t)
+        image = apply_network(network, params["net"],
+                              zero_filled + tau * reduce(rest, measured.maps), zero_filled, t=t)
         return (1 - measured.mask) * expand(image, measured.maps)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
@@ -185,3 +181,7 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
                                                       steps=steps))
+
+
+SPEC = MethodSpec(make, parts={"network": image_unet},
+                  test_time=("sampler", "steps", "eta", "clip", "samples", "network.dtype"))

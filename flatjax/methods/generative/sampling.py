@@ -1,4 +1,4 @@
-"""What the generative methods share: their network, and the way from samples to a result.
+"""What the generative methods share: the way from samples to a result.
 
 They draw `samples` reconstructions of every slice. These live on the batch axis, sample-major, so
 that one evaluation of the network serves them all.
@@ -8,75 +8,22 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import Array
-from jax.typing import DTypeLike
 
 from flatjax.flow.walk import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
-    DTYPES,
     Rolled,
-    check_at_least,
-    check_choice,
     kept_steps,
     normalise_measurement,
     result_unit,
 )
-from flatjax.mri import (
-    COMBINES,
-    Measurement,
-    combine as combine_coils,
-)
-from flatjax.nets.norm_unet import to_channels, to_complex
-from flatjax.nets.unet import UNet
+from flatjax.mri import Measurement, combine as combine_coils
 
 # `(params, rng, measurement, trajectory, record)` to k-space, records or None, and evaluations of
 # the network, where the measurement is normalised and repeated, `trajectory` says which states are
 # kept, see `flow.walk.kept`, and `record` is to be applied to their k-space.
 Sampler = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
-
-
-class ImageUNet(nn.Module):
-    """U-Net on complex images of any size, without normalisation: for noise of a known scale.
-
-    `NormUNet` divides each image by its own deviation and multiplies the result by that of the
-    first. But noise is as large whatever the image, and the difference of two images is
-    lost once each is divided by its own number; so here they go in and come out as they are.
-
-    Attributes:
-        channels, pools, time_channels, dtype: as in `UNet`. The last layer starts from zero.
-    """
-
-    channels: int = 18
-    pools: int = 4
-    time_channels: int = 32
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, *images: Array, t: Array) -> Array:
-        """Map complex images `[batch, y, x]` and times `[batch]` to `[batch, y, x]` complex64."""
-        x = jnp.concatenate([to_channels(image) for image in images], axis=-1)
-        height, width = x.shape[1:3]
-        rows, columns = (-n % 2**self.pools for n in (height, width))
-        x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
-        x = UNet(channels=self.channels, pools=self.pools, time_channels=self.time_channels,
-                 dtype=self.dtype, name="unet")(x, t)
-        return to_complex(x[:, :height, :width])
-
-
-def check_options(samples: int, combine: str, channels: int, pools: int, time_channels: int,
-                  dtype: str) -> None:
-    """Refuse options, common to all generative methods, that are out of range.
-
-    Raises:
-        InputError: naming the first one.
-    """
-    check_choice("combine", combine, COMBINES)
-    check_choice("dtype", dtype, DTYPES)
-    check_at_least(1, samples=samples, channels=channels)
-    check_at_least(0, pools=pools)
-    check_at_least(2, time_channels=time_channels)
 
 
 def image_noise(rng: Array, kspace: Array) -> Array:

@@ -25,9 +25,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.flow.diffusion import (
     PREDICTIONS,
     Predict,
@@ -37,25 +38,21 @@ from flatjax.flow.diffusion import (
     noise_from,
 )
 from flatjax.flow.walk import Record, itself, walk
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
-    DTYPES,
     Rolled,
     apply_network,
-    check_at_least,
-    check_choice,
     init_network,
     normalise,
 )
 from flatjax.methods.generative.sampling import (
-    ImageUNet,
     at_time,
-    check_options,
     image_noise,
     posterior_reconstructor,
     squared_error,
 )
-from flatjax.mri import Batch, Measurement, expand, reduce
+from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
+from flatjax.nets import image_unet
 
 SMALLEST = 1e-3  # sigma_min; of 1 - alpha_bar, near 1e-6 then, float32 has one digit left
 
@@ -130,13 +127,13 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
                 trajectory=trajectory, record=record)
 
 
-def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
-         sigma_max: float = 378.0, prediction: str = "velocity", samples: int = 1,
-         combine: str = "sense", channels: int = 18, pools: int = 4, time_channels: int = 32,
-         dtype: str = "float32") -> Method:
+def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
+         sigma_min: float = 0.01, sigma_max: float = 378.0, prediction: str = "velocity",
+         samples: int = 1, combine: str = "sense") -> Method:
     """Score-MRI as a `Method`; its k-space is `E x`.
 
     Args:
+        network: from images and the time to an image, as `nets.image_unet`.
         steps: N, of predictor and corrector: 2 N network evaluations.
         snr: length of the corrector's drift over that of its noise.
         sigma_min, sigma_max: noise at t = 0 and t = 1, `sigma(t) = sigma_min (sigma_max /
@@ -147,15 +144,14 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
             which the noise follows, see `diffusion.learned`. It needs far less training.
         samples: drawn for each slice and averaged.
         combine: how coils are combined for the image, "sense" or "rss".
-        channels, pools, time_channels: of the U-Net.
-        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
 
     Raises:
         InputError: for a value out of range.
     """
     check_choice("prediction", prediction, PREDICTIONS)
     check_at_least(1, steps=steps)
-    check_options(samples, combine, channels, pools, time_channels, dtype)
+    check_choice("combine", combine, COMBINES)
+    check_at_least(1, samples=samples)
     if not snr > 0:
         raise InputError(f"snr is {snr}, expected above 0: at 0 the corrector would do nothing")
     if not 0 < sigma_min < sigma_max:
@@ -164,11 +160,9 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
     if sigma_min < SMALLEST:
         raise InputError(f"sigma_min is {sigma_min}, expected at least {SMALLEST}: float32 hardly "
                          "tells an image with less noise from one without")
-    net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,
-                    dtype=DTYPES[dtype])
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(net, rng, batch)}
+        return {"net": init_network(network, rng, batch)}
 
     def level_at(t: Array) -> Array:
         """alpha_bar for which `sqrt(alpha_bar) x_t`, what the network sees, is `diffuse`."""
@@ -181,7 +175,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
         t = jax.random.uniform(key_time, image.shape[:1])
         noise = image_noise(key_noise, kspace)
         level = level_at(t)[:, None, None]
-        predicted = apply_network(net, params["net"], diffuse(image, noise, level), t=t)
+        predicted = apply_network(network, params["net"], diffuse(image, noise, level), t=t)
         error = jnp.mean(squared_error(predicted, learned(prediction, image, noise, level)))
         return error, {prediction: error}
 
@@ -190,7 +184,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
         def score(image: Array, t: Array) -> Array:
             level = level_at(t)
             seen = jnp.sqrt(level) * image
-            predicted = apply_network(net, params["net"], seen, t=at_time(t, image))
+            predicted = apply_network(network, params["net"], seen, t=at_time(t, image))
             noise = noise_from(prediction, predicted, seen, level)
             return -noise / geometric_sigma(t, sigma_min, sigma_max)
 
@@ -204,3 +198,7 @@ def make(*, steps: int = 1000, snr: float = 0.16, sigma_min: float = 0.01,
 
     return Method(init, loss, posterior_reconstructor(draw, samples=samples, combine=combine,
                                                       steps=steps))
+
+
+SPEC = MethodSpec(make, parts={"network": image_unet},
+                  test_time=("steps", "snr", "samples", "network.dtype"))

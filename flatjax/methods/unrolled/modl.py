@@ -9,63 +9,61 @@ from `x = A^H y`, by conjugate gradients. The network is the U-Net of the other 
 of the paper's five convolutions.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
-from flatjax.flow.space import image_space
+from flatjax import losses
+from flatjax.errors import InputError, check_at_least
+from flatjax.flow import StateSpace, image_space
 from flatjax.flow.walk import walk
-from flatjax.methods.base import Method, Params
+from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
-    DTYPES,
     apply_network,
-    check_at_least,
-    check_choice,
     end_supervised,
     init_network,
     with_sensitivities,
 )
-from flatjax.mri import COMBINES, Batch, Measurement, expand
-from flatjax.nets.norm_unet import NormUNet
+from flatjax.mri import Batch, Measurement, expand
+from flatjax.nets import SENSITIVITIES, SensitivityNet, plain_unet
 
+_LOSS = losses.result()
 _FIRST_LAM = 0.05  # as in the authors' code; the eigenvalues of A^H A lie between 0 and 1
 
 
-def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
-         sensitivities: str = "given", sens_channels: int = 8, sens_pools: int = 4,
-         channels: int = 18, pools: int = 4, dtype: str = "float32", remat: bool = False,
-         w_ssim: float = 1.0, w_l1: float = 1.0, w_kspace: float = 1.0) -> Method:
+def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str = "sense",
+         sensitivities: SensitivityNet | None = None, remat: bool = False,
+         loss: losses.Loss = _LOSS) -> Method:
     """MoDL as a `Method`; its k-space is `E x`.
 
     Its parameters are those of the network, which all steps share, and `log_lam`, so that lam
     stays positive. Gradients are those of exact solutions, and their memory does not depend on
-    `cg_iterations`.
+    the iterations.
 
     Args:
+        network: from an image to an image, as `nets.plain_unet`.
+        space: of images, `flow.image_space`, which says by how many iterations at most each
+            data-consistency problem is solved; these start at `D(x)`.
         steps: of network and data consistency.
-        cg_iterations: of each data-consistency problem, at most; started at `D(x)`.
         combine: how coils are combined for the image, "sense" or "rss".
-        sensitivities: the coil maps "given" with the measurement, or "learned" by a network of
-            their own from the centre of k-space, as in E2E-VarNet.
-        sens_channels, sens_pools: of that network.
-        channels, pools: of the U-Net.
-        dtype: of the network's computation, "float32" or "bfloat16"; the physics is complex64.
+        sensitivities: a network that estimates the coil maps, from `nets.learned_maps`; None for
+            those given with the measurement.
         remat: recompute each step in the backward pass: memory hardly grows with `steps`.
-        w_ssim, w_l1, w_kspace: weights of `1 - SSIM` and L1 on the magnitude image and L1 on the
-            k-space, in place of the paper's mean squared error; 0 leaves a term out.
+        loss: from `losses.result`, in place of the paper's mean squared error.
 
     Raises:
         InputError: for a value out of range.
     """
-    check_choice("combine", combine, COMBINES)
-    check_choice("dtype", dtype, DTYPES)
-    check_at_least(1, steps=steps, cg_iterations=cg_iterations, channels=channels)
-    check_at_least(0, pools=pools, w_ssim=w_ssim, w_l1=w_l1, w_kspace=w_kspace)
-    net = NormUNet(channels=channels, pools=pools, time_channels=0, dtype=DTYPES[dtype])
-    space = image_space(cg_iterations)
+    check_at_least(1, steps=steps)
+    if space.multicoil:
+        raise InputError("space is that of k-space, expected flow.image_space: the network of MoDL "
+                         "sees the state itself")
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(net, rng, batch),
+        return {"net": init_network(network, rng, batch),
                 "log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
 
     def rollout(params: Params, measured: Measurement,
@@ -75,7 +73,7 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
         weight = jnp.exp(-params["log_lam"])
 
         def step(image: Array, _: Array) -> Array:
-            return data.proximal(image + apply_network(net, params["net"], image), weight)
+            return data.proximal(image + apply_network(network, params["net"], image), weight)
 
         image, states = walk(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
                              record=lambda x: expand(x, maps), remat=remat)
@@ -83,6 +81,12 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
             return expand(image, maps), None
         return states[-1], states.at[0].set(measured.kspace)
 
-    method = end_supervised(init, rollout, {"ssim": w_ssim, "l1": w_l1, "kspace": w_kspace},
-                            combine=combine, steps=steps)
-    return with_sensitivities(method, sensitivities, sens_channels, sens_pools)
+    method = end_supervised(init, rollout, loss, combine=combine, steps=steps)
+    return with_sensitivities(method, sensitivities)
+
+
+SPEC = MethodSpec(
+    make,
+    parts={"network": plain_unet, "space": partial(image_space, cg_iterations=10),
+           "sensitivities": SENSITIVITIES, "loss": losses.result},
+    test_time=("steps", "remat", "network.dtype", "space.cg_iterations", "loss"))

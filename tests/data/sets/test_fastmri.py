@@ -407,7 +407,7 @@ def test_what_masked_files_cannot_be_used_for(tmp_path):
     for role in ("train", "validation"):
         with pytest.raises(InputError, match=f"t.h5: kspace is undersampled.*for {role}; name"):
             make(tmp_path, "rss", **{role: "multicoil_test"})
-    with pytest.raises(InputError, match="t.h5: .*no SENSE-combined target.*method.combine to rss"):
+    with pytest.raises(InputError, match="t.h5: .*no SENSE-combined target.*set combine to rss"):
         make(tmp_path, "sense", test="multicoil_test")
     with pytest.raises(InputError, match=r"t.h5: calibration = 0.5 takes 18 central columns .* "
                                          "to the 4 that are sampled"):
@@ -779,22 +779,27 @@ def test_configs_fit_the_files_and_need_a_path(folders, monkeypatch, name):
     full = load_config_file(str(file))
     config.make_method(full)
     config.make_training(full, 1)
-    assert full.data.combine == full.method.combine
+    assert full.combine == ("rss" if full.data.challenge == "multicoil" else "sense")
     assert full.data.calibration <= full.acquisition.center_fraction
     with pytest.raises(InputError, match="fastmri has no path"):
         config.make_dataset(full)
-    small = override(full, [
-        f"--config.data.path={folders[full.data.challenge]}", "--config.method.channels=2",
-        "--config.method.pools=1", "--config.method.steps=2",
-        "--config.data.volumes=('file1000001.h5', 'file1000011.h5')"])
+    small = override(
+        full,
+        [
+            f"--config.data.path={folders[full.data.challenge]}",
+            "--config.method.network.channels=2",
+            "--config.method.network.pools=1",
+            "--config.method.schedule.steps=2",
+            "--config.data.volumes=('file1000001.h5', 'file1000011.h5')",
+        ],
+    )
     for option, match in (
-            ("data.combine=sense" if full.data.combine == "rss" else "data.combine=rss",
-             "data.combine is .* and method.combine .*, expected the same"),
+            ("combine=rss", "combine is 'rss', expected 'sense' with challenge 'singlecoil'"),
             ("acquisition.center_fraction=0.01", "data.calibration is 0.0[48], expected at most")):
-        if full.data.challenge == "multicoil" or "combine" in option:
+        if (full.data.challenge == "multicoil") == ("calibration" in match):
             with pytest.raises(InputError, match=match):
-                config.make_dataset(override(full.copy_and_resolve_references(),
-                                             [f"--config.{option}"]))
+                config.make_dataset(override(full.copy_and_resolve_references(), [
+                    f"--config.data.path={folders[full.data.challenge]}", f"--config.{option}"]))
     dataset = config.make_dataset(small)
     assert [v.name for v in dataset.validation] == ["file1000011.h5"]
     batch = training_batch(dataset, config.make_acquisition(small), 0, 0, 1)

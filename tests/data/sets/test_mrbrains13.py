@@ -102,11 +102,21 @@ def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, monkeypatch, c
         monkeypatch.setattr(sys, "argv", [program, *options])
         {"train": cli.train_main, "evaluate": cli.evaluate_main}[program]()
 
-    run("train", f"--config={CONFIGS / name}.py", f"--workdir={workdir}",
-        f"--config.data.path={path}", f"--config.data.cache={tmp_path / 'kept'}",
-        "--config.data.matrix=32", "--config.method.channels=2", "--config.method.pools=1",
-        "--config.method.steps=2", "--config.train.steps=1", "--config.train.warmup_steps=0",
-        "--config.data.contrasts=('T1',)", "--config.evaluation.figures=0")
+    run(
+        "train",
+        f"--config={CONFIGS / name}.py",
+        f"--workdir={workdir}",
+        f"--config.data.path={path}",
+        f"--config.data.cache={tmp_path / 'kept'}",
+        "--config.data.matrix=32",
+        "--config.method.network.channels=2",
+        "--config.method.network.pools=1",
+        "--config.method.schedule.steps=2",
+        "--config.train.steps=1",
+        "--config.train.warmup_steps=0",
+        "--config.data.contrasts=('T1',)",
+        "--config.evaluation.figures=0",
+    )
     split = json.loads((workdir / "split.json").read_text())
     assert [len(split[role]) for role in ("train", "validation", "test")] == [3, 1, 1]
     run("evaluate", f"--workdir={workdir}")

@@ -9,7 +9,8 @@ import pytest
 
 from flatjax import mri
 from flatjax.errors import InputError
-from flatjax.methods.classical import compressed_sensing, zero_filled
+from flatjax.methods import zero_filled
+from flatjax.methods.classical import compressed_sensing
 from flatjax.mri import Measurement, wavelets
 from tests.golden.make_golden import (
     SPARSE_COILS,
@@ -18,6 +19,7 @@ from tests.golden.make_golden import (
     complex_image,
     sparse_problem,
 )
+from tests.support.build import build
 from tests.support.checks import KEY, check_empty_slice, check_gradient, check_scaling, reconstruct
 
 with np.load(Path(__file__).parents[2] / "golden" / "sigpy_wavelet.npz") as _FILE:
@@ -109,7 +111,7 @@ def test_without_sparsity_it_is_zero_filling(make_batch):
     batch = make_batch()
     method = compressed_sensing.make(steps=3, levels=0, lam=1e-8)
     result = reconstruct(method, method.init(KEY, batch), batch.measurement)
-    expected = zero_filled.make().reconstruct({}, KEY, batch.measurement).image
+    expected = zero_filled().reconstruct({}, KEY, batch.measurement).image
     np.testing.assert_allclose(result.image, expected, atol=1e-5)
 
 
@@ -123,4 +125,4 @@ def test_levels_end_at_a_pixel():
                                      {"combine": "sos"}])
 def test_bad_options_are_refused(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        compressed_sensing.make(**options)
+        build("compressed_sensing", **options)

@@ -11,8 +11,9 @@ from flatjax.flow import diffusion
 from flatjax.methods.generative import dds
 from tests.support import gaussian
 from tests.support.arrays import complex_normal, noisy
+from tests.support.build import build
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 COUNT = 2500
 ALPHA_BAR = diffusion.linear_alpha_bar(1000)
 
@@ -110,7 +111,7 @@ def test_a_full_measurement_of_great_weight_is_returned(make_batch):
     batch = make_batch(coils=3)
     full = batch.measurement._replace(kspace=batch.kspace,
                                       mask=jnp.ones_like(batch.measurement.mask))
-    method = dds.make(**SMALL, gamma=1e5)
+    method = build("dds", **SMALL, gamma=1e5)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(0), full)
     np.testing.assert_allclose(result.kspace, batch.kspace, atol=2e-3)
@@ -128,32 +129,31 @@ def test_without_eta_only_the_start_is_random(eta):
     assert same == (eta == 0)
 
 
-def in_place_of_the_network(monkeypatch, law, scale, kind):
+def in_place_of_the_network(law, scale, kind):
     net = gaussian.Exact(lambda image, t: gaussian.to_image(
         lambda k: gaussian.exact(law.scaled(1 / scale), kind, k, level(t)))(image))
-    monkeypatch.setattr(dds, "ImageUNet", net)
     return net
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)
-def test_the_exact_prediction_has_the_lowest_loss(monkeypatch, kind):
+def test_the_exact_prediction_has_the_lowest_loss(kind):
     law = gaussian.prior()
     y, _ = gaussian.measure(law)
     scale = gaussian.scale(y)
-    in_place_of_the_network(monkeypatch, law, scale, kind)
+    net = in_place_of_the_network(law, scale, kind)
     kspace = law.samples(np.random.default_rng(4), COUNT)
-    gain, loss = gaussian.best_gain(dds.make(prediction=kind), gaussian.batch(kspace, y))
+    gain, loss = gaussian.best_gain(dds.make(net, prediction=kind), gaussian.batch(kspace, y))
     assert gain == pytest.approx(1, abs=0.03)
     expected = gaussian.remaining_error(law.scaled(1 / scale), kind, ALPHA_BAR[1:])
     assert loss == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)
-def test_reconstruction_samples_independent_entries_and_counts_evaluations(monkeypatch, kind):
+def test_reconstruction_samples_independent_entries_and_counts_evaluations(kind):
     law = gaussian.prior(independent=True)
     y, rest = gaussian.measure(law)
-    net = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), kind)
-    method = dds.make(steps=120, eta=0.0, samples=2, prediction=kind)
+    net = in_place_of_the_network(law, gaussian.scale(y), kind)
+    method = dds.make(net, steps=120, eta=0.0, samples=2, prediction=kind)
     result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
                                 gaussian.measurement(y, COUNT))
     jax.effects_barrier()
@@ -171,4 +171,4 @@ def test_reconstruction_samples_independent_entries_and_counts_evaluations(monke
     ({"prediction": "x"}, "velocity, noise")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        dds.make(**(SMALL | options))
+        build("dds", **(SMALL | options))

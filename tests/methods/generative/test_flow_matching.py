@@ -8,11 +8,18 @@ import pytest
 from flatjax import flow, mri
 from flatjax.errors import InputError
 from flatjax.methods.generative import flow_matching
+from flatjax.nets import ImageUNet
 from tests.support import gaussian
 from tests.support.arrays import noisy
+from tests.support.build import build
 from tests.support.gaussian import exact_velocity, in_place_of_the_network
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+SMALL = {
+    "schedule__steps": 3,
+    "network__channels": 2,
+    "network__pools": 1,
+    "network__time_channels": 4,
+}
 COUNT = 4000
 
 
@@ -25,10 +32,10 @@ def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
 
     @jax.jit
     def draw(key):
-        return flow.integrate(
+        return flow.solve(
             lambda k, t, _: velocity(k * (1 - measured.mask), t),
             flow_matching.random_start(key, measured, tau),
-            flow.time_grid(steps).astype(np.float32), solver=flow.SOLVERS[solver])[0]
+            flow.time_grid(steps).astype(np.float32), solver=solver)[0]
 
     kspace = np.asarray(draw(jax.random.key(0)))
     gaussian.assert_law(kspace * (1 - gaussian.MASK), law)
@@ -37,13 +44,13 @@ def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
 
 @pytest.mark.parametrize("solver, steps", [("euler", 100), ("heun", 20), ("midpoint", 20),
                                            ("rk4", 12)])
-def test_reconstruction_averages_posterior_samples_and_counts_evaluations(monkeypatch, solver,
+def test_reconstruction_averages_posterior_samples_and_counts_evaluations(solver,
                                                                           steps):
     """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
     measured = gaussian.measurement(y, COUNT)
-    net = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), 0.5)
-    method = flow_matching.make(steps=steps, solver=solver, samples=2, tau=0.5)
+    net = in_place_of_the_network(law, gaussian.scale(y), 0.5)
+    method = flow_matching.make(net, flow.schedule(steps=steps), solver=solver, samples=2, tau=0.5)
     result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
@@ -51,10 +58,10 @@ def test_reconstruction_averages_posterior_samples_and_counts_evaluations(monkey
     gaussian.assert_law(result.kspace - y, gaussian.Law(law.mean, law.covariance / 2))
 
 
-def test_adaptive_steps_sample_the_posterior_and_count_their_own_evaluations(monkeypatch):
+def test_adaptive_steps_sample_the_posterior_and_count_their_own_evaluations():
     y, law = gaussian.measure(gaussian.prior())
-    net = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), 0.5)
-    method = flow_matching.make(solver="adaptive", samples=2, tau=0.5)
+    net = in_place_of_the_network(law, gaussian.scale(y), 0.5)
+    method = flow_matching.make(net, flow.schedule(), solver="adaptive", samples=2, tau=0.5)
     result = jax.jit(method.reconstruct)({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
                                          gaussian.measurement(y, COUNT))
     jax.effects_barrier()
@@ -63,13 +70,15 @@ def test_adaptive_steps_sample_the_posterior_and_count_their_own_evaluations(mon
     assert net.images * 0.5 < result.nfe.sum() < net.images
 
 
-def test_the_exact_velocity_has_the_lowest_loss(monkeypatch):
+def test_the_exact_velocity_has_the_lowest_loss():
     y, law = gaussian.measure(gaussian.prior())
     scale = gaussian.scale(y)
     tau = 0.6
-    in_place_of_the_network(monkeypatch, law, scale, tau)
+    net = in_place_of_the_network(law, scale, tau)
     kspace = y + law.samples(np.random.default_rng(4), COUNT)
-    gain, loss = gaussian.best_gain(flow_matching.make(tau=tau), gaussian.batch(kspace, y))
+    gain, loss = gaussian.best_gain(
+        flow_matching.make(net, flow.schedule(), tau=tau), gaussian.batch(kspace, y)
+    )
     assert gain == pytest.approx(1, abs=0.03)
     values = np.maximum(np.linalg.eigvalsh(law.scaled(1 / scale).covariance), 0)
     t = (np.arange(1000) + 0.5)[:, None] / 1000
@@ -91,12 +100,12 @@ def test_the_start_is_the_measurement_and_noise_that_the_coils_can_explain(make_
 def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batch, coils):
     batch = make_batch(coils=coils)
     y, mask, maps, _ = batch.measurement
-    method = flow_matching.make(**SMALL)
+    method = build("flow_matching", **SMALL)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
     scale = mri.intensity_scale(batch.measurement)
     y = y / scale
-    net = flow_matching.ImageUNet(channels=2, pools=1, time_channels=4)
+    net = ImageUNet(channels=2, pools=1, time_channels=4)
     k = flow_matching.random_start(jax.random.key(1), batch.measurement._replace(kspace=y), 0.1)
     times = flow.time_grid(3)
     for t, reached in zip(times, times[1:], strict=False):
@@ -106,7 +115,7 @@ def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batc
         k = k + (reached - t) * (k - end) / t
     np.testing.assert_allclose(result.kspace, scale * k, atol=2e-5)
     np.testing.assert_allclose(mask * result.kspace, batch.measurement.kspace, atol=1e-6)
-    free = flow_matching.make(**SMALL, data_consistency=False)
+    free = build("flow_matching", **SMALL, data_consistency=False)
     moved = free.reconstruct(params, jax.random.key(1), batch.measurement).kspace
     assert np.abs(mask * moved - batch.measurement.kspace).max() > 1e-2
 
@@ -125,7 +134,7 @@ def test_measured_samples_keep_their_noise_on_the_way_that_is_learned(make_batch
 
     monkeypatch.setattr(flow_matching, "apply_network", network)
     for consistent in (True, False):
-        flow_matching.make(**SMALL, data_consistency=consistent).loss(
+        build("flow_matching", **SMALL, data_consistency=consistent).loss(
             {"net": {}}, jax.random.key(0), batch._replace(measurement=measured))
     expected = measured.kspace / mri.intensity_scale(measured)
     np.testing.assert_allclose(seen[0], expected, atol=1e-5)
@@ -135,8 +144,16 @@ def test_measured_samples_keep_their_noise_on_the_way_that_is_learned(make_batch
 def test_more_steps_than_the_training_knew_are_another_make(make_batch):
     """The solver, its steps and the schedule change nothing about parameters or loss."""
     batch = make_batch()
-    a, b = flow_matching.make(**SMALL), flow_matching.make(**SMALL | {"steps": 9}, solver="heun",
-                                                           alpha=0.5, samples=3)
+    a, b = (
+        build("flow_matching", **SMALL),
+        build(
+            "flow_matching",
+            **SMALL | {"schedule__steps": 9},
+            solver="heun",
+            schedule__alpha=0.5,
+            samples=3,
+        ),
+    )
     params = noisy(a.init(jax.random.key(0), batch), 0.1)
     key = jax.random.key(2)
     assert float(a.loss(params, key, batch)[0]) == float(b.loss(params, key, batch)[0])
@@ -145,17 +162,24 @@ def test_more_steps_than_the_training_knew_are_another_make(make_batch):
 
 def test_times_are_those_of_the_flow(make_batch):
     batch = make_batch()
-    method = flow_matching.make(**SMALL, alpha=0.5)
+    method = build("flow_matching", **SMALL, schedule__alpha=0.5)
     params = method.init(jax.random.key(0), batch)
     result = method.reconstruct(params, jax.random.key(0), batch.measurement, trajectory=True)
     np.testing.assert_allclose(result.times, flow.time_grid(3, 0.5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"steps": 0}, "steps is 0"), ({"alpha": -1.0}, "alpha is -1.0"),
-    ({"solver": "rk9"}, "solver is 'rk9', .*, adaptive"), ({"tolerance": 0.0}, "tolerance is 0"),
-    ({"times": (1.0, 0.5)}, "times has 2 entries"), ({"tau": 0.0}, "tau is 0.0, expected above 0"),
-    ({"tau": float("nan")}, "tau is nan")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"schedule__steps": 0}, "steps is 0"),
+        ({"schedule__alpha": -1.0}, "alpha is -1.0"),
+        ({"solver": "rk9"}, "solver is 'rk9', .*, adaptive"),
+        ({"tolerance": 0.0}, "tolerance is 0"),
+        ({"schedule__times": (1.0, 0.5)}, "times has 2 entries"),
+        ({"tau": 0.0}, "tau is 0.0, expected above 0"),
+        ({"tau": float("nan")}, "tau is nan"),
+    ],
+)
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        flow_matching.make(**(SMALL | options))
+        build("flow_matching", **(SMALL | options))

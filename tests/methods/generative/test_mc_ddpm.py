@@ -11,8 +11,9 @@ from flatjax.flow import diffusion
 from flatjax.methods.generative import mc_ddpm
 from tests.support import gaussian
 from tests.support.arrays import noisy
+from tests.support.build import build
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 COUNT = 2500
 ALPHA_BAR = diffusion.cosine_alpha_bar(1000)
 
@@ -36,24 +37,23 @@ def test_the_exact_noise_samples_the_posterior(eta, steps):
     np.testing.assert_allclose(rest * gaussian.MASK, 0, atol=1e-12)
 
 
-def in_place_of_the_network(monkeypatch, law, scale, tau, kind):
+def in_place_of_the_network(law, scale, tau, kind):
     """The exact prediction from the images that the network is given, in units of tau."""
     own = law.scaled(1 / (scale * tau))
     net = gaussian.Exact(lambda image, zero_filled, t: gaussian.to_image(
         lambda r: gaussian.exact(own, kind, r, level(t)))((image - zero_filled) / tau))
-    monkeypatch.setattr(mc_ddpm, "ImageUNet", net)
     return net
 
 
 @pytest.mark.parametrize("options", [
     {"prediction": "noise", "steps": 120}, {"prediction": "velocity", "steps": 120},
     {"prediction": "velocity", "steps": 200, "sampler": "ddpm"}], ids=str)
-def test_reconstruction_averages_posterior_samples_and_counts_evaluations(monkeypatch, options):
+def test_reconstruction_averages_posterior_samples_and_counts_evaluations(options):
     """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
     measured = gaussian.measurement(y, COUNT)
-    net = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), 0.5, options["prediction"])
-    method = mc_ddpm.make(samples=2, tau=0.5, **options)
+    net = in_place_of_the_network(law, gaussian.scale(y), 0.5, options["prediction"])
+    method = mc_ddpm.make(net, samples=2, tau=0.5, **options)
     result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
@@ -62,12 +62,12 @@ def test_reconstruction_averages_posterior_samples_and_counts_evaluations(monkey
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)
-def test_the_exact_prediction_has_the_lowest_loss(monkeypatch, kind):
+def test_the_exact_prediction_has_the_lowest_loss(kind):
     y, law = gaussian.measure(gaussian.prior())
     scale = gaussian.scale(y)
-    in_place_of_the_network(monkeypatch, law, scale, 0.4, kind)
+    net = in_place_of_the_network(law, scale, 0.4, kind)
     kspace = y + law.samples(np.random.default_rng(4), COUNT)
-    gain, loss = gaussian.best_gain(mc_ddpm.make(tau=0.4, prediction=kind),
+    gain, loss = gaussian.best_gain(mc_ddpm.make(net, tau=0.4, prediction=kind),
                                     gaussian.batch(kspace, y))
     assert gain == pytest.approx(1, abs=0.03)
     own = law.scaled(1 / (scale * 0.4))
@@ -76,7 +76,7 @@ def test_the_exact_prediction_has_the_lowest_loss(monkeypatch, kind):
 
 def test_implicit_steps_at_eta_one_are_the_ancestral_ones(make_batch):
     batch = make_batch(coils=2)
-    ddpm, ddim, plain = (mc_ddpm.make(**SMALL, **options) for options in (
+    ddpm, ddim, plain = (build("mc_ddpm", **SMALL, **options) for options in (
         {"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}, {}))
     params = noisy(ddpm.init(jax.random.key(0), batch), 0.1)
     a, b, c = (method.reconstruct(params, jax.random.key(1), batch.measurement).kspace
@@ -105,7 +105,7 @@ def test_without_eta_only_the_start_is_random(eta):
 def test_measured_samples_stay_as_they_are(make_batch, coils):
     batch = make_batch(coils=coils)
     y, mask, maps, _ = batch.measurement
-    method = mc_ddpm.make(**SMALL, samples=2, sampler="ddpm")
+    method = build("mc_ddpm", **SMALL, samples=2, sampler="ddpm")
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
     for state in result.trajectory:
@@ -116,7 +116,9 @@ def test_measured_samples_stay_as_they_are(make_batch, coils):
 def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     """An untrained network predicts no noise, so that the first estimate is noise / 5e-5."""
     batch = make_batch()
-    bounded, free = (mc_ddpm.make(**SMALL, prediction="noise", clip=clip) for clip in (0.5, 1e9))
+    bounded, free = (
+        build("mc_ddpm", **SMALL, prediction="noise", clip=clip) for clip in (0.5, 1e9)
+    )
     params = bounded.init(jax.random.key(0), batch)
     scale = mri.intensity_scale(batch.measurement)
     y, mask, maps, _ = batch.measurement
@@ -138,4 +140,4 @@ def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     ({"clip": 0.0}, "clip is 0.0"), ({"prediction": "x"}, "velocity, noise")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        mc_ddpm.make(**(SMALL | options))
+        build("mc_ddpm", **(SMALL | options))

@@ -7,13 +7,20 @@ import pytest
 
 from flatjax import mri
 from flatjax.errors import InputError
-from flatjax.methods.generative import dds, flow_matching, mc_ddpm, sampling, score_sde
+from flatjax.methods.generative import sampling
+from flatjax.nets import ImageUNet
 from tests.support.arrays import complex_normal, noisy
+from tests.support.build import build
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
-METHODS = {"flow_matching": flow_matching, "mc_ddpm": mc_ddpm, "score_sde": score_sde, "dds": dds}
+SMALL = {"network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 EVALUATIONS = {"flow_matching": 3, "mc_ddpm": 3, "score_sde": 6, "dds": 3}
-every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def steps_of(name):
+    return {"schedule__steps" if name == "flow_matching" else "steps": 3}
+
+
+every_method = pytest.mark.parametrize("name", EVALUATIONS)
 
 
 def reconstruct(method, params, measurement, seed=0, trajectory=True):
@@ -22,7 +29,7 @@ def reconstruct(method, params, measurement, seed=0, trajectory=True):
 
 
 def trained(name, batch, **options):
-    method = METHODS[name].make(**(SMALL | options))
+    method = build(name, **(SMALL | steps_of(name) | options))
     return method, noisy(jax.jit(method.init)(jax.random.key(0), batch), 0.05)
 
 
@@ -106,7 +113,7 @@ def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbour(make_batch, 
 @every_method
 def test_an_untrained_network_stays_finite(make_batch, name):
     batch = make_batch(coils=2)
-    method = METHODS[name].make(**SMALL, dtype="bfloat16", combine="rss")
+    method = build(name, **SMALL | steps_of(name), network__dtype="bfloat16", combine="rss")
     result = reconstruct(method, jax.jit(method.init)(jax.random.key(0), batch),
                          batch.measurement)
     assert np.isfinite(result.image).all() and np.isfinite(result.trajectory).all()
@@ -115,14 +122,21 @@ def test_an_untrained_network_stays_finite(make_batch, name):
                                atol=1e-5)
 
 
-@pytest.mark.parametrize("options, match", [
-    ({"samples": 0}, "samples is 0, expected at least 1"), ({"channels": 0}, "channels is 0"),
-    ({"pools": -1}, "pools is -1"), ({"time_channels": 1}, "time_channels is 1"),
-    ({"combine": "x"}, "sense, rss"), ({"dtype": "float16"}, "float32, bfloat16")])
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"samples": 0}, "samples is 0, expected at least 1"),
+        ({"network__channels": 0}, "channels is 0"),
+        ({"network__pools": -1}, "pools is -1"),
+        ({"network__time_channels": 1}, "time_channels is 1"),
+        ({"combine": "x"}, "sense, rss"),
+        ({"network__dtype": "float16"}, "float32, bfloat16"),
+    ],
+)
 @every_method
 def test_bad_choices_are_refused(name, options, match):
     with pytest.raises(InputError, match=match):
-        METHODS[name].make(**(SMALL | options))
+        build(name, **(SMALL | steps_of(name) | options))
 
 
 @pytest.mark.parametrize("combine", ["sense", "rss"])
@@ -142,7 +156,7 @@ def test_the_summary_is_the_mean_and_the_spread_of_the_samples(make_batch, combi
 @pytest.mark.parametrize("shape", [(16, 16), (13, 18), (5, 4), (1, 1)])
 def test_the_network_takes_any_size_and_keeps_intensities(shape):
     images = complex_normal(np.random.default_rng(0), (2, 2, *shape))
-    net = sampling.ImageUNet(channels=2, pools=2, time_channels=4)
+    net = ImageUNet(channels=2, pools=2, time_channels=4)
     params = net.init(jax.random.key(0), *images, t=jnp.ones(2))
     np.testing.assert_array_equal(net.apply(params, *images, t=jnp.ones(2)), 0)
     out = net.apply(noisy(params), *images, t=jnp.asarray([0.1, 0.9]))

@@ -11,8 +11,9 @@ from flatjax.flow import diffusion
 from flatjax.methods.generative import score_sde
 from tests.support import gaussian
 from tests.support.arrays import complex_normal, noisy
+from tests.support.build import build
 
-SMALL = {"steps": 3, "channels": 2, "pools": 1, "time_channels": 4}
+SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
 COUNT = 2500
 LEVELS = {"sigma_min": 0.01, "sigma_max": 20.0}
 
@@ -155,30 +156,29 @@ def test_a_full_measurement_is_returned(make_batch, coils):
     batch = make_batch(coils=coils)
     full = batch.measurement._replace(kspace=batch.kspace,
                                       mask=jnp.ones_like(batch.measurement.mask))
-    method = score_sde.make(**SMALL, samples=2)
+    method = build("score_sde", **SMALL, samples=2)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
     result = method.reconstruct(params, jax.random.key(0), full)
     np.testing.assert_allclose(result.kspace, batch.kspace, atol=1e-3)
 
 
-def in_place_of_the_network(monkeypatch, law, scale, kind):
+def in_place_of_the_network(law, scale, kind):
     def alpha_bar(t):
         return 1 / (1 + diffusion.geometric_sigma(t, 0.01, 20.0) ** 2)
 
     net = gaussian.Exact(lambda image, t: gaussian.to_image(
         lambda k: gaussian.exact(law.scaled(1 / scale), kind, k, alpha_bar(t)))(image))
-    monkeypatch.setattr(score_sde, "ImageUNet", net)
     return net, alpha_bar
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)
-def test_the_exact_prediction_has_the_lowest_loss(monkeypatch, kind):
+def test_the_exact_prediction_has_the_lowest_loss(kind):
     law = gaussian.prior()
     y, _ = gaussian.measure(law)
     scale = gaussian.scale(y)
-    _, alpha_bar = in_place_of_the_network(monkeypatch, law, scale, kind)
+    net, alpha_bar = in_place_of_the_network(law, scale, kind)
     kspace = law.samples(np.random.default_rng(4), COUNT)
-    gain, loss = gaussian.best_gain(score_sde.make(prediction=kind, **LEVELS),
+    gain, loss = gaussian.best_gain(score_sde.make(net, prediction=kind, **LEVELS),
                                     gaussian.batch(kspace, y))
     assert gain == pytest.approx(1, abs=0.03)
     levels = np.asarray(alpha_bar((np.arange(1000) + 0.5) / 1000))
@@ -187,11 +187,11 @@ def test_the_exact_prediction_has_the_lowest_loss(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)
-def test_reconstruction_samples_independent_entries_and_counts_evaluations(monkeypatch, kind):
+def test_reconstruction_samples_independent_entries_and_counts_evaluations(kind):
     law = gaussian.prior(independent=True)
     y, rest = gaussian.measure(law)
-    net, _ = in_place_of_the_network(monkeypatch, law, gaussian.scale(y), kind)
-    method = score_sde.make(steps=150, snr=1e-6, samples=2, prediction=kind, **LEVELS)
+    net, _ = in_place_of_the_network(law, gaussian.scale(y), kind)
+    method = score_sde.make(net, steps=150, snr=1e-6, samples=2, prediction=kind, **LEVELS)
     result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
                                 gaussian.measurement(y, COUNT))
     jax.effects_barrier()
@@ -208,4 +208,4 @@ def test_reconstruction_samples_independent_entries_and_counts_evaluations(monke
     ({"prediction": "x"}, "velocity, noise")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        score_sde.make(**(SMALL | options))
+        build("score_sde", **(SMALL | options))

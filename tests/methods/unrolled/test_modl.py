@@ -10,8 +10,9 @@ from flax import linen as nn
 from flatjax import mri
 from flatjax.errors import InputError
 from flatjax.flow import space
-from flatjax.methods.unrolled import modl
+from flatjax.methods import modl
 from flatjax.nets import NormUNet
+from tests.support.build import build
 from tests.support.checks import (
     KEY,
     check_contract,
@@ -26,7 +27,7 @@ from tests.support.checks import (
     trained,
 )
 
-SMALL = {"steps": 2, "channels": 2, "pools": 1}
+SMALL = {"steps": 2, "network__channels": 2, "network__pools": 1}
 
 
 class SmoothNet(nn.Module):
@@ -68,7 +69,7 @@ def dense_normal(mask, maps):
 @pytest.mark.parametrize("coils", [1, 3])
 def test_a_step_is_a_network_and_a_dense_solve(make_batch, coils):
     batch = make_batch(coils=coils, shape=(8, 9))
-    method = modl.make(**SMALL, cg_iterations=40)
+    method = build("modl", **SMALL, space__cg_iterations=40)
     params = trained(method, batch)
     net, lam = NormUNet(channels=2, pools=1, time_channels=0), np.exp(params["log_lam"])
     scale = mri.intensity_scale(batch.measurement)[:, 0]
@@ -85,9 +86,9 @@ def test_a_step_is_a_network_and_a_dense_solve(make_batch, coils):
 
 
 def test_untrained_it_is_zero_filling_with_one_coil_and_sense_with_more(make_batch):
-    check_untrained_is_zero_filling(modl.make(**SMALL), make_batch())
+    check_untrained_is_zero_filling(build("modl", **SMALL), make_batch())
     batch = make_batch(coils=3)
-    method = modl.make(steps=40, channels=2, pools=1)
+    method = build("modl", steps=40, network__channels=2, network__pools=1)
     states = reconstruct(method, jax.jit(method.init)(KEY, batch), batch.measurement).trajectory
     residual = [np.linalg.norm(batch.measurement.mask * k - batch.measurement.kspace)
                 for k in states[1:]]
@@ -96,23 +97,23 @@ def test_untrained_it_is_zero_filling_with_one_coil_and_sense_with_more(make_bat
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_the_parts_of_a_reconstruction_belong_together(make_batch, coils):
-    check_contract(modl.make(**SMALL), make_batch(coils=coils))
+    check_contract(build("modl", **SMALL), make_batch(coils=coils))
 
 
 def test_lambda_starts_where_the_authors_put_it(make_batch):
-    assert float(np.exp(modl.make(**SMALL).init(KEY, make_batch())["log_lam"])) == pytest.approx(
-        0.05)
+    assert float(
+        np.exp(build("modl", **SMALL).init(KEY, make_batch())["log_lam"])
+    ) == pytest.approx(0.05)
 
 
 def test_the_implicit_gradient_is_the_unrolled_one_and_that_of_differences(
         make_batch, monkeypatch):
     """The whole loss in float64, by way of a network that allows it."""
     batch = make_batch(coils=3, shape=(12, 10))
-    monkeypatch.setattr(modl, "NormUNet", lambda **options: SmoothNet())
     with jax.enable_x64(True):
         batch = jax.tree.map(lambda x: x.astype(
             np.complex128 if jnp.iscomplexobj(x) else np.float64), batch)
-        method = modl.make(steps=3, cg_iterations=70)
+        method = modl(SmoothNet(), space.image_space(cg_iterations=70), steps=3)
         params = {"net": {"gain": jnp.asarray([0.3, -0.5])}, "log_lam": jnp.asarray(-1.0)}
 
         def loss(params):
@@ -135,45 +136,51 @@ def test_the_implicit_gradient_is_the_unrolled_one_and_that_of_differences(
 
 def test_memory_of_the_gradient_does_not_depend_on_cg_iterations(make_batch):
     batch = make_batch(coils=2)
-    params = trained(modl.make(**SMALL), batch)
+    params = trained(build("modl", **SMALL), batch)
 
     def memory(cg_iterations):
-        method = modl.make(**SMALL, cg_iterations=cg_iterations)
+        method = build("modl", **SMALL, space__cg_iterations=cg_iterations)
         compiled = gradient(method).lower(params, KEY, batch).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert memory(40) == memory(10) > 0
 
 
-@pytest.mark.parametrize("coils, options, terms", [
-    (1, {}, ["ssim", "l1", "kspace"]), (2, {}, ["ssim", "l1", "kspace"]),
-    (2, {"w_kspace": 0.0, "combine": "rss", "dtype": "bfloat16"}, ["ssim", "l1"])], ids=str)
+@pytest.mark.parametrize(
+    "coils, options, terms",
+    [
+        (1, {}, ["ssim", "l1", "kspace"]),
+        (2, {}, ["ssim", "l1", "kspace"]),
+        (2, {"loss__kspace": 0.0, "combine": "rss", "network__dtype": "bfloat16"}, ["ssim", "l1"]),
+    ],
+    ids=str,
+)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, coils, options, terms):
-    check_gradient(modl.make(**SMALL, **options), make_batch(coils=coils), terms)
+    check_gradient(build("modl", **SMALL, **options), make_batch(coils=coils), terms)
 
 
 def test_network_evaluations_are_counted_honestly(make_batch):
-    check_nfe(modl.make(**SMALL), make_batch(coils=2))
+    check_nfe(build("modl", **SMALL), make_batch(coils=2))
 
 
 def test_reconstruction_commutes_with_scaling(make_batch):
-    check_scaling(modl.make(**SMALL), make_batch(coils=2))
+    check_scaling(build("modl", **SMALL), make_batch(coils=2))
 
 
 @pytest.mark.parametrize("coils", [1, 2])
 def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch, coils):
-    check_empty_slice(modl.make(**SMALL), make_batch(coils=coils))
+    check_empty_slice(build("modl", **SMALL), make_batch(coils=coils))
 
 
 def test_rematerialisation_changes_memory_alone(make_batch):
-    check_remat(lambda **options: modl.make(**SMALL, **options), make_batch())
+    check_remat(lambda **options: build("modl", **SMALL, **options), make_batch())
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"steps": 0}, "steps is 0"), ({"cg_iterations": 0}, "cg_iterations is 0"),
-    ({"channels": 0}, "channels is 0"), ({"pools": -1}, "pools is -1"),
-    ({"combine": "x"}, "sense, rss"), ({"dtype": "float16"}, "float32, bfloat16"),
-    ({"w_l1": -1.0}, "w_l1 is -1.0"), ({"w_kspace": float("nan")}, "w_kspace is nan")])
+    ({"steps": 0}, "steps is 0"), ({"space__cg_iterations": 0}, "cg_iterations is 0"),
+    ({"network__channels": 0}, "channels is 0"), ({"network__pools": -1}, "pools is -1"),
+    ({"combine": "x"}, "sense, rss"), ({"network__dtype": "float16"}, "float32, bfloat16"),
+    ({"loss__l1": -1.0}, "l1 is -1.0"), ({"loss__kspace": float("nan")}, "kspace is nan")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        modl.make(**(SMALL | options))
+        build("modl", **(SMALL | options))

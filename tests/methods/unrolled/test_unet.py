@@ -6,8 +6,8 @@ import pytest
 
 from flatjax import losses, mri
 from flatjax.errors import InputError
-from flatjax.methods.unrolled import unet
 from flatjax.nets import NormUNet
+from tests.support.build import build
 from tests.support.checks import (
     KEY,
     check_contract,
@@ -20,22 +20,24 @@ from tests.support.checks import (
     trained,
 )
 
-SMALL = {"channels": 2, "pools": 1}
+SMALL = {"network__channels": 2, "network__pools": 1}
 
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_an_untrained_network_returns_the_zero_filled_image(make_batch, coils):
-    check_untrained_is_zero_filling(unet.make(**SMALL), make_batch(coils=coils))
+    check_untrained_is_zero_filling(build("unet", **SMALL), make_batch(coils=coils))
 
 
 @pytest.mark.parametrize("coils", [1, 3])
 def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils):
     batch = make_batch(coils=coils)
-    method = unet.make(**SMALL)
+    method = build("unet", **SMALL)
     params = trained(method, batch)
     zero = mri.zero_filled(batch.measurement)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
-    correction = NormUNet(**SMALL, time_channels=0).apply({"params": params["net"]}, zero / scale)
+    correction = NormUNet(channels=2, pools=1, time_channels=0).apply(
+        {"params": params["net"]}, zero / scale
+    )
     expected = mri.expand(zero + scale * correction, batch.measurement.maps)
     np.testing.assert_allclose(reconstruct(method, params, batch.measurement).kspace, expected,
                                atol=1e-5)
@@ -45,7 +47,7 @@ def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils)
 @pytest.mark.parametrize("projection", [False, True])
 def test_the_projection_restores_the_measurement_exactly(make_batch, projection):
     batch = make_batch(coils=2)
-    method = unet.make(**SMALL, projection=projection)
+    method = build("unet", **SMALL, projection=projection)
     result = reconstruct(method, trained(method, batch), batch.measurement)
     y, mask, _, _ = batch.measurement
     residual = np.linalg.norm(mask * result.kspace - y) / np.linalg.norm(y)
@@ -55,7 +57,7 @@ def test_the_projection_restores_the_measurement_exactly(make_batch, projection)
 
 def test_the_loss_is_on_the_normalised_image(make_batch):
     batch = make_batch(coils=2)
-    method = unet.make(**SMALL, w_ssim=0.3, w_l1=2.0)
+    method = build("unet", **SMALL, loss__ssim=0.3, loss__l1=2.0)
     params = trained(method, batch)
     loss, terms = jax.jit(method.loss)(params, KEY, batch)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
@@ -68,27 +70,27 @@ def test_the_loss_is_on_the_normalised_image(make_batch):
 
 @pytest.mark.parametrize("coils, options, terms", [
     (1, {}, ["ssim", "l1"]), (2, {"projection": True, "combine": "rss"}, ["ssim", "l1"]),
-    (2, {"w_l1": 0.0, "dtype": "bfloat16"}, ["ssim"])], ids=str)
+    (2, {"loss__l1": 0.0, "network__dtype": "bfloat16"}, ["ssim"])], ids=str)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, coils, options, terms):
-    check_gradient(unet.make(**SMALL, **options), make_batch(coils=coils), terms)
+    check_gradient(build("unet", **SMALL, **options), make_batch(coils=coils), terms)
 
 
 def test_network_evaluations_are_counted_honestly(make_batch):
-    check_nfe(unet.make(**SMALL), make_batch())
+    check_nfe(build("unet", **SMALL), make_batch())
 
 
 def test_reconstruction_commutes_with_scaling(make_batch):
-    check_scaling(unet.make(**SMALL), make_batch(coils=2))
+    check_scaling(build("unet", **SMALL), make_batch(coils=2))
 
 
 def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch):
-    check_empty_slice(unet.make(**SMALL), make_batch())
+    check_empty_slice(build("unet", **SMALL), make_batch())
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"channels": 0}, "channels is 0"), ({"pools": -1}, "pools is -1"),
-    ({"combine": "x"}, "sense, rss"), ({"dtype": "float16"}, "float32, bfloat16"),
-    ({"w_ssim": -1.0}, "w_ssim is -1.0"), ({"w_l1": float("nan")}, "w_l1 is nan")])
+    ({"network__channels": 0}, "channels is 0"), ({"network__pools": -1}, "pools is -1"),
+    ({"combine": "x"}, "sense, rss"), ({"network__dtype": "float16"}, "float32, bfloat16"),
+    ({"loss__ssim": -1.0}, "ssim is -1.0"), ({"loss__l1": float("nan")}, "l1 is nan")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
-        unet.make(**(SMALL | options))
+        build("unet", **(SMALL | options))

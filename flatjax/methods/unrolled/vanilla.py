@@ -1,0 +1,77 @@
+"""The vanilla unrolled network: cascades whose step sizes are learned without constraint.
+
+    x <- x - eta_j A^H (A x - y) - lam_j net_j(x)
+
+It is FLAT without its three changes (Qi et al., arXiv 2512.03020, Theorem 1): step sizes that
+follow from timesteps, timesteps of a schedule, and states aligned with the path of a flow. The
+first two can be undone one at a time, and the last is a term of the loss.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import ArrayLike
+
+from flatjax import losses
+from flatjax.errors import check_choice
+from flatjax.flow import SPACES, Likelihood, StateSpace, schedule
+from flatjax.methods.base import Method, MethodSpec, Params
+from flatjax.methods.common import with_sensitivities
+from flatjax.methods.flow_network import VELOCITY, flow_network
+from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
+
+LEARNED = ("both", "eta", "timesteps")
+_loss = partial(losses.flat, velocity=0.0)
+_LOSS = _loss()
+
+
+def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str = "both",
+         weights: str = "per_cascade", projection: bool = False, combine: str = "sense",
+         sensitivities: SensitivityNet | None = None, remat: bool = False,
+         loss: losses.Loss = _LOSS) -> Method:
+    """The vanilla unrolled network as a `Method`.
+
+    Args:
+        network: from an image and the time to an image, as `nets.unet`.
+        space: what the state is, see `flat.make`.
+        steps: K, number of cascades.
+        learned: step sizes eta and lam, "both" from 1; "eta" alone, with the uniform timesteps
+            `lam = 1/K`; or "timesteps" `lam_j`, from 1/K, with `eta_j = K lam_j`.
+        weights: "per_cascade" networks, or one "shared" by all and told the time.
+        projection: put the measured samples back into the result.
+        combine: how coils are combined for the image, "sense" or "rss".
+        sensitivities: a network that estimates the coil maps, from `nets.learned_maps`; None for
+            those given with the measurement.
+        remat: recompute each cascade in the backward pass: memory hardly grows with K.
+        loss: from `losses.flat`.
+
+    Raises:
+        InputError: for a value out of range.
+    """
+    check_choice("learned", learned, LEARNED)
+    uniform = schedule(steps=steps)
+    delta, sigma = uniform.delta, steps**-0.5
+
+    def start() -> Params:
+        if learned == "timesteps":
+            return {"delta": jnp.asarray(delta)}
+        return {"eta": jnp.ones(steps)} | ({"lam": jnp.ones(steps)} if learned == "both" else {})
+
+    def factors(params: Params, noise: Array | None) -> tuple[ArrayLike, ArrayLike]:
+        lam = -params["delta"] if learned == "timesteps" else params.get("lam", -delta)
+        eta = params.get("eta", lam / sigma**2)
+        return eta / -delta, lam / -delta
+
+    method = flow_network(
+        network, uniform, space, Likelihood(), factors, start, solver="euler", tolerance=1e-3,
+        parameterization=VELOCITY, weights=weights, projection=projection, combine=combine,
+        remat=remat, loss=loss)
+    return with_sensitivities(method, sensitivities)
+
+
+SPEC = MethodSpec(
+    make,
+    parts={"network": unet, "space": SPACES, "sensitivities": SENSITIVITIES, "loss": _loss},
+    test_time=("projection", "remat", "network.dtype", "space.cg_iterations", "loss"))
