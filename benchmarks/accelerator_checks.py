@@ -30,7 +30,7 @@ def build_precision(case, precision):
 
 
 def shifted(transform, array):
-    """NumPy's transform between centred image and centred k-space."""
+    """NumPy's transform between centered image and centered k-space."""
     axes = -2, -1
     return np.fft.fftshift(transform(np.fft.ifftshift(array, axes), norm="ortho"), axes)
 
@@ -104,7 +104,7 @@ def conventions(size):
     mask = batch.measurement.mask
     image = np.sum(np.conj(batch.measurement.maps) * simulate.ifft2c(batch.kspace), 1)
     drawn = simulate.acquire(simulate.fft2c(batch.measurement.maps * image[:, None]), mask)
-    # A slice of odd sides has its centre at n // 2 as well.
+    # A slice of odd sides has its center at n // 2 as well.
     odd = np.pad(image, ((0, 0), (0, 1), (0, 3)))
     point = np.zeros((9, 11), np.complex64)
     point[4, 5] = 1

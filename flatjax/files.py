@@ -136,7 +136,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system on which folders cannot be synchronised
+        if error.errno != errno.EINVAL:  # a file system on which folders cannot be synchronized
             raise
     finally:
         os.close(handle)

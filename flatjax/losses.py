@@ -14,7 +14,7 @@ from flatjax.errors import InputError
 from flatjax.mri.coils import safe_abs
 
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
-_MIN_RANGE = 1e-4  # of a target normalised to a maximum near 1; an empty one has range 0
+_MIN_RANGE = 1e-4  # of a target normalized to a maximum near 1; an empty one has range 0
 
 
 def _same_shape(prediction: Array, target: Array) -> None:

@@ -109,7 +109,7 @@ def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
                matrix: int) -> np.ndarray:
     """An image turned, mirrored, stretched and shifted at random, `[matrix, matrix]` float32.
 
-    It is drawn on a fine grid, of which the matrix keeps the centre of k-space, as a scan does.
+    It is drawn on a fine grid, of which the matrix keeps the center of k-space, as a scan does.
 
     Args:
         rng: numpy generator.
@@ -134,7 +134,7 @@ def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
 
 
 def low_resolution(image: np.ndarray, matrix: int) -> np.ndarray:
-    """The image of the centre of k-space, `[matrix, matrix]` float32.
+    """The image of the center of k-space, `[matrix, matrix]` float32.
 
     Args:
         image: `[n, n]` float32, `n >= matrix`.
@@ -234,7 +234,7 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Long wires on an ellipse around the head, none quite in its place, not normalised.
+    """Long wires on an ellipse around the head, none quite in its place, not normalized.
 
     As `mri.simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
     """
@@ -256,7 +256,7 @@ def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np
 
 
 def patches(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Gaussian sensitivities of random place, width and phase ramp, not normalised."""
+    """Gaussian sensitivities of random place, width and phase ramp, not normalized."""
     place = rng.uniform(-1.1, 1.1, (2, coils, 1))
     width = rng.uniform(0.45, 1.2, (2, coils, 1))
     slope = rng.normal(0, 1.0, (2, coils, 1))

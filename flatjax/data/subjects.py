@@ -43,7 +43,7 @@ class Scan(NamedTuple):
         name: unique in its data set and usable as a file name.
         files: that it is made of.
         recipe: what else it depends on.
-        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 towards
+        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 toward
             right, anterior and superior, and the size of a voxel in mm.
     """
 

@@ -96,7 +96,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
 
     Every element of the batch has its own time and its own steps, so that its result does not
-    depend on its neighbours; the batch takes as long as its slowest element. A step is taken if
+    depend on its neighbors; the batch takes as long as its slowest element. A step is taken if
     the root mean square of `|error| / (atol + rtol |y|)` over the element's entries is at most 1,
     with the moduli of complex entries.
 

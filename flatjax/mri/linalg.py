@@ -16,7 +16,7 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
     """Solve `H x = b` for every element of a batch by conjugate gradients.
 
     Hestenes and Stiefel, J. Res. NBS 49(6), 1952. Each element has its own step sizes and rests
-    once it has converged, so that its result does not depend on its neighbours. It cannot be
+    once it has converged, so that its result does not depend on its neighbors. It cannot be
     differentiated in reverse mode: see `solve_hermitian`.
 
     Args:

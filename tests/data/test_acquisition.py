@@ -156,7 +156,7 @@ def test_each_slice_of_a_batch_is_acquired_in_its_own_way_and_a_volume_in_one():
     ({"acceleration": (0.5, 4.0)}, "acceleration is 0.5"),
     ({"acceleration": (4.2, 4.8)}, "'equispaced' needs a whole number and none lies between"),
     ({"center_fraction": (0.2, 0.1)}, "acquisition.center_fraction"),
-    ({"center_fraction": (0.2, 0.3)}, "centre of a 'random' mask holds"),
+    ({"center_fraction": (0.2, 0.3)}, "center of a 'random' mask holds"),
     ({"center_fraction": (0.05, 1.0)}, "center_fraction is 1.0"),
     ({"noise": (0.0, 0.1)}, "acquisition.noise"),
     ({"noise": (0.1, float("nan"))}, "acquisition.noise"),

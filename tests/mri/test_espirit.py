@@ -97,15 +97,15 @@ def test_what_cannot_be_calibrated_is_refused(shape, box, options, message):
 
 @pytest.mark.parametrize("kind, shape", [("random", (30, 40)), ("random", (1, 37)),
                                          ("poisson", (31, 40))])
-def test_the_calibration_box_holds_the_centre_of_a_mask(kind, shape):
-    centre = center_mask(kind, shape, 0.08)
-    assert [int(n) for n in calibration_size(centre)] == [centre.any(1).sum(), centre.any(0).sum()]
+def test_the_calibration_box_holds_the_center_of_a_mask(kind, shape):
+    center = center_mask(kind, shape, 0.08)
+    assert [int(n) for n in calibration_size(center)] == [center.any(1).sum(), center.any(0).sum()]
     mask = np.stack([make_mask(kind, shape, 4, 0.08, seed) for seed in range(3)])
     for found in (calibration_size(mask), jax.jit(calibration_size)(mask)):
         for one, rows, columns in zip(mask, *found, strict=True):
             box = one[central(len(one), rows), central(shape[1], columns)]
             assert box.shape == (rows, columns) and box.all()
-            assert box.size >= centre.sum()
+            assert box.size >= center.sum()
 
 
 def test_the_calibration_box_is_the_largest():

@@ -36,9 +36,9 @@ def test_maps_and_the_whole_varnet_are_fastmris(golden):
     params = varnet_params(golden)
     kspace, mask = sensitivity_problem()
     mask = mask.astype(np.float32)
-    centre = mri.ifft2c(jnp.asarray(kspace) * calibration_mask(mask))
+    center = mri.ifft2c(jnp.asarray(kspace) * calibration_mask(mask))
     maps = jax.jit(SensitivityNet(channels=2, pools=2).apply)(
-        {"params": params["sensitivities"]}, centre)
+        {"params": params["sensitivities"]}, center)
     assert maps.dtype == jnp.complex64
     np.testing.assert_allclose(maps, expected, atol=1e-4)
     method = varnet.make(steps=2, channels=2, pools=2, sensitivities="learned", sens_channels=2,
@@ -86,7 +86,7 @@ def test_methods_learn_their_maps_and_ignore_those_given(make, make_batch):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 
-def test_maps_see_only_the_sampled_centre(make_batch):
+def test_maps_see_only_the_sampled_center(make_batch):
     measurement = make_batch(coils=3, shape=(20, 22)).measurement
     method = flat.make(**SMALL)
     kspace = measurement.kspace
@@ -136,7 +136,7 @@ def test_the_last_state_scored_is_the_result(make_batch):
     assert np.abs(out["states"][0] - given).max() > 0.01
 
 
-def test_masks_without_a_centre_are_refused():
+def test_masks_without_a_center_are_refused():
     whole = config.experiment(method=config.method("flat", sensitivities="learned"),
                               acquisition=config.acquisition(center_fraction=0.0))
     with pytest.raises(InputError, match="center_fraction is 0, expected above 0"):

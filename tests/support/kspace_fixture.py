@@ -11,7 +11,7 @@ ENCODED, RECON, LINES = (20, 12), (10, 10), 9  # readout is oversampled; the las
 
 
 def kspace(seed=0, shape=SHAPE):
-    """Noise with its peak at the centre, so that it passes for k-space."""
+    """Noise with its peak at the center, so that it passes for k-space."""
     values = complex_normal(np.random.default_rng(seed), shape)
     values[..., shape[-2] // 2, shape[-1] // 2] *= 50
     return values

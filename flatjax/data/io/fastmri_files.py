@@ -33,7 +33,7 @@ class Record(NamedTuple):
         recon: the header's recon matrix size `(x, y)`: rows and columns of the image.
         masked: whether the file has a sampling mask of its own.
         undersampled: whether its k-space is zero wherever that mask is.
-        centre: number of central columns, placed as by `mri.host.masks.center_mask`, without a gap.
+        center: number of central columns, placed as by `mri.host.masks.center_mask`, without a gap.
         attributes: those of `ATTRIBUTES` that the file has.
     """
 
@@ -46,7 +46,7 @@ class Record(NamedTuple):
     recon: tuple[int, int]
     masked: bool
     undersampled: bool
-    centre: int
+    center: int
     attributes: dict[str, str | int | float]
 
 
@@ -100,7 +100,7 @@ def _read_record(file: Path) -> Record:
             name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,
             references=references, padding=padding, recon=header.recon, masked=mask is not None,
             undersampled=bool(left_out.any() and not measured[left_out].any()),
-            centre=_central_run(sampled), attributes=_attributes(content))
+            center=_central_run(sampled), attributes=_attributes(content))
 
 
 def read_slices(file: Path, record: Record, indices: Sequence[int],

@@ -2,7 +2,7 @@
 
 Discrete ("crisp") and fuzzy anatomical models, given a contrast by BrainWeb's own tissue table and
 the spin-echo equation; or the volumes that its simulator made, with noise and non-uniformity. Files
-are recognised by BrainWeb's names, in MINC 1 or 2, raw byte, raw short or NIfTI, and their gzip.
+are recognized by BrainWeb's names, in MINC 1 or 2, raw byte, raw short or NIfTI, and their gzip.
 
 References: Cocosco et al., "BrainWeb: Online interface to a 3D MRI simulated brain database",
 NeuroImage 1997; Collins et al., "Design and construction of a realistic digital brain phantom",
@@ -65,7 +65,7 @@ def make(*, path: str = "", source: str = "crisp", contrasts: Sequence[str] = ("
     Args:
         path: of the folder.
         source: "crisp", of `subject04_crisp_v`, `phantom_1.0mm_normal_crisp` and the like;
-            "fuzzy", of `subject04_gm_v`, `phantom_1.0mm_normal_gry` and so on, at least CSF, grey
+            "fuzzy", of `subject04_gm_v`, `phantom_1.0mm_normal_gry` and so on, at least CSF, gray
             and white matter; or "simulated", of `t1_icbm_normal_1mm_pn3_rf20` or
             `subject04_t1w_p4`.
         contrasts: some of T1, T2 and PD; models are imaged with the protocols `icbm.CONTRASTS`.

@@ -2,7 +2,7 @@
 
 Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI" (arXiv 1811.08839);
 the files come from fastmri.med.nyu.edu and may not be redistributed. In them readout runs along
-the rows' axis and phase encoding along the last one, k-space is centred and orthonormal as
+the rows' axis and phase encoding along the last one, k-space is centered and orthonormal as
 `mri.fourier` has it, and the reference is the cropped magnitude of its inverse transform:
 `reconstruction_esc` for one emulated coil, `reconstruction_rss` for several.
 """
@@ -121,14 +121,14 @@ def check_config(config: Mapping[str, Any]) -> None:
             would be made of samples that are not measured.
     """
     data, combine = config["data"], config["method"]["combine"]
-    centre = ends(config["acquisition"]["center_fraction"])[0]
+    center = ends(config["acquisition"]["center_fraction"])[0]
     if data["combine"] != combine:
         raise InputError(f"data.combine is {data['combine']!r} and method.combine {combine!r}, "
                          "expected the same: the target is made with it")
-    if data["challenge"] == "multicoil" and data["calibration"] > centre:
+    if data["challenge"] == "multicoil" and data["calibration"] > center:
         raise InputError(f"data.calibration is {data['calibration']}, expected at most "
-                         f"acquisition.center_fraction = {centre}: coil maps are made from the "
-                         "fully sampled centre")
+                         f"acquisition.center_fraction = {center}: coil maps are made from the "
+                         "fully sampled center")
 
 
 def _names(option: str, values: Sequence[str]) -> Sequence[str]:
@@ -200,9 +200,9 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
     for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
         if multicoil and use.virtual_coils:
             ky, kx = one.kspace.shape[-2:]
-            centre = one.kspace[..., central(ky, plane_side(ky, use.calibration)),
+            center = one.kspace[..., central(ky, plane_side(ky, use.calibration)),
                                 central(kx, columns)]
-            matrix = compression_matrix(centre, use.virtual_coils)
+            matrix = compression_matrix(center, use.virtual_coils)
             one = one._replace(kspace=apply_coils(matrix, one.kspace))
         maps = (from_columns(one.kspace, columns, use.sensitivities) if multicoil else
                 np.ones_like(one.kspace))

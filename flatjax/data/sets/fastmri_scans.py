@@ -107,9 +107,9 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
         raise InputError("kspace is undersampled by the file's own mask, so no SENSE-combined "
                          "target can be made of it; set data.combine and method.combine to rss")
     columns = round(record.kspace[-1] * use.calibration)
-    if multicoil and not 1 <= columns <= record.centre:
+    if multicoil and not 1 <= columns <= record.center:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns for "
-                         f"the coil maps, expected from 1 to the {record.centre} that are sampled "
+                         f"the coil maps, expected from 1 to the {record.center} that are sampled "
                          "without a gap; change data.calibration")
     if multicoil and use.sensitivities == "espirit" and columns < KERNEL:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns, "

@@ -1,4 +1,4 @@
-"""Coil sensitivities estimated from the fully sampled centre of k-space, for data sets."""
+"""Coil sensitivities estimated from the fully sampled center of k-space, for data sets."""
 
 import operator
 
@@ -80,7 +80,7 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
         columns = 0
     if not 1 <= columns <= kx:
         raise InputError(f"{num_low!r} calibration columns, expected a whole number from 1 to {kx}:"
-                         " coil maps need the fully sampled centre of k-space; use a mask that "
+                         " coil maps need the fully sampled center of k-space; use a mask that "
                          "has one")
     images = _low_resolution(kspace, max(1, round(columns * ky / kx)), columns)
     power = np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=-3, keepdims=True)
@@ -93,8 +93,8 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
 def _low_resolution(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Images `[..., y, x]` complex64 of the windowed central samples, scaled to about 1."""
     ky, kx = kspace.shape[-2:]
-    y, row_window = _centre(ky, rows)
-    x, column_window = _centre(kx, columns)
+    y, row_window = _center(ky, rows)
+    x, column_window = _center(kx, columns)
     box = kspace[..., y[0]:y[-1] + 1, x[0]:x[-1] + 1].astype(np.complex64)
     peak = np.abs(box).max(axis=(-3, -2, -1), keepdims=True)
     # of microvolts, squares would leave the range of float32
@@ -106,7 +106,7 @@ def _low_resolution(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return scipy.fft.ifft(wide, axis=-1, norm="forward", overwrite_x=True)
 
 
-def _centre(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _center(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the central samples and their weights, complex64.
 
     The weights' phase moves the image's origin to `size // 2`: no shift of the images is needed.

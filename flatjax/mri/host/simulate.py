@@ -15,7 +15,7 @@ _AXES = (-2, -1)
 
 
 def fft2c(image: np.ndarray) -> np.ndarray:
-    """Host twin of `mri.fourier.fft2c`: the centred orthonormal DFT over the last two axes.
+    """Host twin of `mri.fourier.fft2c`: the centered orthonormal DFT over the last two axes.
 
     Args:
         image: `[..., y, x]`, real or complex.

@@ -120,7 +120,7 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     np.testing.assert_allclose(read(scan), values, rtol=1e-6)
     assert scan.facts == {"protocol": "T2 & more"} and scan.missing == ()
     assert scan.spacing == (3.0, 2.0, 6.0)
-    # The centre pixel of the cropped image lies at the position of the slice, in RAS.
+    # The center pixel of the cropped image lies at the position of the slice, in RAS.
     for s in range(3):
         np.testing.assert_allclose(scan.affine @ [5, 5, s, 1], [-5, 7, 11 - 6 * s, 1], atol=1e-5)
     # One row down is a step along the readout, one column right along the phase encoding.

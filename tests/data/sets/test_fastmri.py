@@ -698,29 +698,29 @@ def test_bad_coil_options(folders, options, message):
 
 def test_espirit_and_compression_see_only_what_masks_over_the_plane_sample(folders, monkeypatch):
     kspace = fixture.make_kspace(0, 1, 4, (64, 64), (0, 64))[0]
-    centre = center_mask("poisson", (64, 64), 6 / 64)
-    assert centre.any(1).sum() == 20 < 32
-    np.testing.assert_array_equal(sensitivities.from_columns(kspace * centre, 6, "espirit"),
+    center = center_mask("poisson", (64, 64), 6 / 64)
+    assert center.any(1).sum() == 20 < 32
+    np.testing.assert_array_equal(sensitivities.from_columns(kspace * center, 6, "espirit"),
                                   sensitivities.from_columns(kspace, 6, "espirit"))
     seen = []
     compress = fastmri.compression_matrix
-    monkeypatch.setattr(fastmri, "compression_matrix", lambda centre, coils: (
-        seen.append(centre.shape) or compress(centre, coils)))
+    monkeypatch.setattr(fastmri, "compression_matrix", lambda center, coils: (
+        seen.append(center.shape) or compress(center, coils)))
     sample = make(folders["multicoil"], "sense", calibration=0.2,
                   virtual_coils=3).validation[0].load()[0]
-    centre = center_mask("poisson", sample.kspace.shape[1:], 0.2)
-    assert {shape[1] for shape in seen} == {centre.any(1).sum()}
-    assert all(shape[2] <= centre.any(0).sum() for shape in seen)
+    center = center_mask("poisson", sample.kspace.shape[1:], 0.2)
+    assert {shape[1] for shape in seen} == {center.any(1).sum()}
+    assert all(shape[2] <= center.any(0).sum() for shape in seen)
 
 
 def test_maps_see_only_the_calibration_columns():
     kspace = fixture.make_kspace(0, 2, 4, (40, 36), (0, 36))
     maps = sensitivities.from_calibration(kspace, 8)
     for columns in (7, 8):
-        centre = center_mask("random", (40, 36), columns / 36)
+        center = center_mask("random", (40, 36), columns / 36)
         one = sensitivities.from_calibration(kspace, columns)
         np.testing.assert_array_equal(
-            sensitivities.from_calibration(kspace * centre, columns), one)
+            sensitivities.from_calibration(kspace * center, columns), one)
     assert np.abs(sensitivities.from_calibration(kspace, 7) - maps).max() > 1e-3
     faint = sensitivities.from_calibration(kspace * np.float32(2**-60), 8)
     np.testing.assert_array_equal(faint, maps)

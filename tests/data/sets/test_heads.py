@@ -112,7 +112,7 @@ def test_as_many_coils_are_drawn_as_the_range_says_and_the_rest_is_zero():
 
 
 @pytest.mark.parametrize("coils", [2, 7, 32])
-def test_maps_are_normalised_smooth_and_of_different_strength(coils):
+def test_maps_are_normalized_smooth_and_of_different_strength(coils):
     strengths = []
     for rng in generators(12):
         maps = augment.draw_maps(rng, (40, 32), coils)
@@ -141,7 +141,7 @@ def test_the_phase_has_the_rms_asked_for_around_one_that_is_anywhere(amplitude):
     assert np.histogram(around, 4, (-np.pi, np.pi))[0].min() > 2
 
 
-def test_low_resolution_is_the_centre_of_kspace():
+def test_low_resolution_is_the_center_of_kspace():
     image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     for matrix in (32, 33, 48):
         small = np.fft.fft2(augment.low_resolution(image, matrix))

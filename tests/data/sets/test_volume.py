@@ -263,7 +263,7 @@ def test_unusable_contents_are_refused(tmp_path, data, match):
     assert "\n" not in str(caught.value)
 
 
-def test_colours_are_refused(tmp_path):
+def test_colors_are_refused(tmp_path):
     rgb = np.zeros((6, 6, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), tmp_path / "rgb.nii")
     with pytest.raises(InputError, match="rgb.nii: .*expected real numbers"):

@@ -1,6 +1,6 @@
 """k-space in NumPy's `.npy` and `.npz`, read slice by slice and never unpickled.
 
-An array is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centred, the phase
+An array is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centered, the phase
 encoding along the last axis. A `.npz` holds it as `kspace` and may hold `mask`, `maps` and
 `affine` besides. The shape that a header declares is compared with the file's size before
 anything is allocated. In C order, as NumPy saves by default, one slice is in memory at a time.

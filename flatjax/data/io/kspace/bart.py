@@ -1,7 +1,7 @@
 """k-space in BART's `.cfl` and `.hdr` (mrirecon.github.io/bart): complex64, first axis fastest.
 
 Of BART's sixteen dimensions those of a Cartesian 2-D scan may be longer than 1: READ (0) and PHS1
-(1), COIL (3) and SLICE (13). k-space is centred as BART's own `fft -u` has it, which is as
+(1), COIL (3) and SLICE (13). k-space is centered as BART's own `fft -u` has it, which is as
 `mri.fourier` has it.
 """
 

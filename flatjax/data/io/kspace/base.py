@@ -26,9 +26,9 @@ class Scan(NamedTuple):
         mask: the sampling mask stored with it, `[ky or 1, kx]` float32 of 0 and 1; None without.
         maps: `Reader` of the coil sensitivities stored with it, each slice's `[coil, y, x]`
             complex64; None without.
-        crop: `(h, w)` of the image that the scanner keeps, centred; None for all of it.
+        crop: `(h, w)` of the image that the scanner keeps, centered; None for all of it.
         affine: `[4, 4]` from voxel indices `(x, y, slice)` of the images `[slice, y, x]`, after
-            the crop, to mm towards right, anterior and superior; None where not known.
+            the crop, to mm toward right, anterior and superior; None where not known.
         spacing: of `(x, y, slice)` in mm; None where not known.
         facts: what else the file tells, as its contrast or acquisition, by name.
         missing: names of what the format could hold and the file does not.
@@ -162,7 +162,7 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
 
     Raises:
         InputError: there is none, or its largest sample lies in a corner, where k-space has the
-            zero frequency before it is shifted to the centre.
+            zero frequency before it is shifted to the center.
     """
     count = scan.shape[0]
     for index in sorted(range(count), key=lambda i: abs(i - count // 2)):
@@ -176,7 +176,7 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
     peak = np.unravel_index(power.argmax(), power.shape)
     if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
         raise InputError(f"{scan.file}: the largest sample of k-space lies in a corner, at "
-                         f"{tuple(map(int, peak))}, expected near the centre of "
+                         f"{tuple(map(int, peak))}, expected near the center of "
                          f"{power.shape}; move it there with numpy.fft.fftshift over the last two "
                          "axes")
     return index, kspace
