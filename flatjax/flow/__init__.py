@@ -1,7 +1,7 @@
 """Mathematics of the flow: path, timesteps, solvers. Knows nothing of networks or data.
 
 `path` is the straight path, `schedule` the timesteps on it; `solvers` and `adaptive` integrate
-along them, by the scan in `walk`. `theorem` shows that an unrolled network is such a flow;
+along them, by the loop in `scan`. `theorem` shows that an unrolled network is such a flow;
 `diffusion` and `divergence` are the mathematics of the samplers.
 """
 

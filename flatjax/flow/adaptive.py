@@ -22,7 +22,7 @@ _EXPONENT = -1 / 3  # the error of a step grows with its length to the power of 
 _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 
 
-class _Walk(NamedTuple):
+class _Progress(NamedTuple):
     """Where every element of the batch stands; `[batch]` unless said otherwise.
 
     Attributes:
@@ -77,7 +77,7 @@ def _first_length(field: VectorField, state: State, slope: State, t: Array, sign
     return jnp.minimum(jnp.minimum(100 * trial, length), span)
 
 
-def _between(times: Array, before: _Walk, reached: State, slope: State, step: Array) -> State:
+def _between(times: Array, before: _Progress, reached: State, slope: State, step: Array) -> State:
     """Cubic Hermite interpolation of one step at all times: `[K + 1, batch, ...]`."""
     fraction = (times[:, None] - before.t) / jnp.where(step == 0, 1, step)
 
@@ -135,36 +135,36 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     def tolerated(*sizes: State) -> State:
         return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
 
-    def running(walk: _Walk) -> Array:
+    def running(progress: _Progress) -> Array:
         # A step that the time cannot resolve, or that is not a number, leads nowhere.
-        return (walk.t != last) & (walk.length > jnp.finfo(times.dtype).eps * jnp.abs(walk.t))
+        return (progress.t != last) & (progress.length > jnp.finfo(times.dtype).eps * jnp.abs(progress.t))
 
-    def unfinished(walk: _Walk) -> Array:
-        return (walk.attempts < max_steps) & jnp.any(running(walk))
+    def unfinished(progress: _Progress) -> Array:
+        return (progress.attempts < max_steps) & jnp.any(running(progress))
 
-    def attempt(walk: _Walk) -> _Walk:
-        left = jnp.abs(last - walk.t)
-        step = sign * jnp.minimum(walk.length, left)
-        slopes = stages(BOGACKI_SHAMPINE, field, walk.state, walk.t, step, None, walk.slope)
-        reached = moved(walk.state, slopes, BOGACKI_SHAMPINE.b, step)
-        t = jnp.where(walk.length >= left, last, walk.t + step)
+    def attempt(progress: _Progress) -> _Progress:
+        left = jnp.abs(last - progress.t)
+        step = sign * jnp.minimum(progress.length, left)
+        slopes = stages(BOGACKI_SHAMPINE, field, progress.state, progress.t, step, None, progress.slope)
+        reached = moved(progress.state, slopes, BOGACKI_SHAMPINE.b, step)
+        t = jnp.where(progress.length >= left, last, progress.t + step)
         slope = field(reached, t, None)
-        zero = jax.tree.map(jnp.zeros_like, walk.state)
+        zero = jax.tree.map(jnp.zeros_like, progress.state)
         error = _norm(moved(zero, [*slopes, slope], _ERROR, step),
-                      tolerated(walk.state, reached))
+                      tolerated(progress.state, reached))
         good = error <= 1
         factor = jnp.where(jnp.isfinite(error), jnp.clip(_SAFETY * error**_EXPONENT, _SMALLEST,
                                                          _LARGEST), _SMALLEST)
-        factor = jnp.where(walk.retried | ~good, jnp.minimum(factor, 1), factor)
-        taken = running(walk) & good
-        states = walk.states
+        factor = jnp.where(progress.retried | ~good, jnp.minimum(factor, 1), factor)
+        taken = running(progress) & good
+        states = progress.states
         if trajectory:
-            passed = (sign * (times[:, None] - walk.t) > 0) & (sign * (times[:, None] - t) <= 0)
-            states = _choose(passed & taken, _between(times, walk, reached, slope, step), states)
-        return _Walk(
-            state=_choose(taken, reached, walk.state), slope=_choose(taken, slope, walk.slope),
-            t=jnp.where(taken, t, walk.t), length=jnp.abs(step) * factor, retried=~good,
-            evaluations=walk.evaluations + 3 * running(walk), attempts=walk.attempts + 1,
+            passed = (sign * (times[:, None] - progress.t) > 0) & (sign * (times[:, None] - t) <= 0)
+            states = _choose(passed & taken, _between(times, progress, reached, slope, step), states)
+        return _Progress(
+            state=_choose(taken, reached, progress.state), slope=_choose(taken, slope, progress.slope),
+            t=jnp.where(taken, t, progress.t), length=jnp.abs(step) * factor, retried=~good,
+            evaluations=progress.evaluations + 3 * running(progress), attempts=progress.attempts + 1,
             states=states)
 
     slope = field(state, first, None)
@@ -174,7 +174,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     if trajectory:
         states = jax.tree.map(lambda s: jnp.full((times.size, *s.shape), jnp.nan, s.dtype)
                               .at[0].set(s), state)
-    end = lax.while_loop(unfinished, attempt, _Walk(
+    end = lax.while_loop(unfinished, attempt, _Progress(
         state, slope, first, length, jnp.zeros(first.shape, bool),
         jnp.full(first.shape, 2, jnp.int32), jnp.zeros((), jnp.int32), states))
     nothing = jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), state)

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.flow.walk import Record, State, itself, walk
+from flatjax.flow.scan import Record, State, itself, scan_steps
 
 Memory = Any
 VectorField = Callable[[State, Array, Any], State]
@@ -188,7 +188,7 @@ def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Sol
         solver: from `SOLVERS`.
         args: pytree whose leaves have a leading axis of K, one slice per step: per-cascade
             weights, for one. Anything common to all steps belongs in the closure of `field`.
-        trajectory: which states are also returned, see `walk.kept`.
+        trajectory: which states are also returned, see `scan.saved_indices`.
         record: what is returned of them.
         remat: recompute a step in the backward pass rather than keep its activations, so that
             the memory of a gradient hardly grows with K.
@@ -214,7 +214,7 @@ def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Sol
         t, length, slice_ = x
         return solver.advance(field, *carry, t, length, slice_)
 
-    (final, _), records = walk(
+    (final, _), records = scan_steps(
         advance, (state, solver.start(state, delta[0])), (times[:-1], delta, args),
         trajectory=trajectory, record=lambda carry: record(carry[0]), remat=remat)
     return final, records

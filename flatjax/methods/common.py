@@ -12,8 +12,8 @@ from jax import Array
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow.adaptive import integrate_adaptive
+from flatjax.flow.scan import Record, State, itself, kept
 from flatjax.flow.solvers import SOLVERS, VectorField, integrate
-from flatjax.flow.walk import Record, State, itself, kept
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
     Batch,
@@ -35,7 +35,7 @@ ADAPTIVE = "adaptive"
 # each element of the batch.
 Rolled = tuple[Array, Array | None, int | Array]
 # `(params, measurement, trajectory)` to that, all on the scale of an image with maximum 1;
-# `trajectory` says which states, see `flow.walk.kept`.
+# `trajectory` says which states, see `flow.scan.saved_indices`.
 Rollout = Callable[[Params, Measurement, bool | int], Rolled]
 
 
@@ -189,7 +189,7 @@ def kept_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptS
     Args:
         steps: of the method.
         times: flow times of all its states `[steps + 1]`, or None.
-        trajectory: which of them are kept, see `flow.walk.kept`.
+        trajectory: which of them are kept, see `flow.scan.saved_indices`.
     """
     if not trajectory:
         return {"steps": None, "times": None}

@@ -23,10 +23,10 @@ from jax.typing import ArrayLike
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow import path
+from flatjax.flow.scan import Record, itself
 from flatjax.flow.schedule import check_stable, time_grid
 from flatjax.flow.solvers import SOLVERS, SplitField
 from flatjax.flow.space import StateSpace, image_space, kspace_space
-from flatjax.flow.walk import Record, itself
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     ADAPTIVE,

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from flatjax import losses
-from flatjax.flow.walk import walk
+from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     Rolled,
@@ -73,7 +73,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
             return new, new + momentum * (new - image)
 
         start = zero_filled(measured)
-        (image, _), states = walk(step, (start, start), jnp.asarray(momenta),
+        (image, _), states = scan_steps(step, (start, start), jnp.asarray(momenta),
                                   trajectory=trajectory,
                                   record=lambda state: expand(state[0], maps))
         if states is not None:

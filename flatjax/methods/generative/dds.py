@@ -36,8 +36,8 @@ from flatjax.flow.diffusion import (
     noise_from,
     respaced,
 )
+from flatjax.flow.scan import Record, itself, scan_steps
 from flatjax.flow.space import image_space
-from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -89,7 +89,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         indices: diffusion steps `[steps + 1]`, from `respaced`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of the noise that every step renews, in [0, 1].
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
         `(x_0, records or None)`, records `[kept, ...]`.
@@ -107,7 +107,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         return to_end * end + to_noise * noise + fresh * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
+    return scan_steps(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iterations: int = 5,

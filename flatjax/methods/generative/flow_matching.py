@@ -25,9 +25,9 @@ from jax import Array
 from flatjax.errors import InputError
 from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
+from flatjax.flow.scan import Record
 from flatjax.flow.schedule import time_grid
 from flatjax.flow.solvers import EXPLICIT, VectorField
-from flatjax.flow.walk import Record
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     ADAPTIVE,

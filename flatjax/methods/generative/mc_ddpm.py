@@ -32,7 +32,7 @@ from flatjax.flow.diffusion import (
     posterior_coefficients,
     respaced,
 )
-from flatjax.flow.walk import Record, itself, walk
+from flatjax.flow.scan import Record, itself, scan_steps
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -69,7 +69,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of fresh noise, see `posterior_coefficients`.
         clip: applied to every estimate of r_0, or None.
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
         `(r_0, records or None)`, records `[kept, ...]`.
@@ -90,7 +90,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         return to_end * end + to_state * state + std * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
+    return scan_steps(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def clip_magnitude(image: Array, largest: float) -> Array:

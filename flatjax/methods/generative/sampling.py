@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.flow.walk import Record
+from flatjax.flow.scan import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
     DTYPES,
@@ -33,7 +33,7 @@ from flatjax.nets.unet import UNet
 
 # `(params, rng, measurement, trajectory, record)` to k-space, records or None, and evaluations of
 # the network, where the measurement is normalised and repeated, `trajectory` says which states are
-# kept, see `flow.walk.kept`, and `record` is to be applied to their k-space.
+# kept, see `flow.scan.saved_indices`, and `record` is to be applied to their k-space.
 Sampler = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
 

@@ -36,7 +36,7 @@ from flatjax.flow.diffusion import (
     learned,
     noise_from,
 )
-from flatjax.flow.walk import Record, itself, walk
+from flatjax.flow.scan import Record, itself, scan_steps
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -109,7 +109,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         steps: N, number of noise levels, `t_j` evenly from 1 to 0.
         sigma_min, sigma_max: of `geometric_sigma`.
         snr: of `langevin`.
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
         `(x, records or None)`, records `[kept, ...]`.
@@ -126,7 +126,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         x = consistent(langevin(x, predict(x, t), first, snr))
         return consistent(x + removed_ * predict(x, t) + jnp.sqrt(added_) * second)
 
-    return walk(advance, start, (jax.random.split(rng, steps), times, removed, added),
+    return scan_steps(advance, start, (jax.random.split(rng, steps), times, removed, added),
                 trajectory=trajectory, record=record)
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from flatjax.flow.scan import scan_steps
 from flatjax.flow.space import image_space
-from flatjax.flow.walk import walk
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -77,7 +77,7 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
         def step(image: Array, _: Array) -> Array:
             return data.proximal(image + apply_network(net, params["net"], image), weight)
 
-        image, states = walk(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
+        image, states = scan_steps(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
                              record=lambda x: expand(x, maps), remat=remat)
         if states is None:
             return expand(image, maps), None
