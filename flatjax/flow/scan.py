@@ -19,7 +19,7 @@ def itself(state: State) -> State:
     return state
 
 
-def kept(steps: int, trajectory: bool | int) -> np.ndarray:
+def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
     """Which of the states 0 to `steps` a trajectory keeps.
 
     Args:
@@ -28,7 +28,7 @@ def kept(steps: int, trajectory: bool | int) -> np.ndarray:
             from the first to the last.
 
     Returns:
-        indices `[kept]` int64, rising.
+        indices `[saved]` int64, rising.
 
     Raises:
         InputError: for a number that does not leave room for the first and the last.
@@ -53,17 +53,17 @@ def walk(advance: Callable[[State, Any], State], start: State, xs: Any, *,
         advance: `(state, xs_j) -> state`.
         start: first state, a pytree of arrays.
         xs: pytree of arrays with a leading axis of steps.
-        trajectory: which states are recorded, see `kept`. The memory that records take depends
+        trajectory: which states are recorded, see `saved_indices`. The memory that records take depends
             on their number alone, however many steps lie between them.
         record: what is kept of a state.
         remat: recompute a step in the backward pass rather than keep its activations.
 
     Returns:
-        `(final, records)`: the last state, and the records `[kept, ...]`, the first being that of
+        `(final, records)`: the last state, and the records `[saved, ...]`, the first being that of
         the start; None without any.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
-    indices = kept(steps, trajectory)
+    indices = saved_indices(steps, trajectory)
     every = len(indices) == steps + 1
     advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
 

@@ -195,7 +195,7 @@ def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Sol
 
     Returns:
         `(final, states)`: the state at `times[-1]`, and with `trajectory` the stacked records
-        `[kept, ...]`, the first being that of the start; otherwise None.
+        `[saved, ...]`, the first being that of the start; otherwise None.
 
     Raises:
         InputError: if `args` are those of another number of steps.

@@ -12,7 +12,7 @@ from jax import Array
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow.adaptive import integrate_adaptive
-from flatjax.flow.scan import Record, State, itself, kept
+from flatjax.flow.scan import Record, State, itself, saved_indices
 from flatjax.flow.solvers import SOLVERS, VectorField, integrate
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
@@ -193,7 +193,7 @@ def kept_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptS
     """
     if not trajectory:
         return {"steps": None, "times": None}
-    indices = kept(steps, trajectory)
+    indices = saved_indices(steps, trajectory)
     return {"steps": indices, "times": None if times is None else times[indices]}
 
 
@@ -217,7 +217,7 @@ def integrator(solver: str, *, tolerance: float, remat: bool = False
     def adaptive(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
                  trajectory: bool | int = False,
                  record: Record = itself) -> tuple[State, Any, Array]:
-        indices = kept(len(times) - 1, trajectory)
+        indices = saved_indices(len(times) - 1, trajectory)
         final, states, evaluations = integrate_adaptive(
             lambda k, t, _: field(k, t, args), state, times[indices if trajectory else [0, -1]],
             rtol=tolerance, atol=tolerance, trajectory=bool(trajectory))

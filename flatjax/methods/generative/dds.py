@@ -92,7 +92,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(x_0, records or None)`, records `[kept, ...]`.
+        `(x_0, records or None)`, records `[saved, ...]`.
     """
     left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
     columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),

@@ -72,7 +72,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(r_0, records or None)`, records `[kept, ...]`.
+        `(r_0, records or None)`, records `[saved, ...]`.
 
     Raises:
         InputError: for an `eta` outside [0, 1].

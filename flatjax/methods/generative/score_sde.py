@@ -112,7 +112,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(x, records or None)`, records `[kept, ...]`.
+        `(x, records or None)`, records `[saved, ...]`.
     """
     times = jnp.linspace(1.0, 0.0, steps)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
