@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.flow.scan import Record, State, itself, scan_steps
+from flatjax.flow.scan import Record, State, identity, scan_steps
 
 Memory = Any
 VectorField = Callable[[State, Array, Any], State]
@@ -177,7 +177,7 @@ EXPLICIT = tuple(sorted(name for name in SOLVERS if name != "imex"))  # serve an
 
 
 def integrate(field: VectorField, state: State, times: ArrayLike, *, solver: Solver,
-              args: Any = None, trajectory: bool | int = False, record: Record = itself,
+              args: Any = None, trajectory: bool | int = False, record: Record = identity,
               remat: bool = False) -> tuple[State, Any]:
     """Integrate along a grid of times: one `lax.scan` over the steps.
 

@@ -12,7 +12,7 @@ from jax import Array
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow.adaptive import integrate_adaptive
-from flatjax.flow.scan import Record, State, itself, saved_indices
+from flatjax.flow.scan import Record, State, identity, saved_indices
 from flatjax.flow.solvers import SOLVERS, VectorField, integrate
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
@@ -216,7 +216,7 @@ def integrator(solver: str, *, tolerance: float, remat: bool = False
 
     def adaptive(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
                  trajectory: bool | int = False,
-                 record: Record = itself) -> tuple[State, Any, Array]:
+                 record: Record = identity) -> tuple[State, Any, Array]:
         indices = saved_indices(len(times) - 1, trajectory)
         final, states, evaluations = integrate_adaptive(
             lambda k, t, _: field(k, t, args), state, times[indices if trajectory else [0, -1]],
@@ -224,7 +224,7 @@ def integrator(solver: str, *, tolerance: float, remat: bool = False
         return final, jax.lax.map(record, states) if trajectory else None, evaluations
 
     def fixed(field: VectorField, state: State, times: np.ndarray, args: Any = None, *,
-              trajectory: bool | int = False, record: Record = itself) -> tuple[State, Any, int]:
+              trajectory: bool | int = False, record: Record = identity) -> tuple[State, Any, int]:
         final, records = integrate(field, state, times, solver=scheme, args=args,
                                    trajectory=trajectory, record=record, remat=remat)
         return final, records, (len(times) - 1) * scheme.evaluations

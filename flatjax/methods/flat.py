@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow import path
-from flatjax.flow.scan import Record, itself
+from flatjax.flow.scan import Record, identity
 from flatjax.flow.schedule import check_stable, time_grid
 from flatjax.flow.solvers import SOLVERS, SplitField
 from flatjax.flow.space import StateSpace, image_space, kspace_space
@@ -218,7 +218,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
         return jnp.clip(noise_factor * known, *_NOISE_RANGE)
 
     def integrated(params: Params, measured: Measurement, trajectory: bool | int,
-                   record: Record = itself) -> tuple[Array, Any, int | Array]:
+                   record: Record = identity) -> tuple[Array, Any, int | Array]:
         noise = told_noise(measured)
         data = states_of.data_consistency(measured)
 

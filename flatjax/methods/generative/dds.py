@@ -36,7 +36,7 @@ from flatjax.flow.diffusion import (
     noise_from,
     respaced,
 )
-from flatjax.flow.scan import Record, itself, scan_steps
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.flow.space import image_space
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
@@ -78,7 +78,7 @@ def proximal(image: Array, measured: Measurement, gamma: float, iterations: int)
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,
            indices: np.ndarray, alpha_bar: np.ndarray, eta: float,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Sample x_0 by DDS steps.
 
     Args:

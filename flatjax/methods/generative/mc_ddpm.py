@@ -32,7 +32,7 @@ from flatjax.flow.diffusion import (
     posterior_coefficients,
     respaced,
 )
-from flatjax.flow.scan import Record, itself, scan_steps
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -58,7 +58,7 @@ SAMPLERS = ("ddpm", "ddim")
 
 def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
            alpha_bar: np.ndarray, eta: float, clip: Callable[[Array], Array] | None = None,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Sample r_0 by ancestral (`eta = 1`) or implicit steps.
 
     Args:

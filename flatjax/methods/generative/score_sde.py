@@ -36,7 +36,7 @@ from flatjax.flow.diffusion import (
     learned,
     noise_from,
 )
-from flatjax.flow.scan import Record, itself, scan_steps
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     DTYPES,
@@ -86,7 +86,7 @@ def langevin(state: Array, score: Array, noise: Array, snr: float) -> Array:
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array, rng: Array, *,
            steps: int, sigma_min: float, sigma_max: float, snr: float,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Predictor-corrector sampling down from sigma_max.
 
     Every step is a corrector, a Langevin step at the present noise level, and a predictor, the
