@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, moved, stages
+from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, stages, weighted_step
 
 # Third-order weights less the second-order ones, the last being that of the slope at the end.
 _ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
@@ -69,7 +69,7 @@ def _first_length(field: VectorField, state: State, slope: State, t: Array, sign
     size, speed = _norm(state, scale), _norm(slope, scale)
     tiny = (size < 1e-5) | (speed < 1e-5)
     trial = jnp.minimum(jnp.where(tiny, 1e-6, 0.01 * size / jnp.where(tiny, 1, speed)), span)
-    ahead = field(moved(state, [slope], [1.0], sign * trial), t + sign * trial, None)
+    ahead = field(weighted_step(state, [slope], [1.0], sign * trial), t + sign * trial, None)
     bend = _norm(jax.tree.map(jnp.subtract, ahead, slope), scale) / trial
     largest = jnp.maximum(speed, bend)
     length = jnp.where(largest <= 1e-15, jnp.maximum(1e-6, trial * 1e-3),
@@ -146,11 +146,11 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
         left = jnp.abs(last - progress.t)
         step = sign * jnp.minimum(progress.length, left)
         slopes = stages(BOGACKI_SHAMPINE, field, progress.state, progress.t, step, None, progress.slope)
-        reached = moved(progress.state, slopes, BOGACKI_SHAMPINE.b, step)
+        reached = weighted_step(progress.state, slopes, BOGACKI_SHAMPINE.b, step)
         t = jnp.where(progress.length >= left, last, progress.t + step)
         slope = field(reached, t, None)
         zero = jax.tree.map(jnp.zeros_like, progress.state)
-        error = _norm(moved(zero, [*slopes, slope], _ERROR, step),
+        error = _norm(weighted_step(zero, [*slopes, slope], _ERROR, step),
                       tolerated(progress.state, reached))
         good = error <= 1
         factor = jnp.where(jnp.isfinite(error), jnp.clip(_SAFETY * error**_EXPONENT, _SMALLEST,

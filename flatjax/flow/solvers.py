@@ -80,7 +80,7 @@ class Tableau(NamedTuple):
     c: tuple[float, ...]
 
 
-def moved(state: State, slopes: Sequence[State], weights: Sequence[float],
+def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float],
           delta: ArrayLike) -> State:
     """`state + delta sum_i weights_i slopes_i`; delta is one number, or one per batch element."""
     def leaf(value: Array, *own: Array) -> Array:
@@ -98,7 +98,7 @@ def stages(tableau: Tableau, field: VectorField, state: State, t: Array, delta: 
     """The slopes of a Runge-Kutta step; `first`, if it is known already, is not evaluated."""
     slopes = [field(state, t, args) if first is None else first]
     for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
-        slopes.append(field(moved(state, slopes, row, delta), t + fraction * delta, args))
+        slopes.append(field(weighted_step(state, slopes, row, delta), t + fraction * delta, args))
     return slopes
 
 
@@ -107,7 +107,7 @@ def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
     def advance(field: VectorField, state: State, memory: Memory, t: Array, delta: Array,
                 args: Any = None) -> tuple[State, Memory]:
         slopes = stages(tableau, field, state, t, delta, args)
-        return moved(state, slopes, tableau.b, delta), memory
+        return weighted_step(state, slopes, tableau.b, delta), memory
 
     return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
 
@@ -146,7 +146,7 @@ def implicit_explicit_euler() -> Solver:
         if not isinstance(field, SplitField):
             raise TypeError("the solver 'imex' needs a SplitField, whose stiff part it takes "
                             f"implicitly; got {type(field).__name__}")
-        ahead = moved(state, [field.smooth(state, t, args)], [1.0], delta)
+        ahead = weighted_step(state, [field.smooth(state, t, args)], [1.0], delta)
         return field.resolvent(ahead, delta, args), memory
 
     return Solver(order=1, nodes=(0.0,), stability=float("inf"), start=lambda state, delta: (),
