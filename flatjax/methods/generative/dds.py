@@ -34,7 +34,7 @@ from flatjax.flow.diffusion import (
     learned,
     linear_alpha_bar,
     noise_from,
-    respaced,
+    timestep_subset,
 )
 from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.flow.space import image_space
@@ -86,7 +86,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         consistent: data consistency of an estimate of x_0.
         draw: `key -> noise`, shaped like x_t.
         rng: key.
-        indices: diffusion steps `[steps + 1]`, from `respaced`.
+        indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of the noise that every step renews, in [0, 1].
         trajectory, record: which states are kept, and what of them, see `scan_steps`.
@@ -137,7 +137,7 @@ def make(*, steps: int = 49, eta: float = 0.85, gamma: float = 5.0, cg_iteration
     check_eta(eta)
     if not gamma > 0:
         raise InputError(f"gamma is {gamma}, expected above 0: at 0 the measurement is ignored")
-    indices = respaced(TOTAL, steps)
+    indices = timestep_subset(TOTAL, steps)
     alpha_bar = linear_alpha_bar(TOTAL)
     levels = jnp.asarray(alpha_bar, jnp.float32)
     net = ImageUNet(channels=channels, pools=pools, time_channels=time_channels,

@@ -30,7 +30,7 @@ from flatjax.flow.diffusion import (
     learned,
     noise_from,
     posterior_coefficients,
-    respaced,
+    timestep_subset,
 )
 from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, Params
@@ -65,7 +65,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         predict: `(r_t, t / T) -> noise`.
         draw: `key -> noise`, shaped like r_t.
         rng: key.
-        indices: diffusion steps `[steps + 1]`, from `respaced`.
+        indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of fresh noise, see `posterior_coefficients`.
         clip: applied to every estimate of r_0, or None.
@@ -131,7 +131,7 @@ def make(*, sampler: str = "ddim", steps: int = 50, eta: float = 0.0, tau: float
     for name, value in (("tau", tau), ("clip", clip)):
         if not value > 0:
             raise InputError(f"{name} is {value}, expected above 0")
-    indices = respaced(TOTAL, steps)
+    indices = timestep_subset(TOTAL, steps)
     alpha_bar = cosine_alpha_bar(TOTAL)
     levels = jnp.asarray(alpha_bar, jnp.float32)
     check_eta(eta)
