@@ -68,7 +68,7 @@ def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
     return {"train": sorted(rest), "validation": sorted(validation), "test": sorted(test)}
 
 
-def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
+def restore_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
     """The data set with the split of a run, which subjects added since do not change.
 
     Args:

@@ -17,7 +17,7 @@ from flatjax import config as configuration
 from flatjax.config import Training
 from flatjax.data import Acquisition, DataSet, training_batch
 from flatjax.data.batches import measure_volume
-from flatjax.data.splits import settle_split, write_split
+from flatjax.data.splits import restore_split, write_split
 from flatjax.errors import InputError
 from flatjax.evaluation.scoring import quality, score_volume, scorer
 from flatjax.files import locked
@@ -88,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
           closing(Checkpoints(workdir, options.best_metric, options.keep_best,
                               create=True)) as checkpoints):
         claim(workdir, config)
-        dataset = settle_split(dataset, config.data, workdir)
+        dataset = restore_split(dataset, config.data, workdir)
         write_split(dataset, config.data, workdir)
 
         def make_batch(step: int) -> Any:
