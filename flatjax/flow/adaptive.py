@@ -135,36 +135,36 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     def tolerated(*sizes: State) -> State:
         return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
 
-    def running(progress: _Progress) -> Array:
+    def running(now: _Progress) -> Array:
         # A step that the time cannot resolve, or that is not a number, leads nowhere.
-        return (progress.t != last) & (progress.length > jnp.finfo(times.dtype).eps * jnp.abs(progress.t))
+        return (now.t != last) & (now.length > jnp.finfo(times.dtype).eps * jnp.abs(now.t))
 
-    def unfinished(progress: _Progress) -> Array:
-        return (progress.attempts < max_steps) & jnp.any(running(progress))
+    def unfinished(now: _Progress) -> Array:
+        return (now.attempts < max_steps) & jnp.any(running(now))
 
-    def attempt(progress: _Progress) -> _Progress:
-        left = jnp.abs(last - progress.t)
-        step = sign * jnp.minimum(progress.length, left)
-        slopes = stages(BOGACKI_SHAMPINE, field, progress.state, progress.t, step, None, progress.slope)
-        reached = weighted_step(progress.state, slopes, BOGACKI_SHAMPINE.b, step)
-        t = jnp.where(progress.length >= left, last, progress.t + step)
+    def attempt(now: _Progress) -> _Progress:
+        left = jnp.abs(last - now.t)
+        step = sign * jnp.minimum(now.length, left)
+        slopes = stages(BOGACKI_SHAMPINE, field, now.state, now.t, step, None, now.slope)
+        reached = weighted_step(now.state, slopes, BOGACKI_SHAMPINE.b, step)
+        t = jnp.where(now.length >= left, last, now.t + step)
         slope = field(reached, t, None)
-        zero = jax.tree.map(jnp.zeros_like, progress.state)
+        zero = jax.tree.map(jnp.zeros_like, now.state)
         error = _norm(weighted_step(zero, [*slopes, slope], _ERROR, step),
-                      tolerated(progress.state, reached))
+                      tolerated(now.state, reached))
         good = error <= 1
         factor = jnp.where(jnp.isfinite(error), jnp.clip(_SAFETY * error**_EXPONENT, _SMALLEST,
                                                          _LARGEST), _SMALLEST)
-        factor = jnp.where(progress.retried | ~good, jnp.minimum(factor, 1), factor)
-        taken = running(progress) & good
-        states = progress.states
+        factor = jnp.where(now.retried | ~good, jnp.minimum(factor, 1), factor)
+        taken = running(now) & good
+        states = now.states
         if trajectory:
-            passed = (sign * (times[:, None] - progress.t) > 0) & (sign * (times[:, None] - t) <= 0)
-            states = _choose(passed & taken, _between(times, progress, reached, slope, step), states)
+            passed = (sign * (times[:, None] - now.t) > 0) & (sign * (times[:, None] - t) <= 0)
+            states = _choose(passed & taken, _between(times, now, reached, slope, step), states)
         return _Progress(
-            state=_choose(taken, reached, progress.state), slope=_choose(taken, slope, progress.slope),
-            t=jnp.where(taken, t, progress.t), length=jnp.abs(step) * factor, retried=~good,
-            evaluations=progress.evaluations + 3 * running(progress), attempts=progress.attempts + 1,
+            state=_choose(taken, reached, now.state), slope=_choose(taken, slope, now.slope),
+            t=jnp.where(taken, t, now.t), length=jnp.abs(step) * factor, retried=~good,
+            evaluations=now.evaluations + 3 * running(now), attempts=now.attempts + 1,
             states=states)
 
     slope = field(state, first, None)

@@ -14,7 +14,7 @@ State = Any
 Record = Callable[[State], Any]
 
 
-def itself(state: State) -> State:
+def identity(state: State) -> State:
     """The record that keeps a state as it is."""
     return state
 
@@ -44,18 +44,18 @@ def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
     return steps * np.arange(count) // max(count - 1, 1)
 
 
-def walk(advance: Callable[[State, Any], State], start: State, xs: Any, *,
-         trajectory: bool | int = False, record: Record = itself,
-         remat: bool = False) -> tuple[State, Any]:
+def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
+               trajectory: bool | int = False, record: Record = identity,
+               remat: bool = False) -> tuple[State, Any]:
     """Steps as one `lax.scan`.
 
     Args:
         advance: `(state, xs_j) -> state`.
         start: first state, a pytree of arrays.
         xs: pytree of arrays with a leading axis of steps.
-        trajectory: which states are recorded, see `saved_indices`. The memory that records take depends
-            on their number alone, however many steps lie between them.
-        record: what is kept of a state.
+        trajectory: which states are recorded, see `saved_indices`. The memory of the records
+            depends on their number alone, not on the number of steps between them.
+        record: what is saved of a state.
         remat: recompute a step in the backward pass rather than keep its activations.
 
     Returns:

@@ -75,7 +75,9 @@ def broadcast_text(text: str) -> str:
     """The first process's text, in every process."""
     content = np.frombuffer(text.encode(), np.uint8)
     length = int(broadcast_from_first(np.int32(content.size)))
-    return bytes(np.asarray(broadcast_from_first(np.resize(content, length)))).decode() if length else ""
+    if not length:
+        return ""
+    return bytes(np.asarray(broadcast_from_first(np.resize(content, length)))).decode()
 
 
 @contextmanager

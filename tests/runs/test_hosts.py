@@ -129,7 +129,8 @@ def test_the_others_know_the_runs_split_and_write_elsewhere(tmp_path, monkeypatc
     (tmp_path / "split.json").write_text('{"train": ["ü"]}')
     sent = []
     with monkeypatch.context() as patch:
-        patch.setattr(hosts, "broadcast_from_first", lambda tree: sent.append(np.array(tree)) or tree)
+        patch.setattr(hosts, "broadcast_from_first",
+                      lambda tree: sent.append(np.array(tree)) or tree)
         with hosts.writable(tmp_path) as folder:
             assert folder == tmp_path
     answers = iter(sent)

@@ -77,8 +77,9 @@ def make(*, steps: int = 10, cg_iterations: int = 10, combine: str = "sense",
         def step(image: Array, _: Array) -> Array:
             return data.proximal(image + apply_network(net, params["net"], image), weight)
 
-        image, states = scan_steps(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
-                             record=lambda x: expand(x, maps), remat=remat)
+        image, states = scan_steps(step, space.start(measured), jnp.arange(steps),
+                                   trajectory=trajectory, record=lambda x: expand(x, maps),
+                                   remat=remat)
         if states is None:
             return expand(image, maps), None
         return states[-1], states.at[0].set(measured.kspace)
