@@ -57,7 +57,7 @@ def operators(size, coils, channels):
     """`name -> (function, arguments, reference in float64)`."""
     batch = make_batch(2, coils, size)
     kspace, mask, maps, *_ = batch.measurement
-    image = np.sum(np.conj(maps) * simulate.ifft2c(batch.kspace), 1)
+    image = np.sum(np.conj(maps) * simulate.host_ifft2c(batch.kspace), 1)
     rng = np.random.default_rng(2)
     x, grad = (rng.standard_normal((2, size, size, channels), np.float32) for _ in range(2))
     kernel = rng.standard_normal((3, 3, channels, channels), np.float32)
@@ -102,8 +102,8 @@ def conventions(size):
     """`name -> function`, the relative error of what has to be the same on host and device."""
     batch = make_batch(2, 3, size)
     mask = batch.measurement.mask
-    image = np.sum(np.conj(batch.measurement.maps) * simulate.ifft2c(batch.kspace), 1)
-    drawn = simulate.acquire(simulate.fft2c(batch.measurement.maps * image[:, None]), mask)
+    image = np.sum(np.conj(batch.measurement.maps) * simulate.host_ifft2c(batch.kspace), 1)
+    drawn = simulate.acquire(simulate.host_fft2c(batch.measurement.maps * image[:, None]), mask)
     # A slice of odd sides has its center at n // 2 as well.
     odd = np.pad(image, ((0, 0), (0, 1), (0, 3)))
     point = np.zeros((9, 11), np.complex64)
@@ -114,7 +114,7 @@ def conventions(size):
         "measuring on host and device": lambda: difference(
             jax.jit(mri.forward)(image, mask, batch.measurement.maps), drawn),
         "transforms of odd sides": lambda: difference(jax.jit(mri.fft2c)(odd),
-                                                      simulate.fft2c(odd)),
+                                                      simulate.host_fft2c(odd)),
         "a point in the center": lambda: difference(jax.jit(mri.fft2c)(point),
                                                     np.full((9, 11), 99**-0.5))}
 

@@ -13,7 +13,7 @@ from flatjax.data.base import Sample, Volume
 from flatjax.errors import InputError
 from flatjax.mri.host.simulate import (
     birdcage_maps,
-    fft2c,
+    host_fft2c,
     image_phase,
     smooth_field,
     weighted_sum,
@@ -144,7 +144,7 @@ def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> S
         maps: `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`.
     """
     magnitude = np.array(magnitude, np.float32, order="C")  # a copy: the caller keeps its own
-    return Sample(fft2c(maps * (magnitude * phase)), maps, magnitude)
+    return Sample(host_fft2c(maps * (magnitude * phase)), maps, magnitude)
 
 
 def usable_slices(slices: np.ndarray, spacing: tuple[float, float, float],

@@ -23,7 +23,7 @@ from flatjax.mri.espirit import KERNEL, espirit
 from flatjax.mri.forward import on_host
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.sensitivities import from_calibration
-from flatjax.mri.host.simulate import acquire, complex_noise, ifft2c
+from flatjax.mri.host.simulate import acquire, complex_noise, host_ifft2c
 from flatjax.mri.sampling import calibration_size
 
 LARGEST_BOX = 32  # of calibration: more costs ESPIRiT time and gains little
@@ -120,7 +120,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         maps = _phase(kspace, mask)
     else:
         maps = _calibrated(kspace, mask)
-    image = np.sum(np.conj(maps) * ifft2c(kspace), axis=0)
+    image = np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0)
     mean = np.sum(image * np.abs(image))
     if mean:
         kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))

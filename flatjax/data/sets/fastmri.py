@@ -33,7 +33,7 @@ from flatjax.mri.forward import COMBINES
 from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
 from flatjax.mri.host.masks import plane_side
 from flatjax.mri.host.sensitivities import ESTIMATES, from_columns
-from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import central
 
 
@@ -219,7 +219,7 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
 
 def _combined(kspace: np.ndarray, maps: np.ndarray, combine: str) -> np.ndarray:
     """Magnitude `[y, x]` float32 of full k-space, host twin of `mri.forward.combine`."""
-    images = ifft2c(kspace)
+    images = host_ifft2c(kspace)
     if combine == "sense":
         return np.abs(np.sum(np.conj(maps) * images, axis=0))
     return np.sqrt(np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=0))

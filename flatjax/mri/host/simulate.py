@@ -14,7 +14,7 @@ from numpy.random import Generator
 _AXES = (-2, -1)
 
 
-def fft2c(image: np.ndarray) -> np.ndarray:
+def host_fft2c(image: np.ndarray) -> np.ndarray:
     """Host twin of `mri.fourier.fft2c`: the centered orthonormal DFT over the last two axes.
 
     Args:
@@ -27,8 +27,8 @@ def fft2c(image: np.ndarray) -> np.ndarray:
     return scipy.fft.fftshift(scipy.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 
 
-def ifft2c(kspace: np.ndarray) -> np.ndarray:
-    """Inverse, and adjoint, of `fft2c`: k-space to image `[..., y, x]` complex64."""
+def host_ifft2c(kspace: np.ndarray) -> np.ndarray:
+    """Inverse, and adjoint, of `host_fft2c`: k-space to image `[..., y, x]` complex64."""
     shifted = scipy.fft.ifftshift(np.asarray(kspace, np.complex64), axes=_AXES)
     return scipy.fft.fftshift(scipy.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 

@@ -659,7 +659,7 @@ def test_maps_from_calibration_are_the_coils(shape, coils):
     y, x = np.linspace(-1, 1, shape[0])[:, None], np.linspace(-1, 1, shape[1])
     inside = (y - 0.2) ** 2 + (x + 0.1) ** 2 < 0.4  # lop-sided: a shift or a flip shows
     image = inside * (1 + 0.1 * rng.random(shape)) * np.exp(0.5j * (y + x))
-    kspace = simulate.fft2c(truth * image)
+    kspace = simulate.host_fft2c(truth * image)
     maps = sensitivities.from_calibration(kspace, 11)
     assert maps.dtype == np.complex64 and maps.shape == kspace.shape
     np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1, atol=1e-5)

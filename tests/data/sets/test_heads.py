@@ -15,7 +15,7 @@ from flatjax.data.batches import measure_volume, training_batch
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri import combine
-from flatjax.mri.host.simulate import fft2c, ifft2c
+from flatjax.mri.host.simulate import host_fft2c, host_ifft2c
 
 IMAGES = Path(heads.__file__).with_name("images")
 
@@ -118,7 +118,7 @@ def test_maps_are_normalized_smooth_and_of_different_strength(coils):
         maps = augment.draw_maps(rng, (40, 32), coils)
         assert maps.shape == (coils, 40, 32) and maps.dtype == np.complex64
         np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1, rtol=1e-4)
-        spectrum = np.abs(fft2c(maps)) ** 2
+        spectrum = np.abs(host_fft2c(maps)) ** 2
         near = spectrum[:, 12:29, 8:25].sum() / spectrum.sum()
         assert near > 0.9
         strengths.append(np.abs(maps).mean(axis=(1, 2)))
@@ -234,7 +234,7 @@ def test_the_config_of_many_coils_draws_its_batches_and_volumes():
     kinds = {measure_volume(volume, acquisition)[0].measurement.mask.tobytes()
              for volume in data.validation}
     assert len(data.validation) == len(kinds) == 6
-    images = ifft2c(batch.kspace)
+    images = host_ifft2c(batch.kspace)
     assert np.isfinite(images).all()
 
 
