@@ -62,7 +62,8 @@ def test_neither_unit_nor_phase_of_the_receiver_matters(coils, factor):
     kspace = scan_of(coils=coils)[0][0] * make_mask("equispaced", SIZE, 2, 0.4, 0)
     plain, other = prepare(kspace), prepare((factor * kspace).astype(np.complex64))
     # Of several coils the phase may go into the maps: what a network sees is E^H k.
-    image, again = (np.sum(np.conj(one.measurement.maps) * host_ifft2c(one.measurement.kspace), axis=0)
+    image, again = (np.sum(np.conj(one.measurement.maps) * host_ifft2c(one.measurement.kspace),
+                           axis=0)
                     for one in (plain, other))
     np.testing.assert_allclose(again, image, atol=1e-4 * np.abs(image).max())
     assert other.scale == pytest.approx(abs(factor) * plain.scale, rel=1e-5)

@@ -239,7 +239,8 @@ def test_host_transform_is_the_device_transform(shape):
     assert simulate.host_fft2c(x).dtype == simulate.host_ifft2c(x).dtype == np.complex64
     assert simulate.host_fft2c(x.real).dtype == np.complex64
     np.testing.assert_allclose(simulate.host_fft2c(x), jax.device_get(fourier.fft2c(x)), atol=1e-5)
-    np.testing.assert_allclose(simulate.host_ifft2c(x), jax.device_get(fourier.ifft2c(x)), atol=1e-5)
+    np.testing.assert_allclose(simulate.host_ifft2c(x), jax.device_get(fourier.ifft2c(x)),
+                               atol=1e-5)
     np.testing.assert_allclose(simulate.host_ifft2c(simulate.host_fft2c(x)), x, atol=1e-5)
 
 
