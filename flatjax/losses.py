@@ -115,7 +115,7 @@ def check_weights(weights: dict[str, float]) -> None:
                          "expected one above 0: nothing would be learned")
 
 
-def weighted_sum(weights: dict[str, float],
+def total_loss(weights: dict[str, float],
                  terms: dict[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
     """Total loss and its unweighted terms, leaving out, uncomputed, those of weight 0.
 

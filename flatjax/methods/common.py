@@ -159,7 +159,7 @@ def normalise(batch: Batch) -> Batch:
 
 
 def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[], Array]]:
-    """Terms of a loss on the final k-space, for `losses.weighted_sum`.
+    """Terms of a loss on the final k-space, for `losses.total_loss`.
 
     Args:
         kspace: the result `[batch, coil, ky, kx]` complex64, on the scale of `batch`.
@@ -280,7 +280,7 @@ def end_supervised(init: Callable[[Array, Batch], Params],
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         final, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(weights, end_terms(final, batch, combine))
+        return losses.total_loss(weights, end_terms(final, batch, combine))
 
     return Method(init, loss, reconstructor(lambda *args: (*rollout(*args), steps),
                                             combine=combine, steps=steps))

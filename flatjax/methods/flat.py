@@ -271,7 +271,7 @@ def make(*, steps: int = 12, alpha: float = 0.0, times: tuple[float, ...] = (),
             final = project(final, measured)
         terms = end_terms(final, batch, combine) | {
             "velocity": lambda: aligned(states[1:], batch)}
-        return losses.weighted_sum(loss_weights, terms)
+        return losses.total_loss(loss_weights, terms)
 
     method = Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
                                               times=jnp.asarray(grid)))

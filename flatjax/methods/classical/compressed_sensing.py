@@ -83,7 +83,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         kspace, _, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(loss_weights, end_terms(kspace, batch, combine))
+        return losses.total_loss(loss_weights, end_terms(kspace, batch, combine))
 
     return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps))
 
