@@ -16,7 +16,7 @@ from flatjax.mri.host.simulate import (
     host_fft2c,
     image_phase,
     smooth_field,
-    weighted_sum,
+    sparse_product,
 )
 
 ORIENTATIONS = ("axial", "coronal", "sagittal")
@@ -132,7 +132,7 @@ def resample(slices: np.ndarray, spacing: tuple[float, float], fov: float,
     """
     rows, columns = (_resampling_taps(n, step, matrix, fov / matrix)
                      for n, step in zip(slices.shape[-2:], spacing, strict=True))
-    return weighted_sum(weighted_sum(slices.astype(np.float32), *rows, -2), *columns, -1)
+    return sparse_product(sparse_product(slices.astype(np.float32), *rows, -2), *columns, -1)
 
 
 def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> Sample:

@@ -64,7 +64,7 @@ def birdcage_maps(num_coils: int, shape: Sequence[int], *, radius: float = 1.5,
     return maps.astype(np.complex64)
 
 
-def weighted_sum(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
+def sparse_product(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
                  axis: int) -> np.ndarray:
     """Replace an axis by weighted sums of a few of its entries: a sparse matrix product.
 
@@ -111,7 +111,7 @@ def smooth_field(rng: Generator, shape: Sequence[int], scale: float) -> np.ndarr
     spacing = max(1.0, scale * max(shape))
     rows, columns = (_spline_taps(n, spacing) for n in shape)
     knots = rng.standard_normal((rows[0].max() + 1, columns[0].max() + 1), dtype=np.float32)
-    field = weighted_sum(weighted_sum(knots, *rows, -2), *columns, -1)
+    field = sparse_product(sparse_product(knots, *rows, -2), *columns, -1)
     field -= field.mean()
     return field / max(field.std(), 1e-6)
 
