@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.hdf5 import check_stored, isolated, opened
+from flatjax.data.io.hdf5 import check_stored, isolated, open_hdf5
 from flatjax.errors import InputError
 from flatjax.mri.sampling import valid_columns
 
@@ -74,7 +74,7 @@ def read_record(file: Path) -> Record:
 
 
 def _read_record(file: Path) -> Record:
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         stat = file.stat()
         kspace = _dataset(file, content, "kspace")
         if kspace.ndim not in (3, 4) or 0 in kspace.shape or kspace.dtype.kind != "c":
@@ -116,7 +116,7 @@ def read_slices(file: Path, record: Record, indices: Sequence[int],
     Raises:
         InputError: the file has changed or cannot be read any more, or a slice is not finite.
     """
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         mask = _mask(file, content, record.kspace[-1], record.padding) if record.masked else None
         for index in indices:
             kspace = np.asarray(content["kspace"][index], np.complex64)

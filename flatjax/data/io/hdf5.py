@@ -44,7 +44,7 @@ _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[h5py.File]:
+def open_hdf5(file: Path) -> Iterator[h5py.File]:
     """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
     try:
         with open(file, "rb"):

@@ -176,5 +176,5 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hdf5, "open", forbidden, raising=False)
     with pytest.raises(InputError, match="a.h5: cannot be opened .Permission denied"), \
-            hdf5.opened(tmp_path / "a.h5"):
+            hdf5.open_hdf5(tmp_path / "a.h5"):
         pass

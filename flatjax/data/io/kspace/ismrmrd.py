@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.hdf5 import check_stored, isolated, opened
+from flatjax.data.io.hdf5 import check_stored, isolated, open_hdf5
 from flatjax.data.io.kspace.base import Scan, as_slices, to_complex64
 from flatjax.errors import InputError
 
@@ -75,7 +75,7 @@ def open_ismrmrd(file: Path) -> Scan:
 
 
 def _open(file: Path) -> Scan:
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         xml = content.get("dataset/xml")
         data = content.get("dataset/data")
         if not isinstance(xml, h5py.Dataset) or xml.size != 1 \
@@ -198,7 +198,7 @@ def _slice(file: Path, index: int, shape: tuple[int, int, int, int],
     _, coils, ky, kx = shape
     first, last, at = samples
     out = np.zeros((coils, ky, kx), np.complex64)
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         data = content["dataset/data"]
         for row, column, count in zip(rows, columns, counts, strict=True):
             values = np.asarray(data[int(row)]["data"], np.float32)

@@ -49,7 +49,7 @@ def is_packed(file: Path) -> bool:
         return stored.read(2) == b"\x1f\x8b"
 
 
-def opened(file: Path) -> Stream:
+def open_stream(file: Path) -> Stream:
     """The bytes of a file, decompressed if it is compressed by gzip; to be closed."""
     return gzip.open(file) if is_packed(file) else open(file, "rb")
 

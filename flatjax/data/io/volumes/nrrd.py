@@ -20,7 +20,7 @@ from flatjax.data.io.volumes.common import (
     check_declared,
     check_volume,
     most_bytes,
-    opened,
+    open_stream,
     read_exactly,
     to_ras,
 )
@@ -52,7 +52,7 @@ _ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2
 
 def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.nrrd` or `.nhdr` file of one volume; see `read_placed`."""
-    with opened(file) as stream:
+    with open_stream(file) as stream:
         fields = _header(file, stream)
         shape, dtype, affine = _geometry(file, fields)
         names = [key for key in ("data file", "datafile") if key in fields]
