@@ -229,8 +229,8 @@ def ismrmrds(folder: Path) -> list[Path]:
 
 
 def read_scans(folder: Path) -> None:
-    from flatjax.data.io.kspace import find_files, open_scan, slice_with_signal
-    for file in find_files([folder]):
+    from flatjax.data.io.kspace import find_scans, open_scan, slice_with_signal
+    for file in find_scans([folder]):
         scan = open_scan(file)
         slice_with_signal(scan)
         for read in (scan.read, scan.maps):

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from flatjax.data.io.kspace import Scan, find_files, find_mask, open_scan, slice_with_signal
+from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
 from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
 from flatjax.evaluation import report
@@ -160,7 +160,7 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
         found, reason = [], None
         for folder in folders:
             try:
-                found += find_files([folder])
+                found += find_scans([folder])
             except InputError as error:
                 reason = reason or error
         if reason and not found:

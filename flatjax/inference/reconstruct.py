@@ -19,7 +19,7 @@ from tqdm import tqdm
 from flatjax import config as configuration
 from flatjax.data.io.kspace import (
     Scan,
-    find_files,
+    find_scans,
     open_scan,
 )
 from flatjax.errors import InputError
@@ -67,7 +67,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
     size = configuration.make_evaluation(config).batch_size
-    files = find_files(inputs)
+    files = find_scans(inputs)
     params = jax.device_put(load_params(workdir, config, method)[0])
     output = make_folder(output or Path(workdir) / "reconstructions")
     coils = config.data.get("coils", 1)

@@ -152,7 +152,7 @@ def test_linked_subjects_are_there_and_links_in_circles_end(people, tmp_path):
     (path / "dan").symlink_to(people / "dan")
     (path / "cy").symlink_to(people / "cy")
     (path / "again").symlink_to(path)
-    assert [str(file.relative_to(path)) for file in folder.find_files(path)] == [
+    assert [str(file.relative_to(path)) for file in folder.find_volumes(path)] == [
         "cy/anat/cy_T1w.mnc.gz", "dan/T1w.nii", "dan/T2w.nii"]
 
 

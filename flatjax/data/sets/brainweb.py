@@ -23,7 +23,7 @@ from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import read_magnitude, stem
 from flatjax.data.io.volumes.common import first_line
 from flatjax.data.sets.brainweb_models import FUZZY_NAMES, crisp_image, fuzzy_image
-from flatjax.data.sets.folder import find_files, volumes_below
+from flatjax.data.sets.folder import find_volumes, volumes_below
 from flatjax.data.sets.icbm import CONTRASTS
 from flatjax.data.subjects import Scan, make_dataset, unique_names
 from flatjax.errors import InputError
@@ -101,7 +101,7 @@ def make(*, path: str = "", source: str = "crisp", contrasts: Sequence[str] = ("
     folder = Path(path).expanduser()
     if download:
         _download(folder, source, subjects)
-    named = [(parse(stem(file.name)), file) for file in find_files(folder)]
+    named = [(parse(stem(file.name)), file) for file in find_volumes(folder)]
     found = [(one, file) for one, file in named if one is not None and one.source == source
              and (not subjects or one.subject in subjects)]
     missing = sorted(set(subjects) - {one.subject for one, _ in found})

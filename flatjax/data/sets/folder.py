@@ -50,7 +50,7 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
     if not path:
         raise InputError("the data set folder has no path: set data.path to a folder of volumes")
     folder = Path(path).expanduser()
-    files = find_files(folder, pattern)
+    files = find_volumes(folder, pattern)
     raw = Raw(raw_shape, raw_dtype, raw_order, raw_spacing)
     subjects = [stem(file.name) if file.parent == folder else file.relative_to(folder).parts[0]
                 for file in files]
@@ -75,7 +75,7 @@ def _parts(file: Path) -> list[Path]:
                           if one != file and one.name.startswith(f"{stem(file.name)}."))]
 
 
-def find_files(folder: Path, pattern: str = "*") -> list[Path]:
+def find_volumes(folder: Path, pattern: str = "*") -> list[Path]:
     """The volumes below a folder whose path within it matches, sorted; see `volumes_below`.
 
     Raises:

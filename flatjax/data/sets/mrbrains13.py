@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import read_magnitude, stem
-from flatjax.data.sets.folder import find_files
+from flatjax.data.sets.folder import find_volumes
 from flatjax.data.subjects import Scan, make_dataset
 from flatjax.errors import InputError
 
@@ -56,7 +56,7 @@ def make(*, path: str = "", contrasts: Sequence[str] = ("T1",), matrix: int = 0,
     folder = Path(path).expanduser()
     if (folder / TREE).is_dir():
         folder = folder / TREE
-    files = {(file.parent, stem(file.name)): file for file in find_files(folder)
+    files = {(file.parent, stem(file.name)): file for file in find_volumes(folder)
              if file.parent.parent == folder}
     subjects = sorted({place for place, _ in files})
     if not subjects:

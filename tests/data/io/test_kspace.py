@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flatjax.data.io.kspace import (
-    find_files,
+    find_scans,
     maps_for,
     open_maps,
     open_mask,
@@ -361,13 +361,13 @@ def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, messa
 def test_folders_give_their_files_by_name(tmp_path):
     for name in ("b.npy", "a.npz", "c.txt", ".hidden.npy"):
         (tmp_path / name).write_bytes(b"")
-    assert [file.name for file in find_files([tmp_path])] == ["a.npz", "b.npy"]
-    assert find_files([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
+    assert [file.name for file in find_scans([tmp_path])] == ["a.npz", "b.npy"]
+    assert find_scans([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
     with pytest.raises(InputError, match="any.npy: no such file or folder"):
-        find_files([tmp_path / "any.npy"])
+        find_scans([tmp_path / "any.npy"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no file named .npy"):
-        find_files([tmp_path / "empty"])
+        find_scans([tmp_path / "empty"])
 
 
 @pytest.mark.parametrize("values", [np.ones((2, 3, 4)), np.full(12, 0.5), np.zeros(12),

@@ -18,7 +18,7 @@ HDF5 = (".h5", ".hdf5", ".mrd")
 FORMATS = (".npy", ".npz", ".cfl", *HDF5)
 
 
-def find_files(paths: Sequence[str | Path]) -> list[Path]:
+def find_scans(paths: Sequence[str | Path]) -> list[Path]:
     """The files that paths name: themselves, or by name those of a folder that a reader takes.
 
     Raises:
