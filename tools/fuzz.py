@@ -134,7 +134,7 @@ def read_fastmri(folder: Path) -> None:
     from flatjax.data.io import fastmri_files as files
     for file in folder.glob("*.h5"):
         record = files.read_record(file)
-        for _ in files.read_slices(file, record, [0], "reconstruction_rss"):
+        for _ in files.read_fastmri_slices(file, record, [0], "reconstruction_rss"):
             pass
 
 

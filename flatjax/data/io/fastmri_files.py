@@ -103,7 +103,7 @@ def _read_record(file: Path) -> Record:
             center=_central_run(sampled), attributes=_attributes(content))
 
 
-def read_slices(file: Path, record: Record, indices: Sequence[int],
+def read_fastmri_slices(file: Path, record: Record, indices: Sequence[int],
                 reference: str) -> Iterator[Slice]:
     """Read some slices, and nothing but them.
 

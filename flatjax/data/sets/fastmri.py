@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 from flatjax.data.acquisition import ends
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
-from flatjax.data.io.fastmri_files import read_slices
+from flatjax.data.io.fastmri_files import read_fastmri_slices
 from flatjax.data.sets.fastmri_scans import (
     CHALLENGES,
     Scan,
@@ -197,7 +197,7 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
     multicoil = use.challenge == "multicoil"
     columns = round(scan.record.kspace[-1] * use.calibration)
     samples = []
-    for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
+    for one in read_fastmri_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
         if multicoil and use.virtual_coils:
             ky, kx = one.kspace.shape[-2:]
             center = one.kspace[..., central(ky, plane_side(ky, use.calibration)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.fastmri_files import Record, crop_shape, read_record, read_slices
+from flatjax.data.io.fastmri_files import Record, crop_shape, read_fastmri_slices, read_record
 from flatjax.data.io.hdf5 import isolated, open_hdf5
 from flatjax.data.io.kspace.base import Scan, as_slices, binary_mask
 from flatjax.errors import InputError
@@ -56,5 +56,5 @@ def _contents(file: Path, record: Record
 
 
 def _slices(file: Path, record: Record, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    for one in read_slices(file, record, list(indices), ""):
+    for one in read_fastmri_slices(file, record, list(indices), ""):
         yield one.kspace
