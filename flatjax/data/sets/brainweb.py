@@ -25,7 +25,7 @@ from flatjax.data.io.volumes.common import first_line
 from flatjax.data.sets.brainweb_models import FUZZY_NAMES, crisp_image, fuzzy_image
 from flatjax.data.sets.folder import find_volumes, volumes_below
 from flatjax.data.sets.icbm import CONTRASTS
-from flatjax.data.subjects import Scan, make_dataset, unique_names
+from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
 from flatjax.errors import InputError
 from flatjax.files import make_folder
 
@@ -147,16 +147,16 @@ def parse(name: str) -> Named | None:
 
 
 def _simulated(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str],
-               noise: Sequence[int], rf: Sequence[int]) -> list[Scan]:
+               noise: Sequence[int], rf: Sequence[int]) -> list[SubjectVolume]:
     chosen = [(one, file) for one, file in found if one.part in contrasts
               and (not noise or one.noise in noise) and (not rf or one.rf in rf)]
     names = unique_names([stem(file.name) for _, file in chosen])
-    return [Scan(one.subject, name, (file,), "simulated", partial(read_magnitude, file))
+    return [SubjectVolume(one.subject, name, (file,), "simulated", partial(read_magnitude, file))
             for (one, file), name in zip(chosen, names, strict=True)]
 
 
 def _models(found: Sequence[tuple[Named, Path]], source: str,
-            contrasts: Sequence[str]) -> list[Scan]:
+            contrasts: Sequence[str]) -> list[SubjectVolume]:
     models: dict[tuple[str, str], list[tuple[Named, Path]]] = {}
     for one, file in found:
         # what stands before the part is the model; its files lie in one folder
@@ -173,7 +173,7 @@ def _models(found: Sequence[tuple[Named, Path]], source: str,
             elif others:
                 raise InputError(f"{others[0]}: is another crisp model of {subject} beside "
                                  f"{first.name}; keep one of them")
-            scans.append(Scan(subject, f"{subject}_{contrast}", files, f"{source} {contrast}",
+            scans.append(SubjectVolume(subject, f"{subject}_{contrast}", files, f"{source} {contrast}",
                               load))
     names = unique_names([scan.name for scan in scans])
     return [scan._replace(name=name) for scan, name in zip(scans, names, strict=True)]

@@ -43,7 +43,7 @@ _FRACTION_ONE = {".rawb": 255.0, ".raws": 4095.0}
 
 
 def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Spacing]:
-    """The image of a discrete model, as `subjects.Scan.load` gives it.
+    """The image of a discrete model, as `subjects.SubjectVolume.load` gives it.
 
     Args:
         file: of labels.
@@ -71,7 +71,7 @@ def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Sp
 
 
 def fuzzy_image(files: dict[str, Path], contrast: str) -> tuple[np.ndarray, Spacing]:
-    """The image of a fuzzy model, as `subjects.Scan.load` gives it.
+    """The image of a fuzzy model, as `subjects.SubjectVolume.load` gives it.
 
     Args:
         files: of fractions, by their keys in `FUZZY_NAMES`.

@@ -20,7 +20,7 @@ from flatjax.data.base import DataSet, Lazy, Sample, Volume
 from flatjax.data.io.fastmri_files import read_fastmri_slices
 from flatjax.data.sets.fastmri_scans import (
     CHALLENGES,
-    Scan,
+    FastmriScan,
     Use,
     by_shape,
     find_folders,
@@ -161,7 +161,7 @@ def _check_options(path: str, use: Use, **fractions: float) -> None:
                          "() for all")
 
 
-def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
+def _make_draw(scans: list[FastmriScan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
     buckets = list(by_shape(scans).values())
     ends = np.cumsum([len(bucket) for bucket in buckets])
 
@@ -173,7 +173,7 @@ def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequen
     return draw
 
 
-def _read_one(scan: Scan, index: int, use: Use) -> Sample:
+def _read_one(scan: FastmriScan, index: int, use: Use) -> Sample:
     return _read(scan, [index], use)[0]
 
 
@@ -185,12 +185,12 @@ def _draw_nothing(path: str, challenge: str) -> Callable[[Generator, int], list[
     return draw
 
 
-def _volumes(scans: list[Scan], use: Use) -> list[Volume]:
+def _volumes(scans: list[FastmriScan], use: Use) -> list[Volume]:
     return [Volume(scan.file.name, partial(_read, scan, scan.slices, use, square=True))
             for scan in scans]
 
 
-def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) -> list[Sample]:
+def _read(scan: FastmriScan, indices: Sequence[int], use: Use, square: bool = False) -> list[Sample]:
     """Samples of some slices; with `square`, targets taller than wide are cropped."""
     height, width = scan.crop
     crop = (min(height, width), width) if square else scan.crop

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import READERS, Raw, format_of, read_magnitude, stem
-from flatjax.data.subjects import Scan, make_dataset, unique_names
+from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
 from flatjax.errors import InputError
 
 
@@ -59,7 +59,7 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
         subject if subject in alone else "_".join(
             [*file.relative_to(folder).parts[:-1], stem(file.name)])
         for subject, file in zip(subjects, files, strict=True)])
-    scans = [Scan(subject, name, _parts(file), repr(raw), partial(read_magnitude, file, raw))
+    scans = [SubjectVolume(subject, name, _parts(file), repr(raw), partial(read_magnitude, file, raw))
              for subject, name, file in zip(subjects, names, files, strict=True)]
     return make_dataset(
         "folder", folder, scans, matrix=matrix, coils=coils, orientation=orientation, split=split,
