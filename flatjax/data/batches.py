@@ -16,7 +16,7 @@ from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
 
 
-def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
+def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
             rng: Generator) -> Batch:
     """Measure one slice.
 
@@ -77,7 +77,7 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
     rng = np.random.default_rng([seed, step])
     samples = dataset.draw(rng, size)
     mask_seeds = rng.integers(2**32, size=size)
-    measured = {index: measure(samples[index], acquisition, int(mask_seeds[index]), rng)
+    measured = {index: measure_slice(samples[index], acquisition, int(mask_seeds[index]), rng)
                 for index in (range(rows.stop) if acquisition.noise else rows)}
     return stack([measured[index] for index in rows])
 
@@ -90,7 +90,7 @@ def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
     """
     mask_seed = seed_from_name(volume.name)
     rng = np.random.default_rng(mask_seed)
-    return [measure(sample, acquisition, mask_seed, rng) for sample in volume.load()]
+    return [measure_slice(sample, acquisition, mask_seed, rng) for sample in volume.load()]
 
 
 def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]]:

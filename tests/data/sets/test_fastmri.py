@@ -13,7 +13,7 @@ import pytest
 
 from flatjax import config, data, mri
 from flatjax.data import Acquisition, Sample
-from flatjax.data.batches import measure, measure_volume, training_batch
+from flatjax.data.batches import measure_slice, measure_volume, training_batch
 from flatjax.data.io import fastmri_files, fastmri_header, fastmri_index, hdf5
 from flatjax.data.sets import fastmri
 from flatjax.errors import InputError
@@ -394,7 +394,7 @@ def test_a_masked_file_may_have_full_kspace_or_a_reference(tmp_path):
     full = stored(file, "kspace")
     for sample, image in zip(volume.load(), fixture.reference(full, (24, 24)), strict=True):
         np.testing.assert_allclose(sample.target, image, atol=1e-6 * image.max())
-        one = measure(sample, FULL, 0, np.random.default_rng(0))
+        one = measure_slice(sample, FULL, 0, np.random.default_rng(0))
         np.testing.assert_array_equal(one.measurement.kspace, one.kspace * sample.mask)
     masked(tmp_path)
     volume, = make(tmp_path, "rss", test="multicoil_test").test["test"]
