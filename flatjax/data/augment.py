@@ -77,7 +77,7 @@ def check_augmentation(options: Augmentation) -> None:
             raise InputError(f"{name} is {value!r}, expected {expected}")
 
 
-def draw_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
+def augmented_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
                 rng: Generator) -> Sample:
     """A training sample of an image.
 

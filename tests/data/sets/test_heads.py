@@ -186,7 +186,7 @@ def test_the_support_holds_the_head_and_grows_with_its_margin():
 
 
 def test_an_empty_image_gives_an_empty_sample():
-    sample = augment.draw_sample(np.zeros((50, 50), np.float32), 1.0, 32,
+    sample = augment.augmented_sample(np.zeros((50, 50), np.float32), 1.0, 32,
                                  Augmentation(inverted=0.0), np.random.default_rng(0))
     assert not sample.target.any() and np.isfinite(sample.kspace).all()
 
