@@ -14,7 +14,8 @@ from accelerator_cases import build, compile_for, make_batch
 from common import difference
 
 from flatjax import mri
-from flatjax.mri.host import masks, simulate
+from flatjax.mri import sampling
+from flatjax.mri.host import simulate
 from flatjax.mri.linalg import conjugate_gradient
 from flatjax.nets.conv import conv2d
 
@@ -110,7 +111,8 @@ def conventions(size):
     point[4, 5] = 1
     return {
         "calibration box of masks": lambda: float(np.mean(
-            np.asarray(jax.jit(masks.calibration_mask)(mask)) != masks.calibration_mask(mask))),
+            np.asarray(jax.jit(sampling.calibration_mask)(mask))
+            != sampling.calibration_mask(mask))),
         "measuring on host and device": lambda: difference(
             jax.jit(mri.forward)(image, mask, batch.measurement.maps), drawn),
         "transforms of odd sides": lambda: difference(jax.jit(mri.fft2c)(odd),

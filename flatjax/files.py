@@ -63,7 +63,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         InputError: the file cannot be opened.
     """
     try:
-        file = open(path, "a+")
+        file = path.open("a+")
     except OSError as error:
         raise InputError(f"cannot lock {what}: {path} cannot be opened ({error.strerror})"
                          ) from error
@@ -103,7 +103,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                                      f"{glob.escape(path.suffix)}"))
         write(temporary)
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         if os.name != "nt":  # Windows opens no folders
             _sync(path.parent)
     except OSError as error:
@@ -163,7 +163,7 @@ def _finite(value: Any) -> Any:
 class MetricsLog:
     """Metrics by step as JSON lines in `metrics.jsonl`, and as TensorBoard events by option."""
 
-    def __init__(self, workdir: Path, step: int, tensorboard: bool = False):
+    def __init__(self, workdir: Path, step: int, tensorboard: bool = False) -> None:
         """Open the log, dropping lines of steps after `step`, which will be done again."""
         path = Path(workdir) / "metrics.jsonl"
         if path.is_file():

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import Generator
 
 from flatjax.errors import InputError
-from flatjax.mri.host.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask
+from flatjax.mri.host.masks import check_mask, make_mask
+from flatjax.mri.host.patterns import LINE_KINDS, PLANE_KINDS
 from flatjax.mri.sampling import valid_columns
 
 LINES = ("columns", "rows", "both")
@@ -25,7 +26,7 @@ class Acquisition(NamedTuple):
     that is evaluated one by its name.
 
     Attributes:
-        mask: kind of sampling mask, a key of `mri.masks.KINDS`, or several to draw from.
+        mask: kind of sampling mask, a key of `mri.host.patterns.KINDS`, or several to draw from.
         acceleration: nominal R, at least 1, or a range; `equispaced` and `magic` take the whole
             numbers in it.
         center_fraction: fully sampled part of k-space around its center, or a range. What is drawn
@@ -136,7 +137,7 @@ def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
         mask = mask[::-1] if rng.random() < 0.5 else mask
         mask = mask[:, ::-1] if rng.random() < 0.5 else mask
     elif rows and kind in LINE_KINDS:
-        mask = _draw(kind, acquisition, shape[::-1], rng).T
+        mask = _draw(kind, acquisition, (shape[1], shape[0]), rng).T
     else:
         mask = _draw(kind, acquisition, shape, rng)
     acquired = valid_columns(shape[1], padding)

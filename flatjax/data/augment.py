@@ -197,10 +197,12 @@ def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.n
         `[y, x]` complex64.
     """
     weights = np.array(PHASE_SCALES) * rng.uniform(0, 1, len(PHASE_SCALES))
-    field = sum(np.float32(weight) * smooth_field(rng, shape, scale)
-                for weight, scale in zip(weights, PHASE_SCALES, strict=True))
-    angle = np.float32(amplitude / max(field.std(), 1e-6)) * field
-    return phasors(angle + np.float32(rng.uniform(0, 2 * np.pi)))
+    field = np.zeros(shape, np.float32)
+    for weight, scale in zip(weights, PHASE_SCALES, strict=True):
+        field += np.float32(weight) * smooth_field(rng, shape, scale)
+    field *= np.float32(amplitude / max(field.std(), 1e-6))
+    field += np.float32(rng.uniform(0, 2 * np.pi))
+    return phasors(field)
 
 
 def phasors(angle: np.ndarray) -> np.ndarray:
@@ -227,8 +229,8 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
     gain = np.exp(0.3 * rng.standard_normal(coils) + 2j * np.pi * rng.random(coils))
     maps = draw(rng, shape, coils)
     maps *= gain.astype(np.complex64)[:, None, None]
-    power = np.einsum("cyx,cyx->yx", maps.real, maps.real)
-    power += np.einsum("cyx,cyx->yx", maps.imag, maps.imag)
+    real, imag = np.real(maps), np.imag(maps)
+    power = np.einsum("cyx,cyx->yx", real, real) + np.einsum("cyx,cyx->yx", imag, imag)
     maps *= 1 / np.sqrt(power)
     return maps
 

@@ -34,7 +34,7 @@ class Lazy(Sequence[Sample]):
         read: the functions that read them.
     """
 
-    def __init__(self, read: Sequence[Callable[[], Sample]]):
+    def __init__(self, read: Sequence[Callable[[], Sample]]) -> None:
         self.read = read
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.random import Generator
 from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.mri import Batch, Measurement
-from flatjax.mri.forward import on_host
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
 
@@ -36,11 +36,11 @@ def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tup
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
     level = draw_noise(acquisition, mask_seed)
     added = _noise(sample, level, rng) if level else 0
-    measured, mask, maps, kspace, target = map(on_host, (
-        acquire(sample.kspace, mask, added), mask[None], sample.maps, sample.kspace,
-        sample.target))
-    noise = on_host(np.float32(level)) if level else None
-    return Batch(Measurement(measured, mask, maps, noise), kspace, target)
+    noise: Any = np.float32(level) if level else None  # jitted functions take NumPy's arrays
+    kspace: Any = acquire(sample.kspace, mask, added)
+    arrays: Any = (mask[None], sample.maps, sample.kspace, sample.target)
+    mask, maps, full, target = arrays
+    return Batch(Measurement(kspace, mask, maps, noise), full, target)
 
 
 def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:

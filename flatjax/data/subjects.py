@@ -66,10 +66,10 @@ class Kept(NamedTuple):
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
 
-def make_dataset(kind: str, folder: Path, scans: Sequence[SubjectVolume], *, matrix: int, coils: int,
-                 orientation: str, split: bool, split_seed: int, validation: Sequence[str],
-                 test: Sequence[str], validation_share: float, test_share: float, cache: str,
-                 skip_bad: bool) -> DataSet:
+def make_dataset(kind: str, folder: Path, scans: Sequence[SubjectVolume], *, matrix: int,
+                 coils: int, orientation: str, split: bool, split_seed: int,
+                 validation: Sequence[str], test: Sequence[str], validation_share: float,
+                 test_share: float, cache: str, skip_bad: bool) -> DataSet:
     """The data set of some scans.
 
     Their slices with tissue are prepared before anything else, so that a bad file is known at
@@ -139,8 +139,8 @@ def _tell(kind: str, parts: Mapping[str, Sequence[Kept]]) -> None:
                   file=sys.stderr)
 
 
-def _prepare(folder: Path, scans: Sequence[SubjectVolume], matrix: int, orientation: str, cache: str,
-             skip_bad: bool) -> list[Kept]:
+def _prepare(folder: Path, scans: Sequence[SubjectVolume], matrix: int, orientation: str,
+             cache: str, skip_bad: bool) -> list[Kept]:
     place = Path(cache).expanduser() if cache else (
         folder.resolve().parent / CACHE_NAME.format(folder.resolve().name))
     try:
@@ -185,8 +185,8 @@ def _prepare_one(scan: SubjectVolume, place: Path, matrix: int, orientation: str
 
 
 def _save(images: np.ndarray, file: Path) -> None:
-    with open(file, "wb") as opened:
-        np.save(opened, images, allow_pickle=False)
+    with file.open("wb") as stream:
+        np.save(stream, images, allow_pickle=False)
 
 
 def _make_draw(folder: Path, kept: Sequence[Kept], missing: Sequence[str], coils: int,

@@ -1,9 +1,8 @@
 """What the scanner does: the forward model A = M E and its adjoint."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
@@ -41,11 +40,6 @@ class Batch(NamedTuple):
     measurement: Measurement
     kspace: Array
     target: Array
-
-
-def on_host(array: np.ndarray) -> Array:
-    """A numpy array as a field of the above, unchanged: what is jitted takes it as JAX's own."""
-    return cast(Array, array)
 
 
 def forward(image: Array, mask: Array, maps: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndar
     return (left <= columns) & (columns < right)
 
 
-def distance_from_center(shape: tuple[int, int]) -> np.ndarray:
+def distance_from_center(shape: Sequence[int]) -> np.ndarray:
     """Distance from the zero frequency, `[ky, kx]` float64; 1 is an edge, sqrt(2) a corner."""
     ky, kx = ((np.arange(n) - n // 2) / (n / 2) for n in shape)
     return np.hypot(ky[:, None], kx[None, :])

@@ -53,7 +53,7 @@ def _gradients_on_cpu(x: Array, kernel: Array, grad: Array) -> tuple[Array, Arra
     several times faster than a convolution with kernels as large as the image.
     """
     rows, columns, features, out = kernel.shape
-    batch, height, width, _ = x.shape
+    height, width = x.shape[1:3]
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     x = jnp.pad(x, ((0, 0), (0, 0), (columns // 2,) * 2, (0, 0)))
     padded = jnp.pad(grad, ((0, 0), (rows // 2,) * 2, (0, 0), (0, 0)))

@@ -12,7 +12,8 @@ from flatjax.data.acquisition import check_acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Volume
 from flatjax.data.batches import measure_slice, measure_volume
 from flatjax.errors import InputError
-from flatjax.mri.host.masks import KINDS, make_mask, seed_from_name
+from flatjax.mri.host.masks import make_mask, seed_from_name
+from flatjax.mri.host.patterns import KINDS
 from flatjax.mri.sampling import achieved_acceleration
 
 WIDE = Acquisition(("random", "equispaced", "gaussian1d", "gaussian2d"), (2.0, 10.0), (0.03, 0.2),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flatjax.errors import InputError
-from flatjax.mri.host import masks, poisson
+from flatjax.mri.host import masks, patterns, poisson
 from flatjax.mri.host.masks import make_mask, seed_from_name
-from flatjax.mri.sampling import achieved_acceleration
+from flatjax.mri.sampling import achieved_acceleration, valid_columns
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
@@ -27,7 +27,7 @@ def center_of(n, length):
     return slice(start, start + length)
 
 
-@pytest.mark.parametrize("kind", masks.FASTMRI_KINDS)
+@pytest.mark.parametrize("kind", patterns.FASTMRI_KINDS)
 @pytest.mark.parametrize("width", make_golden.MASK_WIDTHS)
 def test_equals_fastmri_golden(kind, width):
     golden = np.load(GOLDEN / "fastmri_masks.npz")[f"{kind}_{width}"]
@@ -40,7 +40,7 @@ def test_equals_fastmri_golden(kind, width):
     np.testing.assert_array_equal(ours, golden)
 
 
-@pytest.mark.parametrize("kind", masks.FASTMRI_KINDS)
+@pytest.mark.parametrize("kind", patterns.FASTMRI_KINDS)
 def test_equals_fastmri_live(kind):
     pytest.importorskip("torch")
     pytest.importorskip("fastmri")
@@ -55,16 +55,16 @@ def test_equals_fastmri_live(kind):
                 np.testing.assert_array_equal(ours, expected, f"{width} {setting} {seed}")
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 @pytest.mark.parametrize("shape", [(31, 48), (40, 33)])
 def test_shape_dtype_and_values(kind, shape):
     mask = make_mask(kind, shape, 4, 0.08, 0)
-    assert mask.shape == ((1, shape[1]) if kind in masks.LINE_KINDS else shape)
+    assert mask.shape == ((1, shape[1]) if kind in patterns.LINE_KINDS else shape)
     assert mask.dtype == np.float32
     assert set(np.unique(mask)) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_seed_alone_decides(kind):
     def draw(seed):
         return make_mask(kind, (64, 96), 8, 0.04, seed)
@@ -79,7 +79,7 @@ def test_seed_alone_decides(kind):
     np.testing.assert_array_equal(np.random.get_state()[1], before)
     distinct = {draw(seed).tobytes() for seed in range(30)}
     # An equispaced mask has R offsets to choose from, and no other freedom.
-    assert len(distinct) >= (6 if kind in masks.FASTMRI_KINDS and kind != "random" else 30)
+    assert len(distinct) >= (6 if kind in patterns.FASTMRI_KINDS and kind != "random" else 30)
 
 
 def test_seed_from_name_is_fastmris():
@@ -88,7 +88,7 @@ def test_seed_from_name_is_fastmris():
     assert (names[0] != names[1]).any()
 
 
-@pytest.mark.parametrize("kind", masks.LINE_KINDS)
+@pytest.mark.parametrize("kind", patterns.LINE_KINDS)
 @pytest.mark.parametrize("width", [99, 100, 128, 372])
 @pytest.mark.parametrize("acceleration, fraction", SETTINGS)
 def test_center_lines_are_sampled(kind, width, acceleration, fraction):
@@ -99,7 +99,7 @@ def test_center_lines_are_sampled(kind, width, acceleration, fraction):
         assert mask[0, center_of(width, lines)].all()
 
 
-@pytest.mark.parametrize("kind", masks.PLANE_KINDS)
+@pytest.mark.parametrize("kind", patterns.PLANE_KINDS)
 @pytest.mark.parametrize("shape", [(64, 64), (65, 48), (50, 81)])
 @pytest.mark.parametrize("acceleration, fraction", SETTINGS)
 def test_center_box_is_sampled(kind, shape, acceleration, fraction):
@@ -164,7 +164,7 @@ def test_magic_halves_do_not_repeat_each_other(seed, width):
     assert not set(frequencies) & set(-frequencies)
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_acceleration_one_samples_everything(kind):
     mask = make_mask(kind, (12, 17), 1, 0.08, 0)
     assert mask.shape[1] == 17 and mask.all()
@@ -172,17 +172,17 @@ def test_acceleration_one_samples_everything(kind):
     assert cut[:, 2:16].all() and not cut[:, :2].any() and not cut[:, 16:].any()
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_padding_is_neither_sampled_nor_counted(kind):
     shape, padding = (80, 120), (15, 109)
     for seed in range(5):
         mask = make_mask(kind, shape, 4, 0.06, seed, padding)
         assert not mask[:, :15].any() and not mask[:, 109:].any()
-        if kind in masks.FASTMRI_KINDS:
+        if kind in patterns.FASTMRI_KINDS:
             whole = make_mask(kind, shape, 4, 0.06, seed)
             np.testing.assert_array_equal(mask[:, 15:109], whole[:, 15:109])
         else:
-            valid = masks.valid_columns(120, padding)
+            valid = valid_columns(120, padding)
             tolerance = 0.05 if "radial" in kind else 0.03
             assert achieved_acceleration(mask, valid) == pytest.approx(4, rel=tolerance)
 
@@ -196,14 +196,14 @@ def test_fastmri_kinds_budget_the_full_width():
 
 
 def test_valid_columns():
-    assert masks.valid_columns(3).tolist() == [True] * 3
-    assert masks.valid_columns(4, (1, 3)).tolist() == [False, True, True, False]
+    assert valid_columns(3).tolist() == [True] * 3
+    assert valid_columns(4, (1, 3)).tolist() == [False, True, True, False]
 
 
 def test_achieved_acceleration():
     mask = np.array([[1, 0, 0, 0, 1, 0]], np.float32)
     assert achieved_acceleration(mask) == 3.0
-    assert achieved_acceleration(mask, masks.valid_columns(6, (1, 5))) == 4.0
+    assert achieved_acceleration(mask, valid_columns(6, (1, 5))) == 4.0
     assert achieved_acceleration(np.ones((4, 6)), mask) == 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -300,9 +300,9 @@ def test_bad_arguments_are_refused(change, message):
         make_mask(**{**good, **change})
 
 
-@pytest.mark.parametrize("kind", [k for k in masks.KINDS if k not in ("equispaced", "magic")])
+@pytest.mark.parametrize("kind", [k for k in patterns.KINDS if k not in ("equispaced", "magic")])
 def test_center_beyond_the_budget_is_refused(kind):
-    unit = "lines" if kind in masks.LINE_KINDS else "points"
+    unit = "lines" if kind in patterns.LINE_KINDS else "points"
     message = f"'{kind}' mask holds .* {unit} .*0.2.* acceleration 8 allows .*lower center_fraction"
     with pytest.raises(InputError, match=message):
         make_mask(kind, (100, 100), 8, 0.2, 0)

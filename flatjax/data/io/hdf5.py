@@ -27,7 +27,7 @@ from flatjax.errors import InputError
 try:
     import resource
 except ImportError:  # on Windows: see `isolated`
-    resource = None
+    resource: Any = None
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv
 def open_hdf5(file: Path) -> Iterator[h5py.File]:
     """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
     try:
-        with open(file, "rb"):
+        with file.open("rb"):
             pass
     except OSError as error:
         raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
@@ -129,7 +129,7 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
 class _Helper:
     """The process that calls are made in."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.owner = os.getpid()
         self.connection, theirs = Pipe()
         with theirs:
@@ -208,7 +208,7 @@ def _seconds(file: Path) -> float:
 
 
 def _size(file: Path) -> int:
-    return os.stat(file).st_size if os.path.exists(file) else 0
+    return file.stat().st_size if file.exists() else 0
 
 
 def _address_space() -> int:

@@ -11,7 +11,6 @@ image data bases", IEEE TMI 2006; the tissue table is brainweb.bic.mni.mcgill.ca
 `tissue_mr_parameters.txt`, at 1.5 T.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -173,8 +172,8 @@ def _models(found: Sequence[tuple[Named, Path]], source: str,
             elif others:
                 raise InputError(f"{others[0]}: is another crisp model of {subject} beside "
                                  f"{first.name}; keep one of them")
-            scans.append(SubjectVolume(subject, f"{subject}_{contrast}", files, f"{source} {contrast}",
-                              load))
+            scans.append(SubjectVolume(subject, f"{subject}_{contrast}", files,
+                                       f"{source} {contrast}", load))
     names = unique_names([scan.name for scan in scans])
     return [scan._replace(name=name) for scan, name in zip(scans, names, strict=True)]
 
@@ -196,7 +195,7 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
     if not lacking:
         return
     try:
-        import brainweb_dl
+        import brainweb_dl  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise InputError("data.download needs the package brainweb-dl: install flatjax[brainweb], "
                          f"or put files from {_SITE} into {folder} and set data.download=False"
@@ -207,7 +206,7 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
                 fetched = Path(brainweb_dl.get_brainweb20(
                     wanted[name], brainweb_dir=unfinished, segmentation="crisp"))
-                os.replace(fetched, folder / fetched.name)
+                fetched.replace(folder / fetched.name)
         except Exception as error:  # of requests, gzip, nibabel or the package itself
             raise InputError(
                 f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "

@@ -190,7 +190,8 @@ def _volumes(scans: list[FastmriScan], use: Use) -> list[Volume]:
             for scan in scans]
 
 
-def _read(scan: FastmriScan, indices: Sequence[int], use: Use, square: bool = False) -> list[Sample]:
+def _read(scan: FastmriScan, indices: Sequence[int], use: Use,
+          square: bool = False) -> list[Sample]:
     """Samples of some slices; with `square`, targets taller than wide are cropped."""
     height, width = scan.crop
     crop = (min(height, width), width) if square else scan.crop

@@ -59,7 +59,8 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
         subject if subject in alone else "_".join(
             [*file.relative_to(folder).parts[:-1], stem(file.name)])
         for subject, file in zip(subjects, files, strict=True)])
-    scans = [SubjectVolume(subject, name, _parts(file), repr(raw), partial(read_magnitude, file, raw))
+    scans = [SubjectVolume(subject, name, _parts(file), repr(raw),
+                           partial(read_magnitude, file, raw))
              for subject, name, file in zip(subjects, names, files, strict=True)]
     return make_dataset(
         "folder", folder, scans, matrix=matrix, coils=coils, orientation=orientation, split=split,

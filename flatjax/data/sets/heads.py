@@ -125,7 +125,8 @@ def _contrast(images: np.ndarray, mixed: float, rng: Generator) -> np.ndarray:
     if rng.random() >= mixed:
         return intensity(images[rng.integers(len(images))])
     weights = rng.dirichlet(np.ones(len(images))).astype(np.float32)
-    return sum(weight * intensity(image) for weight, image in zip(weights, images, strict=True))
+    return np.sum([weight * intensity(image)
+                   for weight, image in zip(weights, images, strict=True)], axis=0)
 
 
 def _volume(name: str, contrast: int, repeat: int, matrix: int,

@@ -12,6 +12,7 @@ table of BrainWeb's normal phantom at 1.5 T (Collins et al., IEEE TMI 1998).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -198,7 +199,7 @@ def _head(outside: np.ndarray, signal: np.ndarray, fov: float, rng: Generator) -
     levels = (rng.uniform(0, 1) * csf, bone, marrow, bone, skin, scalp, 0)
     edge = 0.5 * fov / outside.shape[0]
     at = np.ravel([(layer - edge, layer + edge) for layer in layers])
-    values = np.ravel([(a, b) for a, b in zip(levels[:-1], levels[1:], strict=True)])
+    values = np.ravel([(a, b) for a, b in pairwise(levels)])
     wavy = outside + rng.uniform(0, 1.5) * smooth_field(rng, outside.shape, 0.12)
     return np.interp(wavy, np.maximum.accumulate(at), values).astype(np.float32)
 

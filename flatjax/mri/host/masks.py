@@ -17,12 +17,8 @@ from numbers import Real
 import numpy as np
 
 from flatjax.errors import InputError
-from flatjax.mri.host.poisson import poisson_disc
-from flatjax.mri.sampling import central, distance_from_center, valid_columns
-
-# Standard deviation of the Gaussian kinds, where 1 is the distance from the center to an edge.
-GAUSSIAN_WIDTH = 0.4
-GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
+from flatjax.mri.host.patterns import FASTMRI_KINDS, KINDS, LINE_KINDS, Plan
+from flatjax.mri.sampling import central, valid_columns
 
 
 def make_mask(
@@ -64,7 +60,7 @@ def make_mask(
     rng = _rng(seed)
     if acceleration == 1:
         return acquired.astype(np.float32)
-    mask = KINDS[kind](acceleration, center, drawn_on, rng) | center
+    mask = KINDS[kind](Plan(acceleration, center, drawn_on, rng)) | center
     return (mask & acquired).astype(np.float32)
 
 
@@ -112,109 +108,13 @@ def plane_side(size: int, center_fraction: float) -> int:
     return max(round(size * math.sqrt(center_fraction)), 1) if center_fraction > 0 else 0
 
 
-def _random(acceleration, center, valid, rng):
-    width, low = center.size, int(center.sum())
-    probability = (width / acceleration - low) / (width - low)
-    return (rng.uniform(size=width) < probability)[None, :]
-
-
-def _equispaced(acceleration, center, valid, rng):
-    offset = rng.randint(0, acceleration)
-    return (np.arange(center.size) % acceleration == offset)[None, :]
-
-
-def _equispaced_fraction(acceleration, center, valid, rng):
-    width, low = center.size, int(center.sum())
-    lines = np.zeros((1, width), bool)
-    outside = width - low * acceleration
-    if outside > 0:
-        spacing = acceleration * (width - low) / outside
-        offset = rng.randint(0, round(spacing))
-        # The reference stops short of the last column; drawing it would change its masks.
-        lines[0, np.rint(np.arange(offset, width - 1, spacing)).astype(int)] = True
-    return lines
-
-
-def _magic(acceleration, center, valid, rng):
-    """Offset sampling (Defazio, arXiv 1912.01101): the two halves interleave under conjugation."""
-    width = center.size
-    offset = rng.randint(0, acceleration)
-    first_right, first_left = (offset + 2, offset - 1) if offset % 2 else (offset + 1, offset + 2)
-    right = np.arange(first_right, (width + 1) // 2, acceleration)
-    left = -1 - np.arange(first_left, width // 2, acceleration)
-    lines = np.zeros((1, width), bool)
-    lines[0, width // 2 + np.concatenate([left, right])] = True
-    return lines
-
-
-def _gaussian(acceleration, center, valid, rng):
-    """Draws without replacement, weighted by a Gaussian around the center (Gumbel top-k)."""
-    log_density = -(distance_from_center(center.shape) ** 2) / (2 * GAUSSIAN_WIDTH**2)
-    keys = rng.gumbel(size=center.shape) + log_density
-    keys[center | ~valid] = -np.inf
-    mask = np.zeros(center.shape, bool)
-    best_first = np.argsort(-keys, axis=None, kind="stable")
-    mask.flat[best_first[: _points_outside(acceleration, center, valid)]] = True
-    return mask
-
-
-def _poisson(acceleration, center, valid, rng):
-    count = _points_outside(acceleration, center, valid)
-    return poisson_disc(valid & ~center, count, rng)[0]
-
-
-def _radial_golden(acceleration, center, valid, rng):
-    return _radial(acceleration, center, valid, rng, lambda n: GOLDEN_ANGLE)
-
-
-def _radial_uniform(acceleration, center, valid, rng):
-    return _radial(acceleration, center, valid, rng, lambda n: math.pi / n)
-
-
-def _radial(acceleration, center, valid, rng, angle_between):
-    """As many whole spokes as bring the number of points, center included, nearest to R's."""
-    first_angle = rng.uniform(0, math.pi)
-    target = valid.sum() / acceleration
-
-    def draw(spokes):
-        return _spokes(center.shape, first_angle + angle_between(spokes) * np.arange(spokes))
-
-    def surplus(spokes):
-        return ((draw(spokes) | center) & valid).sum() - target
-
-    # Past 8 n spokes, every point of an n x n grid lies on one.
-    few, many = 1, 8 * max(center.shape)
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (middle, many) if surplus(middle) <= 0 else (few, middle)
-    return draw(min(few, many, key=lambda spokes: abs(surplus(spokes))))
-
-
-def _spokes(shape, angles):
-    """Full-length lines through the zero frequency, snapped to the grid, `[ky, kx]` bool."""
-    direction = np.stack([np.sin(angles), np.cos(angles)])
-    # With the longer component at 1, a line meets every row or every column once: no gaps.
-    direction /= np.abs(direction).max(axis=0)
-    steps = np.arange(-(max(shape) // 2), max(shape) // 2 + 1)
-    from_center = np.rint(direction[:, :, None] * steps).astype(int)
-    row, column = from_center[0] + shape[0] // 2, from_center[1] + shape[1] // 2
-    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    mask = np.zeros(shape, bool)
-    mask[row[inside], column[inside]] = True
-    return mask
-
-
-def _span(size, length):
+def _span(size: int, length: int) -> np.ndarray:
     inside = np.zeros(size, bool)
     inside[central(size, length)] = True
     return inside
 
 
-def _points_outside(acceleration, center, valid):
-    return max(round(valid.sum() / acceleration), 1) - int((center & valid).sum())
-
-
-def _rng(seed):
+def _rng(seed: int | Sequence[int]) -> np.random.RandomState:
     try:
         if seed is None:
             raise TypeError("None draws another mask at every call")
@@ -272,7 +172,8 @@ def _checked(kind: str, shape: Sequence[int], acceleration: float,
     return (ky, kx), acceleration
 
 
-def _check_budget(kind, acceleration, center_fraction, center, valid):
+def _check_budget(kind: str, acceleration: float, center_fraction: float, center: np.ndarray,
+                  valid: np.ndarray) -> None:
     if kind == "magic" and center_fraction >= 1 / acceleration:
         raise InputError(
             f"center_fraction is {center_fraction}, but 'magic' at acceleration {acceleration} "
@@ -286,19 +187,3 @@ def _check_budget(kind, acceleration, center_fraction, center, valid):
             f"{center_fraction}), but acceleration {acceleration} allows {budget:.1f} of "
             f"{valid.sum()}; lower center_fraction or the acceleration"
         )
-
-
-FASTMRI_KINDS = {
-    "random": _random,
-    "equispaced": _equispaced,
-    "equispaced_fraction": _equispaced_fraction,
-    "magic": _magic,
-}
-LINE_KINDS = {**FASTMRI_KINDS, "gaussian1d": _gaussian}
-PLANE_KINDS = {
-    "gaussian2d": _gaussian,
-    "poisson": _poisson,
-    "radial": _radial_golden,
-    "radial_uniform": _radial_uniform,
-}
-KINDS = {**LINE_KINDS, **PLANE_KINDS}

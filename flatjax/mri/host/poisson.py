@@ -50,7 +50,7 @@ def poisson_disc(
     return mask, radius
 
 
-def _throw(order, radius):
+def _throw(order: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Takes the points of `order`, flat indices, one by one unless a taken one blocks them."""
     rows, columns = radius.shape
     squared = np.ceil(np.minimum(radius, max(rows, columns) * 2.0) ** 2).astype(int)

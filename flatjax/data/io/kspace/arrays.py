@@ -155,7 +155,7 @@ def _bytes(file: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stream of an array with its header, and its length."""
     if not member:
         size = check_file(file)
-        with open(file, "rb") as stream:
+        with file.open("rb") as stream:
             yield stream, size
     else:
         check_file(file)

@@ -77,7 +77,7 @@ def _dimensions(header: Path) -> list[int]:
 def _slices(data: Path, shape: tuple[int, int, int, int],
             indices: Iterable[int]) -> Iterator[np.ndarray]:
     count = shape[1] * shape[2] * shape[3]
-    with open(data, "rb") as stream:
+    with data.open("rb") as stream:
         for index in indices:
             stream.seek(8 * index * count)
             values = np.frombuffer(stream.read(8 * count), "<c8")

@@ -57,8 +57,8 @@ def check_file(file: Path) -> int:
         InputError: it does not exist, is none or may not be read.
     """
     try:
-        with open(file, "rb") as opened:
-            return opened.seek(0, 2)
+        with file.open("rb") as stream:
+            return stream.seek(0, 2)
     except OSError as error:
         raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
                          "that you may read") from error

@@ -159,7 +159,7 @@ def _layout(file: Path, header: dict[str, Any], heads: np.ndarray) -> tuple[Layo
     ky, kx, coils = header["encoded_x"], header["encoded_y"], int(one["active_channels"])
     first, last = int(one["discard_pre"]), int(one["number_of_samples"]) - int(one["discard_post"])
     at = ky // 2 - int(one["center_sample"]) + first
-    if not (0 <= first < last and 0 <= at and at + last - first <= ky and coils):
+    if not (0 <= first < last and at >= 0 and at + last - first <= ky and coils):
         raise InputError(f"{file}: readouts of {one['number_of_samples']} samples with their "
                          f"center at {one['center_sample']} do not fit the encoded matrix of {ky}, "
                          "expected the header of this scan; export it again")

@@ -32,7 +32,7 @@ def check_readable(file: Path) -> None:
         InputError: naming it and why.
     """
     try:
-        with open(file, "rb"):
+        with file.open("rb"):
             pass
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file; check the path") from error
@@ -45,13 +45,13 @@ def check_readable(file: Path) -> None:
 
 def is_packed(file: Path) -> bool:
     """Whether a file is compressed by gzip, whatever its name."""
-    with open(file, "rb") as stored:
+    with file.open("rb") as stored:
         return stored.read(2) == b"\x1f\x8b"
 
 
 def open_stream(file: Path) -> Stream:
     """The bytes of a file, decompressed if it is compressed by gzip; to be closed."""
-    return gzip.open(file) if is_packed(file) else open(file, "rb")
+    return gzip.open(file) if is_packed(file) else file.open("rb")
 
 
 def most_bytes(file: Path) -> int:

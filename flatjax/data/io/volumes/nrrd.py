@@ -59,7 +59,7 @@ def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
         if not names:
             return _voxels(file, stream, fields, shape, dtype, affine)
     beside = _data_file(file, fields[names[0]])
-    with open(beside, "rb") as stream:
+    with beside.open("rb") as stream:
         return _voxels(beside, stream, fields, shape, dtype, affine)
 
 
