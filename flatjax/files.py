@@ -25,7 +25,7 @@ _ABANDONED = 24 * 3600.0  # seconds after which a half file belongs to no proces
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class Busy(InputError):
+class BusyError(InputError):
     """Another process holds what was asked for."""
 
 
@@ -59,7 +59,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         what: is locked, for the messages.
 
     Raises:
-        Busy: another process holds it.
+        BusyError: another process holds it.
         InputError: the file cannot be opened.
     """
     try:
@@ -74,8 +74,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise Busy(f"{what} is in use by {file.read(200).strip() or 'another process'}; wait "
-                       "for it or stop it, or name another folder") from error
+            holder = file.read(200).strip() or "another process"
+            raise BusyError(f"{what} is in use by {holder}; wait for it or stop it, or name "
+                            "another folder") from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise InputError(f"cannot lock {what} by {path}: {error.strerror}") from error

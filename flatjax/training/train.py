@@ -68,8 +68,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         the last validation's metrics.
 
     Raises:
-        InputError: for a config that cannot run, or a workdir that holds another run; `Busy` if
-            another training has it.
+        InputError: for a config that cannot run, or a workdir that holds another run; `BusyError`
+            if another training has it.
         TrainingError: if loss or gradient is not finite; the last checkpoint stays.
         StorageError: if something cannot be written; the last checkpoint stays.
         Terminated: after SIGTERM.

@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     def forbidden(file, mode):  # root may read everything, so it is not chmod that forbids
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(hdf5, "open", forbidden, raising=False)
+    monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(InputError, match="a.h5: cannot be opened .Permission denied"), \
             hdf5.open_hdf5(tmp_path / "a.h5"):
         pass

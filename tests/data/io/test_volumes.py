@@ -11,7 +11,6 @@ import pytest
 
 from flatjax.data.io.volumes import (
     Raw,
-    common,
     format_of,
     read_magnitude,
     read_placed,
@@ -330,7 +329,7 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch, name):
         def refuse(*_, **__):
             raise PermissionError(13, "Permission denied", str(locked))
 
-        monkeypatch.setattr(common, "open", refuse, raising=False)
+        monkeypatch.setattr(Path, "open", refuse)
     else:
         os.chmod(locked, 0)
     with pytest.raises(InputError, match=f"locked-{name}: cannot be opened .Permission denied"):

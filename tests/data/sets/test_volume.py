@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from flatjax.data import slices
-from flatjax.data.io.volumes import common
 from flatjax.data.sets import volume
 from flatjax.errors import InputError
 from flatjax.mri import fourier
@@ -322,7 +321,7 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch):
         def refuse(*_, **__):
             raise PermissionError(13, "Permission denied", locked)
 
-        monkeypatch.setattr(common, "open", refuse, raising=False)
+        monkeypatch.setattr(Path, "open", refuse)
     else:
         os.chmod(locked, 0)
     with pytest.raises(InputError, match="locked.nii: cannot be opened .Permission denied"):
