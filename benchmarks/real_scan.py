@@ -15,6 +15,7 @@ Prints two tables and writes real_scan.json and real_scan.png.
 """
 
 import argparse
+import itertools
 import os
 import time
 from functools import partial
@@ -68,7 +69,7 @@ def measurement(kspace, maps, points):
 @partial(jax.jit, static_argnames="iterations")
 def cg_sense(measured, prior, lams, iterations):
     """Minimizers of `||A x - y||^2 + lam ||x - prior||^2` as k-space, one for each of `lams`."""
-    kspace, mask, maps, _ = measured
+    _, mask, maps, _ = measured
     lams = lams[:, None, None]
 
     def regularized(image):
@@ -132,7 +133,7 @@ def one_draw(kspace, mask, box, maps, model, rng):
     settings = tune(fewer, model, lambda one: error(one, kspace, tuning))
     distance = distance_from_center(mask.shape)
     rings = {f"{low:g}-{high:g}": test * ((distance >= low) & (distance < high))
-             for low, high in zip(RINGS[:-1], RINGS[1:], strict=True)}
+             for low, high in itertools.pairwise(RINGS)}
     errors = {name: {"all": error(one, kspace, test)} | {
         ring: error(one, kspace, points) for ring, points in rings.items() if points.any()}
         for name, one in predictions(given, model, settings).items()}

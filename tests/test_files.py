@@ -17,10 +17,10 @@ from tests.support.limits import files_of_at_most
 
 
 def test_a_lock_is_held_once_and_names_its_holder(tmp_path):
-    with locked(tmp_path / ".lock", "the run"):
-        with (pytest.raises(BusyError, match=f"the run is in use by process {os.getpid()} on"),
-              locked(tmp_path / ".lock", "the run")):
-            pass
+    with (locked(tmp_path / ".lock", "the run"),
+          pytest.raises(BusyError, match=f"the run is in use by process {os.getpid()} on"),
+          locked(tmp_path / ".lock", "the run")):
+        pass
     with locked(tmp_path / ".lock", "the run"):
         pass
 

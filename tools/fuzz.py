@@ -20,7 +20,6 @@ import io
 import json
 import logging
 import mmap
-import os
 import re
 import resource
 import signal
@@ -412,8 +411,8 @@ def work(name: str, first: int, last: int, deadline: float, shared: str, failure
     hdf5._SECONDS = SECONDS / 4
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    with (open(shared, "r+b") as file, mmap.mmap(file.fileno(), 8) as progress,
-          tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as at,
+    with (Path(shared).open("r+b") as file, mmap.mmap(file.fileno(), 8) as progress,
+          tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as at,
           contextlib.redirect_stdout(io.StringIO()) as out):
         fuzzer = Fuzzer(name, Path(at))
         size = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE

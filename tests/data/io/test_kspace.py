@@ -89,7 +89,7 @@ def test_bart_comes_back(tmp_path):
         scan = open_scan(name)
         assert scan.shape == SHAPE
         np.testing.assert_array_equal(read(scan), values)
-    shape, reader = open_maps(path)
+    _shape, reader = open_maps(path)
     np.testing.assert_array_equal(next(iter(reader([1]))), values[1])
     # a header may be shorter than sixteen
     short = write_cfl(tmp_path / "short.cfl", array[..., 0, 0, 0], (10, 12, 1, 2))

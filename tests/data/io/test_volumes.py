@@ -331,7 +331,7 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch, name):
 
         monkeypatch.setattr(Path, "open", refuse)
     else:
-        os.chmod(locked, 0)
+        locked.chmod(0)
     with pytest.raises(InputError, match=f"locked-{name}: cannot be opened .Permission denied"):
         read_volume(locked)
 
@@ -353,7 +353,7 @@ def test_volumes_are_placed_as_nibabel_places_them(tmp_path):
                                               ("(nan,nan,nan)", (0, 0, 0))])
 def test_an_nrrd_is_placed_by_its_origin(tmp_path, origin, position):
     path = write_nrrd(tmp_path / "head.nrrd", HEAD, extra=f"space origin: {origin}")
-    voxels, affine = read_placed(path)
+    _voxels, affine = read_placed(path)
     stored = np.abs(affine[:3, :3]).max(axis=0)
     np.testing.assert_allclose(stored, SPACING)
     corners = [affine @ [*np.array(at) * (np.array(HEAD.shape) - 1), 1]

@@ -323,7 +323,7 @@ def test_paths_that_cannot_be_opened(tmp_path, monkeypatch):
 
         monkeypatch.setattr(Path, "open", refuse)
     else:
-        os.chmod(locked, 0)
+        Path(locked).chmod(0)
     with pytest.raises(InputError, match="locked.nii: cannot be opened .Permission denied"):
         volume.make(path=locked)
 
