@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Tests compile many tiny programs and run each once: compile fast, not well, and nothing twice in
 # any worker or subprocess.
@@ -24,6 +25,16 @@ from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
 from flatjax.mri.host.masks import make_mask  # noqa: E402
 from flatjax.mri.host.simulate import birdcage_maps  # noqa: E402
 from tests.support.arrays import smooth_image  # noqa: E402
+
+QUICK = ("mri", "flow", "nets", "runs", "test_losses.py", "test_files.py", "test_package.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `-m quick` runs: whole rooms, so that new tests need no mark of their own."""
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        if room in QUICK and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
 
 
 @pytest.fixture(autouse=True, scope="module")
