@@ -78,7 +78,7 @@ def check_augmentation(options: Augmentation) -> None:
 
 
 def augmented_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
-                rng: Generator) -> Sample:
+                     rng: Generator) -> Sample:
     """A training sample of an image.
 
     Args:

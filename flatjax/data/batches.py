@@ -17,7 +17,7 @@ from flatjax.mri.host.simulate import acquire, complex_noise
 
 
 def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
-            rng: Generator) -> Batch:
+                  rng: Generator) -> Batch:
     """Measure one slice.
 
     Args:

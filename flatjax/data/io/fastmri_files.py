@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_header
+from flatjax.data.io.checks import check_finite
 from flatjax.data.io.hdf5 import check_stored, isolated, open_hdf5
 from flatjax.errors import InputError
 from flatjax.mri.sampling import valid_columns
@@ -104,7 +105,7 @@ def _read_record(file: Path) -> Record:
 
 
 def read_fastmri_slices(file: Path, record: Record, indices: Sequence[int],
-                reference: str) -> Iterator[Slice]:
+                        reference: str) -> Iterator[Slice]:
     """Read some slices, and nothing but them.
 
     Args:
@@ -185,16 +186,6 @@ def _first_slice_with_signal(file: Path, kspace: h5py.Dataset) -> np.ndarray:
             return one
     raise InputError(f"{file}: kspace is zero in every slice, expected measured data; download it "
                      "again")
-
-
-def check_finite(file: Path, name: str, index: int, values: np.ndarray) -> None:
-    """Refuse a slice of the field `name` with a NaN or infinite value."""
-    with np.errstate(all="ignore"):
-        total = values.sum()  # not finite if any value is not, and takes no memory
-    if not np.isfinite(total) and not np.isfinite(values).all():
-        bad = values.size - np.count_nonzero(np.isfinite(values))
-        raise InputError(f"{file}: slice {index} of {name} has {bad} values that are NaN or "
-                         "infinite, expected finite numbers; download it again or remove it")
 
 
 def _central_run(sampled: np.ndarray) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import h5py
 
+from flatjax.data.io.checks import check_file
 from flatjax.errors import InputError
 
 try:
@@ -46,12 +47,7 @@ _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv
 @contextmanager
 def open_hdf5(file: Path) -> Iterator[h5py.File]:
     """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
-    try:
-        with file.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
-                         "that you may read") from error
+    check_file(file)
     try:
         with h5py.File(file, "r") as content:
             yield content

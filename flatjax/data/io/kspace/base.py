@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.data.io.fastmri_files import check_finite
+from flatjax.data.io.checks import check_finite
 from flatjax.errors import InputError
 
 # `indices -> iterator` over those slices; rising indices are read in one go.
@@ -48,20 +48,6 @@ class Scan(NamedTuple):
     facts: dict[str, str] = {}  # noqa: RUF012
     missing: tuple[str, ...] = ()
     simulated: bool = False
-
-
-def check_file(file: Path) -> int:
-    """The size of a file that may be read, in bytes.
-
-    Raises:
-        InputError: it does not exist, is none or may not be read.
-    """
-    try:
-        with file.open("rb") as stream:
-            return stream.seek(0, 2)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
-                         "that you may read") from error
 
 
 def as_slices(file: Path, field: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import (
-    DAMAGED,
-    Spacing,
-    check_readable,
-    first_line,
-    voxel_sizes,
-)
+from flatjax.data.io.checks import check_file
+from flatjax.data.io.volumes.common import DAMAGED, Spacing, first_line, voxel_sizes
 from flatjax.data.io.volumes.minc import read_minc
 from flatjax.data.io.volumes.nifti import read_nifti
 from flatjax.data.io.volumes.nrrd import read_nrrd
@@ -66,7 +61,7 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
         raise InputError(f"{file}: expected a name that ends with {', '.join(READERS)}, or one of "
                          "these and .gz; convert other formats, for instance with nibabel or "
                          "dcm2niix")
-    check_readable(file)
+    check_file(file)
     try:
         volume, affine = read_raw(file, raw) if reader is read_raw else reader(file)
     except InputError:

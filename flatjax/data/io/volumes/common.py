@@ -25,24 +25,6 @@ DAMAGED = (zlib.error, OSError, EOFError, ValueError, TypeError, KeyError, Index
 _CHUNK = 1 << 24
 
 
-def check_readable(file: Path) -> None:
-    """Refuse a path that no file can be read from.
-
-    Raises:
-        InputError: naming it and why.
-    """
-    try:
-        with file.open("rb"):
-            pass
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{file}: is a directory, expected a file") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check its "
-                         "permissions") from error
-
-
 def is_packed(file: Path) -> bool:
     """Whether a file is compressed by gzip, whatever its name."""
     with file.open("rb") as stored:
