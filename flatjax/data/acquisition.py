@@ -1,4 +1,4 @@
-"""How slices are measured: one way for all, or another for each, drawn from ranges."""
+"""How slices are measured: by one setting for all, or by one drawn from ranges for each."""
 
 from functools import lru_cache
 from numbers import Real
@@ -14,7 +14,7 @@ from flatjax.mri.sampling import valid_columns
 
 LINES = ("columns", "rows", "both")
 WHOLE = ("equispaced", "magic")  # kinds that need a whole R
-LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # most of what R allows that a drawn center takes up
+LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # largest share of R's samples that a drawn center takes
 MASKS, NOISE = 1, 2  # streams of random numbers of one seed
 Seed = int | tuple[int, ...]
 

@@ -1,10 +1,10 @@
-"""Magnitude images to training samples, each seen by another scanner.
+"""Training samples from magnitude images, as if each came from another scanner.
 
-A slice is turned, mirrored and scaled, changed in contrast, given a phase and an array of coils,
-all at random. Small pure functions of a generator, numpy on the host, one slice at a time.
+A slice is rotated, mirrored and scaled, changed in contrast, and given a phase and an array of
+coils, all at random. Pure functions of a generator, in NumPy on the host, one slice at a time.
 
 After Jaubert et al., Scientific Reports 2024: networks trained on natural or magnitude images with
-simulated phase and coils hold on real scans if the simulation is wide enough.
+simulated phase and coils work on real scans if the simulation is varied enough.
 """
 
 from numbers import Real
@@ -236,9 +236,9 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Long wires on an ellipse around the head, none quite in its place, not normalized.
+    """A birdcage of long wires on an ellipse, each displaced at random; not normalized.
 
-    As `mri.simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
+    As `simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
     """
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     angle = 2 * np.pi * (rng.random() + (np.arange(coils) + 0.15 * rng.standard_normal(coils))
@@ -270,7 +270,7 @@ def patches(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def in_slots(sample: Sample, slots: int) -> Sample:
-    """The sample with coils that see nothing added, so that all samples have one shape.
+    """The sample padded with coils of zero sensitivity, so that all samples have one shape.
 
     Args:
         sample: `[coil, y, x]`.

@@ -61,17 +61,17 @@ def stack(slices: list[Batch]) -> Batch:
 
 def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: int,
                    size: int, rows: range | None = None) -> Batch:
-    """The training batch of a step: same arguments, same bits, in any thread.
+    """The training batch of a step: the same arguments give the same bits, in any thread.
 
-    Also on any machine, but for what is estimated from data with k-space of its own, compressed
-    coils and maps by ESPIRiT: these are linear algebra, which rounds by the processor.
+    They do on any machine too, except for compressed coils and ESPIRiT's maps of measured k-space:
+    linear algebra rounds differently on other processors.
 
     Args:
         dataset, acquisition: what is drawn and how it is measured.
         seed, step: that the batch belongs to.
         size: slices in the whole batch.
-        rows: the part of it that is wanted, None for all; the others are not read unless noise is
-            added, which is drawn for one after the other.
+        rows: the part of it that is wanted, None for all. Other rows are read only if noise is
+            added, which is drawn row by row.
     """
     rows = range(size) if rows is None else rows
     rng = np.random.default_rng([seed, step])
@@ -85,8 +85,8 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
 def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
     """A volume's slices, all with the one mask and the noise level that belong to its name.
 
-    Evaluation never changes from run to run. If nothing but the mask is drawn it is fastMRI's for
-    that file name.
+    They are the same in every run. If nothing but the mask is drawn, it is fastMRI's for that file
+    name.
     """
     mask_seed = seed_from_name(volume.name)
     rng = np.random.default_rng(mask_seed)

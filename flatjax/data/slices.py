@@ -37,7 +37,7 @@ class Split(NamedTuple):
 
 
 def split_slices(count: int, spacing: float) -> Split:
-    """Split a volume's slices by region, for neighboring slices show the same anatomy.
+    """Split a volume's slices by region, since neighboring slices show the same anatomy.
 
     From the first slice to the last: train, gap, test (central), gap, validation, gap, train.
     Test takes `TEST_SHARE` of the slices and validation `VALIDATION_SHARE`, each at least one; a
@@ -69,7 +69,7 @@ def split_slices(count: int, spacing: float) -> Split:
 
 def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
                    orientation: str) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Slices as a radiologist looks at them.
+    """Slices in the orientation in which radiologists view them.
 
     Axial: rows run from anterior to posterior, columns from the patient's right to left, slices
     upwards. Coronal: rows from superior to inferior, columns right to left, slices forwards.

@@ -1,4 +1,4 @@
-"""Steps chosen by their error: the embedded pair of Bogacki and Shampine.
+"""Adaptive steps, chosen by an error estimate: the embedded pair of Bogacki and Shampine.
 
 Bogacki and Shampine, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), 1989: three
 evaluations per step give a third-order state, and the slope there, with which the next step
@@ -23,14 +23,14 @@ _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 
 
 class _Progress(NamedTuple):
-    """Where every element of the batch stands; `[batch]` unless said otherwise.
+    """How far the integration of each element is; `[batch]` unless said otherwise.
 
     Attributes:
         state: pytree of `[batch, ...]`.
         slope: the field there, like `state`.
         t: time.
         length: of the next step, not negative.
-        retried: the last step was refused.
+        retried: the last step was rejected.
         evaluations: of the field so far.
         attempts: steps of the batch so far, a scalar.
         states: `[K + 1, batch, ...]`, NaN at times not yet reached; None unless asked for.
@@ -95,8 +95,8 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
                        ) -> tuple[State, State | None, Array]:
     """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
 
-    Every element of the batch has its own time and its own steps, so that its result does not
-    depend on its neighbors; the batch takes as long as its slowest element. A step is taken if
+    Every element of the batch has its own time and its own steps, so its result does not depend on
+    the others; the batch takes as long as its slowest element. A step is accepted if
     the root mean square of `|error| / (atol + rtol |y|)` over the element's entries is at most 1,
     with the moduli of complex entries.
 
@@ -104,13 +104,13 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
     reverse mode: train with a solver of `SOLVERS`.
 
     Args:
-        field: `f(state, t, None) -> d state / d t`, with times `[batch]`, without exchange
-            between elements of the batch. It is evaluated at both ends too.
+        field: `f(state, t, None) -> d state / d t`, with times `[batch]`, each element
+            of the batch by itself. It is evaluated at both ends too.
         state: pytree of `[batch, ...]` at `times[0]`.
         times: `[K + 1]`, monotone. Only the ends matter to the steps; the states at the others
             are interpolated, to third order.
         rtol, atol: relative and absolute tolerance of one step.
-        max_steps: at most so many steps, refused ones included.
+        max_steps: largest number of steps, rejected ones included.
         trajectory: also return the states at all `times`.
 
     Returns:
@@ -136,7 +136,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, rt
         return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
 
     def running(now: _Progress) -> Array:
-        # A step that the time cannot resolve, or that is not a number, leads nowhere.
+        # A step below the resolution of the time, or of NaN, makes no progress.
         return (now.t != last) & (now.length > jnp.finfo(times.dtype).eps * jnp.abs(now.t))
 
     def unfinished(now: _Progress) -> Array:

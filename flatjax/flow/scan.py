@@ -1,4 +1,4 @@
-"""A loop over steps that remembers its states, all or so many that they fit in memory."""
+"""A `lax.scan` over steps that also saves states: all of them, or some, evenly spread."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +15,17 @@ Record = Callable[[State], Any]
 
 
 def identity(state: State) -> State:
-    """The record that keeps a state as it is."""
+    """The record that is the state itself."""
     return state
 
 
 def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
-    """Which of the states 0 to `steps` a trajectory keeps.
+    """Which of the states 0 to `steps` a trajectory holds.
 
     Args:
         steps: number of steps.
-        trajectory: True for every state, False or 0 for none; or at most how many, evenly spread
-            from the first to the last.
+        trajectory: True for every state, False or 0 for none, or the largest number of states,
+            evenly spread from the first to the last.
 
     Returns:
         indices `[saved]` int64, rising.
@@ -83,7 +83,8 @@ def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
             return final, None
         return final, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]),
                                    record(start), records)
-    # Every state goes where the next one to be kept belongs, which takes its place.
+    # Each state is written to the slot of the next index to be saved, where the state of that
+    # index replaces it.
     slots = np.searchsorted(indices, np.arange(1, steps + 1))
     records = jax.tree.map(
         lambda first: jnp.zeros((len(indices), *first.shape), first.dtype).at[0].set(first),

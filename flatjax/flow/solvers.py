@@ -1,8 +1,8 @@
 """Solvers on a fixed grid of times: Runge-Kutta, Adams-Bashforth, implicit-explicit Euler.
 
-A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
-that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
-part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
+A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`. A method
+that uses earlier steps is a `Solver` with a memory. An implicit-explicit method takes one part of
+a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
 pytrees of arrays, real or complex. For steps chosen by their error see `flow.adaptive`.
 """
 

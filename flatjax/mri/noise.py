@@ -1,4 +1,4 @@
-"""How strong the noise of a measurement is, from its own samples."""
+"""Noise level of a measurement, estimated from its outermost samples."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from jax import Array
 
 from flatjax.mri.sampling import distance_from_center
 
-_OUTERMOST = 0.05  # of the measured samples: there the object has the least left to say
+_OUTERMOST = 0.05  # of the measured samples: where the object's signal is weakest
 _MEDIAN = float(np.sqrt(np.log(2)))  # of |n| for circular complex noise with E |n|^2 = 1
 
 

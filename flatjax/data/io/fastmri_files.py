@@ -1,7 +1,7 @@
 """Files of the fastMRI format: checked once and kept in an index, then read slice by slice.
 
-A file is opened for as long as a call reads from it and its header and attributes are read only
-when it is indexed, so memory does not grow with the number of slices read.
+A file is open only while a call reads from it. Its header and attributes are read only when it is
+indexed, so memory does not grow with the number of slices read.
 """
 
 import math
@@ -66,7 +66,7 @@ class Slice(NamedTuple):
 
 
 def read_record(file: Path) -> Record:
-    """Look into a file, and check all that can be without reading every slice of it.
+    """Read what is known of a file, and check what can be without reading every slice.
 
     Raises:
         InputError: naming the file, the field, what is wrong with it and what to do.

@@ -1,9 +1,9 @@
-"""HDF5 files of others: what libhdf5 should not be trusted with.
+"""Safe reading of HDF5 files that may be damaged or hostile.
 
-It takes lengths from a file at their word: by those of a damaged one it reads for ever, takes
-gigabytes, or frees memory that is not its own. So text and rows of variable length are read in a
-process of its own (`isolated`), that may die of them; arrays of numbers are held against the file
-(`check_stored`) and read here.
+libhdf5 trusts the lengths that a file declares: a damaged file can make it read forever, allocate
+gigabytes or corrupt its memory. So text and data of variable length are read in a process of their
+own (`isolated`), which may crash. Arrays of numbers are compared with the size of the file
+(`check_stored`) and read in this process.
 """
 
 import atexit
@@ -46,7 +46,7 @@ _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv
 
 @contextmanager
 def open_hdf5(file: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
+    """An HDF5 file to read from; every error of it becomes an `InputError`."""
     check_file(file)
     try:
         with h5py.File(file, "r") as content:
@@ -110,10 +110,10 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
                                  "copy or download it again") from ended
             except (EOFError, OSError) as ended:
                 stop()
-                if new:  # an older one may have ended for want of calls, or of another file
+                if new:  # an older one may have ended because it was idle, or by another file
                     raise InputError(f"{file}: the HDF5 library crashed on it; it is damaged: "
                                      "download it again") from ended
-            except BaseException:  # its answer would be taken for that of the next call
+            except BaseException:  # or the next call would receive its answer
                 helper.process.kill()
                 stop()
                 raise

@@ -120,7 +120,7 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> FastmriScan:
                          f"{use.virtual_coils}; lower data.virtual_coils")
     every = range(record.kspace[0])
     return FastmriScan(file, record, every[slice(*use.slices)] if use.slices else every,
-                crop_shape(record, CHALLENGES[use.challenge]))
+                       crop_shape(record, CHALLENGES[use.challenge]))
 
 
 def take_part(scans: list[FastmriScan], fraction: float) -> list[FastmriScan]:

@@ -68,8 +68,8 @@ def sparse_product(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
                  axis: int) -> np.ndarray:
     """Replace an axis by weighted sums of a few of its entries: a sparse matrix product.
 
-    No BLAS: its threads contend with those that load data, and its sums differ from one
-    processor to another, where a draw is to give the same bits.
+    It uses no BLAS, whose threads contend with those that load data and whose sums differ between
+    processors: a draw has to give the same bits everywhere.
 
     Args:
         array: `[..., n, ...]` floating point.
@@ -150,4 +150,4 @@ def acquire(kspace: np.ndarray, mask: np.ndarray | float,
     """
     if np.any(noise):
         kspace = kspace + noise
-    return np.asarray(mask * kspace, np.complex64)  # each further pass costs a large slice time
+    return np.asarray(mask * kspace, np.complex64)  # a further pass over a large slice is slow
