@@ -141,7 +141,7 @@ def test_threads_share_the_process(tmp_path):
 
 def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
     program = ("import os, signal, sys; from pathlib import Path; import test_hdf5;"
-               "from flatjax.data import hdf5;"
+               "from flatjax.data.io import hdf5;"
                "print(hdf5.isolated(test_hdf5.process_of, Path('x')), flush=True);"
                "sys.argv[1] == 'kill' and os.kill(os.getpid(), signal.SIGKILL)")
     for how in ("end", "kill"):
@@ -153,7 +153,7 @@ def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
 
 def test_a_call_without_end_ends_also_when_its_program_is_gone(tmp_path):
     program = ("import os, signal, threading; from pathlib import Path; import test_hdf5;"
-               "from flatjax.data import hdf5;"
+               "from flatjax.data.io import hdf5;"
                "print(hdf5.isolated(test_hdf5.hurry, Path('x'), 1.0), flush=True);"
                "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start();"
                "hdf5.isolated(test_hdf5.spin, Path('x'))")

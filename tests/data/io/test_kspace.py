@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -349,7 +350,7 @@ def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, messa
     if case == "unreadable":  # root may read everything, so it is not chmod that forbids
         def forbidden(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
-        monkeypatch.setattr("builtins.open", forbidden)
+        monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(InputError, match=message) as caught:
         scan = open_scan(path)
         slice_with_signal(scan)
