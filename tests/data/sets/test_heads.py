@@ -17,7 +17,7 @@ from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri import combine
 from flatjax.mri.host.simulate import host_fft2c, host_ifft2c
 
-IMAGES = Path(heads.__file__).with_name("images")
+IMAGES = Path(heads.__file__).parents[1] / "images"
 
 
 def disc(size=64, radius=0.6):
@@ -217,7 +217,7 @@ def test_missing_or_broken_images_are_told_in_one_line(tmp_path, monkeypatch, co
     (tmp_path / "images").mkdir()
     if content is not None:
         (tmp_path / "images" / "patient1.npz").write_bytes(content)
-    monkeypatch.setattr(heads, "__file__", str(tmp_path / "heads.py"))
+    monkeypatch.setattr(heads, "__file__", str(tmp_path / "sets" / "heads.py"))
     heads.load.cache_clear()
     with pytest.raises(InputError, match="patient1.npz cannot be read .* install flatjax again"):
         heads.make()
@@ -225,7 +225,7 @@ def test_missing_or_broken_images_are_told_in_one_line(tmp_path, monkeypatch, co
 
 
 def test_the_config_of_many_coils_draws_its_batches_and_volumes():
-    full = load_config_file(str(Path(__file__).parents[1] / "configs" / "multicoil.py"))
+    full = load_config_file(str(Path(__file__).parents[3] / "configs" / "multicoil.py"))
     full.data.matrix = 32
     acquisition, data = config.make_acquisition(full), config.make_dataset(full)
     batch = training_batch(data, acquisition, 0, 0, 4)
