@@ -26,14 +26,16 @@ from flatjax.mri.host.masks import make_mask  # noqa: E402
 from flatjax.mri.host.simulate import birdcage_maps  # noqa: E402
 from tests.support.arrays import smooth_image  # noqa: E402
 
-QUICK = ("mri", "flow", "nets", "runs", "test_losses.py", "test_files.py", "test_package.py")
+QUICK = ("mri", "nets", "flow/test_flow.py", "flow/test_scan.py", "flow/test_diffusion.py",
+         "data/io", "evaluation/test_metrics.py", "test_losses.py", "test_files.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what `-m quick` runs: whole rooms, so that new tests need no mark of their own."""
+    """Mark what `-m quick` runs: folders and files, so that new tests need no mark of their own."""
     for item in items:
-        room = item.path.relative_to(Path(__file__).parent).parts[0]
-        if room in QUICK and not item.get_closest_marker("slow"):
+        path = item.path.relative_to(Path(__file__).parent)
+        quick = any(path.is_relative_to(one) for one in QUICK)
+        if quick and not item.get_closest_marker("slow"):
             item.add_marker("quick")
 
 
