@@ -41,7 +41,7 @@ def make_optimizer(train: Training) -> optax.GradientTransformation:
 def initial_state(method: Method, optimizer: optax.GradientTransformation, train: Training,
                   rng: Array, batch: Any) -> TrainState:
     """The state before the first update."""
-    # It runs once, and on CPU optimising the random numbers would take longer than all else.
+    # It runs once, and on CPU optimizing the random numbers would take longer than all else.
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     params = jax.jit(method.init, compiler_options=fast)(rng, batch)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params,
