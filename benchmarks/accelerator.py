@@ -85,7 +85,7 @@ QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 
              "--config.train.warmup_steps=0")}
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """The time is up."""
 
 
@@ -124,9 +124,9 @@ class Bench:
         start = time.monotonic()
         try:
             if self.left() <= 0:
-                raise Skipped
+                raise SkippedError
             row |= measure()
-        except (Skipped, TimeoutError) as error:
+        except (SkippedError, TimeoutError) as error:
             row["skipped"] = str(error) or "time is up"
         except Exception as error:  # out of memory, or what a device does not have
             row["error"] = f"{type(error).__name__}: {error}"[:400]

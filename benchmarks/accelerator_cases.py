@@ -18,7 +18,7 @@ from roofline import flops, products
 
 from flatjax import mri
 from flatjax.mri.host.masks import make_mask
-from flatjax.mri.host.simulate import birdcage_maps, fft2c, image_phase, smooth_field
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, image_phase, smooth_field
 
 # What JAX is told of matrix products in float32; the physics is complex64 in all.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}
@@ -79,7 +79,7 @@ def make_batch(batch, coils, size):
                       * image_phase(rng, shape) for _ in range(batch)])
     maps = np.repeat(birdcage_maps(coils, shape)[None], batch, 0)
     mask = np.stack([make_mask("random", shape, 4, 0.08, seed)[None] for seed in range(batch)])
-    kspace = fft2c(maps * image[:, None])
+    kspace = host_fft2c(maps * image[:, None])
     return mri.Batch(mri.Measurement(mask * kspace, mask, maps), kspace,
                      np.abs(image).astype(np.float32))
 

@@ -14,7 +14,8 @@ from accelerator_cases import build, compile_for, make_batch
 from common import difference
 
 from flatjax import mri
-from flatjax.mri.host import masks, simulate
+from flatjax.mri import sampling
+from flatjax.mri.host import simulate
 from flatjax.mri.linalg import conjugate_gradient
 from flatjax.nets.conv import conv2d
 
@@ -30,7 +31,7 @@ def build_precision(case, precision):
 
 
 def shifted(transform, array):
-    """NumPy's transform between centred image and centred k-space."""
+    """NumPy's transform between centered image and centered k-space."""
     axes = -2, -1
     return np.fft.fftshift(transform(np.fft.ifftshift(array, axes), norm="ortho"), axes)
 
@@ -57,7 +58,7 @@ def operators(size, coils, channels):
     """`name -> (function, arguments, reference in float64)`."""
     batch = make_batch(2, coils, size)
     kspace, mask, maps, *_ = batch.measurement
-    image = np.sum(np.conj(maps) * simulate.ifft2c(batch.kspace), 1)
+    image = np.sum(np.conj(maps) * simulate.host_ifft2c(batch.kspace), 1)
     rng = np.random.default_rng(2)
     x, grad = (rng.standard_normal((2, size, size, channels), np.float32) for _ in range(2))
     kernel = rng.standard_normal((3, 3, channels, channels), np.float32)
@@ -102,19 +103,20 @@ def conventions(size):
     """`name -> function`, the relative error of what has to be the same on host and device."""
     batch = make_batch(2, 3, size)
     mask = batch.measurement.mask
-    image = np.sum(np.conj(batch.measurement.maps) * simulate.ifft2c(batch.kspace), 1)
-    drawn = simulate.acquire(simulate.fft2c(batch.measurement.maps * image[:, None]), mask)
-    # A slice of odd sides has its centre at n // 2 as well.
+    image = np.sum(np.conj(batch.measurement.maps) * simulate.host_ifft2c(batch.kspace), 1)
+    drawn = simulate.acquire(simulate.host_fft2c(batch.measurement.maps * image[:, None]), mask)
+    # A slice of odd sides has its center at n // 2 as well.
     odd = np.pad(image, ((0, 0), (0, 1), (0, 3)))
     point = np.zeros((9, 11), np.complex64)
     point[4, 5] = 1
     return {
         "calibration box of masks": lambda: float(np.mean(
-            np.asarray(jax.jit(masks.calibration_mask)(mask)) != masks.calibration_mask(mask))),
+            np.asarray(jax.jit(sampling.calibration_mask)(mask))
+            != sampling.calibration_mask(mask))),
         "measuring on host and device": lambda: difference(
             jax.jit(mri.forward)(image, mask, batch.measurement.maps), drawn),
         "transforms of odd sides": lambda: difference(jax.jit(mri.fft2c)(odd),
-                                                      simulate.fft2c(odd)),
+                                                      simulate.host_fft2c(odd)),
         "a point in the center": lambda: difference(jax.jit(mri.fft2c)(point),
                                                     np.full((9, 11), 99**-0.5))}
 

@@ -58,7 +58,8 @@ class Torch:
     def __init__(self, log):
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "accelerator_torch.py")], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=open(log, "w"), text=True,
+            stdout=subprocess.PIPE, text=True,
+            stderr=Path(log).open("w"),  # noqa: SIM115 (it ends with the process)
             env=os.environ | {"JAX_PLATFORMS": "cpu"})
         self._pool = ThreadPoolExecutor(1)
         self.hello = self._pool.submit(self._read)
@@ -252,7 +253,7 @@ def pipeline(bench, options):
     bench.settle(prepared.values())
 
     def device(name):
-        make, held, state, update, size = bench.wait(prepared[name])
+        _, held, state, update, size = bench.wait(prepared[name])
         held = jax.device_put(held)
         times = []
         while len(times) < 4 or (sum(times) < 2 * options.budget and len(times) < 20):

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from flatjax.data import Acquisition, training_batch
-from flatjax.data.io.fastmri_files import read_slices
+from flatjax.data.io.fastmri_files import read_fastmri_slices
 from flatjax.data.io.fastmri_index import index_folder
 from flatjax.data.sets import fastmri
 from flatjax.mri.host.masks import make_mask
@@ -78,7 +78,7 @@ def measure(path, challenge, combine, count):
 
     def read(index):
         record = records[rng.integers(len(records))]
-        return next(read_slices(folder / record.name, record,
+        return next(read_fastmri_slices(folder / record.name, record,
                                 [int(rng.integers(record.kspace[0]))], reference))
 
     def read_and_mask(index):

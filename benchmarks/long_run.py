@@ -20,9 +20,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import flatjax.training.train as training  # noqa: E402
-from flatjax.data import DATASETS  # noqa: E402
-from tests.support import toy  # noqa: E402
+import flatjax.training.train as training
+from flatjax.data import DATASETS
+from tests.support import toy
 
 
 def resident_mib():

@@ -2,19 +2,20 @@
 
     python benchmarks/real_scan.py SCAN.npy --workdir=runs/brain_multicoil --output=runs/real_scan
 
-SCAN.npy holds undersampled Cartesian k-space, [coil, ky, kx] complex64, centred, zero where not
-sampled, with a fully sampled box in its centre. No full reference exists, so methods are judged
+SCAN.npy holds undersampled Cartesian k-space, [coil, ky, kx] complex64, centered, zero where not
+sampled, with a fully sampled box in its center. No full reference exists, so methods are judged
 by measured points that they were not given: a tenth of all, drawn at random outside the box, which
-coil maps are made from. CG-SENSE's regularisation and iterations, and the sparsity weight of
+coil maps are made from. CG-SENSE's regularization and iterations, and the sparsity weight of
 compressed sensing, are tuned on a second tenth; then every method reconstructs from the other
 nine. The model was trained on simulated coils and heads and has never seen a real scan; it is
-also the image that a last CG-SENSE is regularised towards. As a control, slices of the run's own
+also the image that a last CG-SENSE is regularized toward. As a control, slices of the run's own
 validation volumes, simulated with known maps, go through the same.
 
 Prints two tables and writes real_scan.json and real_scan.png.
 """
 
 import argparse
+import itertools
 import os
 import time
 from functools import partial
@@ -34,13 +35,13 @@ from flatjax.mri import Measurement, combine, expand, normal, reduce, zero_fille
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.sensitivities import from_calibration
 from flatjax.mri.linalg import conjugate_gradient
-from flatjax.mri.sampling import calibration_size, central, distance_from_centre
+from flatjax.mri.sampling import calibration_size, central, distance_from_center
 from flatjax.runs.workdir import load_config, load_params
 
 LAMBDAS = (0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.3)  # A^H A is at most 1
 ITERATIONS = (2, 3, 5, 8, 12, 20, 30, 50)
 SPARSITIES = (0.0003, 0.001, 0.002, 0.004, 0.008, 0.016, 0.03)
-RINGS = (0.0, 0.2, 0.4, 0.7, 1.5)  # distance from the centre of k-space, 1 at an edge
+RINGS = (0.0, 0.2, 0.4, 0.7, 1.5)  # distance from the center of k-space, 1 at an edge
 
 
 def split(mask, box, rng):
@@ -67,8 +68,8 @@ def measurement(kspace, maps, points):
 
 @partial(jax.jit, static_argnames="iterations")
 def cg_sense(measured, prior, lams, iterations):
-    """Minimisers of `||A x - y||^2 + lam ||x - prior||^2` as k-space, one for each of `lams`."""
-    kspace, mask, maps, _ = measured
+    """Minimizers of `||A x - y||^2 + lam ||x - prior||^2` as k-space, one for each of `lams`."""
+    _, mask, maps, _ = measured
     lams = lams[:, None, None]
 
     def regularized(image):
@@ -122,7 +123,7 @@ def predictions(measured, model, settings):
             "CG-SENSE": solved(jnp.zeros(maps.shape[1:], jnp.complex64), settings["cg_sense"]),
             "compressed sensing": sparsely(measured, settings["sparsity"]),
             "FLAT": flat,
-            "CG-SENSE towards FLAT": solved(reduce(flat, maps), settings["flat_cg"])}
+            "CG-SENSE toward FLAT": solved(reduce(flat, maps), settings["flat_cg"])}
 
 
 def one_draw(kspace, mask, box, maps, model, rng):
@@ -130,9 +131,9 @@ def one_draw(kspace, mask, box, maps, model, rng):
     test, tuning, rest = split(mask, box, rng)
     fewer, given = (measurement(kspace, maps, points) for points in (rest, rest + tuning))
     settings = tune(fewer, model, lambda one: error(one, kspace, tuning))
-    distance = distance_from_centre(mask.shape)
+    distance = distance_from_center(mask.shape)
     rings = {f"{low:g}-{high:g}": test * ((distance >= low) & (distance < high))
-             for low, high in zip(RINGS[:-1], RINGS[1:], strict=True)}
+             for low, high in itertools.pairwise(RINGS)}
     errors = {name: {"all": error(one, kspace, test)} | {
         ring: error(one, kspace, points) for ring, points in rings.items() if points.any()}
         for name, one in predictions(given, model, settings).items()}
@@ -174,13 +175,13 @@ def print_table(title, scores):
 
 def noise_bound(kspace, mask):
     """Root mean square of the outermost twentieth of the points: noise, and a little signal."""
-    distance = np.where(mask, distance_from_centre(mask.shape), -1)
+    distance = np.where(mask, distance_from_center(mask.shape), -1)
     far = distance >= np.quantile(distance[mask], 0.95)
     return float(np.sqrt(np.mean(np.abs(kspace[:, far]) ** 2)))
 
 
 def draw(images, mask, errors):
-    """The methods' images from all measured points in one grey window, and their centres."""
+    """The methods' images from all measured points in one gray window, and their centers."""
     figure, axes = plt.subplots(2, len(images) + 1, figsize=(2.6 * (len(images) + 1), 5.6),
                                 layout="constrained")
     axes[0, 0].imshow(mask, cmap="gray", interpolation="nearest")

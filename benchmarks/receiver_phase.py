@@ -18,7 +18,7 @@ from flatjax.evaluation import metrics
 from flatjax.inference.prepare import Prepared, prepare
 from flatjax.inference.reconstruct import reconstruct_slices
 from flatjax.mri import Measurement
-from flatjax.mri.host.simulate import acquire, complex_noise, fft2c, ifft2c, image_phase
+from flatjax.mri.host.simulate import acquire, complex_noise, host_fft2c, host_ifft2c, image_phase
 from flatjax.runs.workdir import load_config, load_params
 
 SEED = 3
@@ -43,7 +43,7 @@ def main():
 
     def add_phase(one, rng, constant, smooth):
         phase = image_phase(rng, one.kspace.shape[-2:], smooth) * np.exp(1j * constant)
-        kspace = fft2c(ifft2c(one.kspace) * phase)
+        kspace = host_fft2c(host_ifft2c(one.kspace) * phase)
         noise = complex_noise(rng, kspace.shape, acquisition.noise)
         mask = one.measurement.mask[0]
         return acquire(kspace, mask, noise), mask

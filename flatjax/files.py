@@ -21,11 +21,11 @@ try:
 except ImportError:  # on Windows: see `locked`
     fcntl = None
 
-_ABANDONED = 24 * 3600.0  # seconds after which a half file belongs to no process any more
+_ABANDONED = 24 * 3600.0  # seconds after which a partial file counts as abandoned
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class Busy(InputError):
+class BusyError(InputError):
     """Another process holds what was asked for."""
 
 
@@ -50,20 +50,19 @@ def make_folder(path: str | Path) -> Path:
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock that no two processes can hold at once.
 
-    The kernel lets it go when the process ends, however it ends, so that none is ever left over;
-    the file stays. Where the file system or the system has no such locks, a line says so and
-    nothing is held.
+    The kernel releases the lock when the process ends, however it ends; only the file stays. Where
+    the file system or the operating system has no locks, a line says so and nothing is locked.
 
     Args:
         path: of the lock file.
         what: is locked, for the messages.
 
     Raises:
-        Busy: another process holds it.
+        BusyError: another process holds it.
         InputError: the file cannot be opened.
     """
     try:
-        file = open(path, "a+")
+        file = path.open("a+")
     except OSError as error:
         raise InputError(f"cannot lock {what}: {path} cannot be opened ({error.strerror})"
                          ) from error
@@ -74,21 +73,22 @@ def locked(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise Busy(f"{what} is in use by {file.read(200).strip() or 'another process'}; wait "
-                       "for it or stop it, or name another folder") from error
+            holder = file.read(200).strip() or "another process"
+            raise BusyError(f"{what} is in use by {holder}; wait for it or stop it, or name "
+                            "another folder") from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise InputError(f"cannot lock {what} by {path}: {error.strerror}") from error
             print(f"{what}: its file system has no locks; start no second process on it")
         else:
-            with suppress(OSError):  # on a full disk the lock holds all the same, without a name
+            with suppress(OSError):  # on a full disk the lock holds, but does not name its holder
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write(temporary)` make a file and put it in place only when it is whole and on disk.
+    """Let `write(temporary)` make a file, and put it in place when it is complete and on disk.
 
     Several processes may write one file: the last one to finish wins. A killed one leaves its
     temporary file, which a later write of the same file removes when it is a day old.
@@ -103,13 +103,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                                      f"{glob.escape(path.suffix)}"))
         write(temporary)
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         if os.name != "nt":  # Windows opens no folders
             _sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        with suppress(OSError):  # of a folder that is gone or read-only: the error above says more
+        with suppress(OSError):  # the folder is gone or read-only: the error above says more
             temporary.unlink(missing_ok=True)
 
 
@@ -131,12 +131,12 @@ def _remove_old(paths: Iterable[Path]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file or folder on disk before anything after it."""
+    """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system on which folders cannot be synchronised
+        if error.errno != errno.EINVAL:  # a file system on which folders cannot be synchronized
             raise
     finally:
         os.close(handle)
@@ -163,7 +163,7 @@ def _finite(value: Any) -> Any:
 class MetricsLog:
     """Metrics by step as JSON lines in `metrics.jsonl`, and as TensorBoard events by option."""
 
-    def __init__(self, workdir: Path, step: int, tensorboard: bool = False):
+    def __init__(self, workdir: Path, step: int, tensorboard: bool = False) -> None:
         """Open the log, dropping lines of steps after `step`, which will be done again."""
         path = Path(workdir) / "metrics.jsonl"
         if path.is_file():
@@ -212,5 +212,5 @@ def _step_of(line: str) -> int | None:
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # the half line of a killed run
+        return None  # the incomplete line of a killed run
     return step if isinstance(step, int) else None

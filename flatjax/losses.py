@@ -14,7 +14,7 @@ from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.mri.coils import safe_abs
 
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
-_MIN_RANGE = 1e-4  # of a target normalised to a maximum near 1; an empty one has range 0
+_MIN_RANGE = 1e-4  # of a target normalized to a maximum near 1; an empty one has range 0
 
 
 def _same_shape(prediction: Array, target: Array) -> None:
@@ -172,7 +172,7 @@ def varnet() -> Loss:
     return _loss({"ssim": 1.0})
 
 
-def weighted_sum(weights: Mapping[str, float],
+def total_loss(weights: Mapping[str, float],
                  terms: dict[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
     """Total loss and its unweighted terms, leaving out, uncomputed, those of weight 0.
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Tests compile many tiny programs and run each once: compile fast, not well, and nothing twice in
 # any worker or subprocess.
@@ -11,7 +12,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_num_cpu_devices", 4)
 
@@ -24,6 +25,18 @@ from flatjax.mri import Batch, Measurement, combine, expand  # noqa: E402
 from flatjax.mri.host.masks import make_mask  # noqa: E402
 from flatjax.mri.host.simulate import birdcage_maps  # noqa: E402
 from tests.support.arrays import smooth_image  # noqa: E402
+
+QUICK = ("mri", "nets", "flow/test_flow.py", "flow/test_scan.py", "flow/test_diffusion.py",
+         "data/io", "evaluation/test_metrics.py", "test_losses.py", "test_files.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what `-m quick` runs: folders and files, so that new tests need no mark of their own."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        quick = any(path.is_relative_to(one) for one in QUICK)
+        if quick and not item.get_closest_marker("slow"):
+            item.add_marker("quick")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flatjax.errors import StorageError
-from flatjax.files import Busy, MetricsLog, locked, write_atomically, write_json, write_text
+from flatjax.files import BusyError, MetricsLog, locked, write_atomically, write_json, write_text
 from tests.support.limits import files_of_at_most
 
 
 def test_a_lock_is_held_once_and_names_its_holder(tmp_path):
-    with locked(tmp_path / ".lock", "the run"):
-        with (pytest.raises(Busy, match=f"the run is in use by process {os.getpid()} on"),
-              locked(tmp_path / ".lock", "the run")):
-            pass
+    with (locked(tmp_path / ".lock", "the run"),
+          pytest.raises(BusyError, match=f"the run is in use by process {os.getpid()} on"),
+          locked(tmp_path / ".lock", "the run")):
+        pass
     with locked(tmp_path / ".lock", "the run"):
         pass
 
@@ -28,7 +28,7 @@ def test_a_lock_is_held_once_and_names_its_holder(tmp_path):
 def test_a_lock_holds_on_a_full_disk_and_hides_no_error(tmp_path):
     path = tmp_path / ".lock"
     with files_of_at_most(0), pytest.raises(ZeroDivisionError), locked(path, "it"):
-        with pytest.raises(Busy, match="it is in use by another process"), locked(path, "it"):
+        with pytest.raises(BusyError, match="it is in use by another process"), locked(path, "it"):
             pass
         raise ZeroDivisionError
 
@@ -39,7 +39,8 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")],
                               stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
-    with (pytest.raises(Busy, match=f"process {holder.pid}"), locked(tmp_path / ".lock", "it")):
+    with (pytest.raises(BusyError, match=f"process {holder.pid}"),
+          locked(tmp_path / ".lock", "it")):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()

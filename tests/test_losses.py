@@ -78,11 +78,11 @@ def test_a_loss_without_terms_is_refused():
         losses.check_weights({"a": 0.0, "b": 0.0})
 
 
-def test_weighted_sum_leaves_terms_of_weight_zero_uncomputed():
+def test_total_loss_leaves_terms_of_weight_zero_uncomputed():
     def never():
         raise AssertionError
 
-    total, terms = losses.weighted_sum({"a": 2.0, "b": 0.0},
+    total, terms = losses.total_loss({"a": 2.0, "b": 0.0},
                                        {"a": lambda: jnp.asarray([1.0, 3.0]), "b": never})
     assert float(total) == 4.0 and terms.keys() == {"a"} and float(terms["a"]) == 2.0
 

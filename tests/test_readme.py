@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flatjax.data import DATASETS
 from flatjax.methods import METHODS
-from flatjax.mri.host.masks import KINDS
+from flatjax.mri.host.patterns import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

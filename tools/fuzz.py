@@ -20,7 +20,6 @@ import io
 import json
 import logging
 import mmap
-import os
 import re
 import resource
 import signal
@@ -134,7 +133,7 @@ def read_fastmri(folder: Path) -> None:
     from flatjax.data.io import fastmri_files as files
     for file in folder.glob("*.h5"):
         record = files.read_record(file)
-        for _ in files.read_slices(file, record, [0], "reconstruction_rss"):
+        for _ in files.read_fastmri_slices(file, record, [0], "reconstruction_rss"):
             pass
 
 
@@ -229,8 +228,8 @@ def ismrmrds(folder: Path) -> list[Path]:
 
 
 def read_scans(folder: Path) -> None:
-    from flatjax.data.io.kspace import find_files, open_scan, slice_with_signal
-    for file in find_files([folder]):
+    from flatjax.data.io.kspace import find_scans, open_scan, slice_with_signal
+    for file in find_scans([folder]):
         scan = open_scan(file)
         slice_with_signal(scan)
         for read in (scan.read, scan.maps):
@@ -412,8 +411,8 @@ def work(name: str, first: int, last: int, deadline: float, shared: str, failure
     hdf5._SECONDS = SECONDS / 4
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    with (open(shared, "r+b") as file, mmap.mmap(file.fileno(), 8) as progress,
-          tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as at,
+    with (Path(shared).open("r+b") as file, mmap.mmap(file.fileno(), 8) as progress,
+          tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as at,
           contextlib.redirect_stdout(io.StringIO()) as out):
         fuzzer = Fuzzer(name, Path(at))
         size = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE

@@ -21,15 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import numpy as np
 
-import tests.conftest  # noqa: E402, F401 (compiles fast)
-from flatjax.data import DATASETS  # noqa: E402
-from flatjax.runs.checkpoint import Checkpoints  # noqa: E402
-from flatjax.training.interruption import Terminated  # noqa: E402
-from flatjax.training.train import train  # noqa: E402
-from tests.support import toy  # noqa: E402
+import tests.conftest  # noqa: F401 (compiles fast)
+from flatjax.data import DATASETS
+from flatjax.runs.checkpoint import Checkpoints
+from flatjax.training.interruption import Terminated
+from flatjax.training.train import train
+from tests.support import toy
 
 DATASETS["toy"] = toy.make
 

@@ -1,4 +1,4 @@
-"""How slices are measured: one way for all, or another for each, drawn from ranges."""
+"""How slices are measured: by one setting for all, or by one drawn from ranges for each."""
 
 from functools import lru_cache
 from numbers import Real
@@ -8,12 +8,13 @@ import numpy as np
 from numpy.random import Generator
 
 from flatjax.errors import InputError
-from flatjax.mri.host.masks import LINE_KINDS, PLANE_KINDS, check_mask, make_mask
+from flatjax.mri.host.masks import check_mask, make_mask
+from flatjax.mri.host.patterns import LINE_KINDS, PLANE_KINDS
 from flatjax.mri.sampling import valid_columns
 
 LINES = ("columns", "rows", "both")
 WHOLE = ("equispaced", "magic")  # kinds that need a whole R
-LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # most of what R allows that a drawn centre takes up
+LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # largest share of R's samples that a drawn center takes
 MASKS, NOISE = 1, 2  # streams of random numbers of one seed
 Seed = int | tuple[int, ...]
 
@@ -25,12 +26,12 @@ class Acquisition(NamedTuple):
     that is evaluated one by its name.
 
     Attributes:
-        mask: kind of sampling mask, a key of `mri.masks.KINDS`, or several to draw from.
+        mask: kind of sampling mask, a key of `mri.host.patterns.KINDS`, or several to draw from.
         acceleration: nominal R, at least 1, or a range; `equispaced` and `magic` take the whole
             numbers in it.
-        center_fraction: fully sampled part of k-space around its centre, or a range. What is drawn
+        center_fraction: fully sampled part of k-space around its center, or a range. What is drawn
             from it takes up at most 3/4 of the lines that R allows, and of a plane's points 3 in
-            10, unless the range begins higher; `equispaced` does not count its centre.
+            10, unless the range begins higher; `equispaced` does not count its center.
         noise: standard deviation of the complex k-space noise that is added, in the unit of the
             data: that of an image of maximum 1 for simulated sets, 0 for data with its own noise.
             Or a range, its logarithm uniform. Coils whose maps are 0 get none.
@@ -136,7 +137,7 @@ def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
         mask = mask[::-1] if rng.random() < 0.5 else mask
         mask = mask[:, ::-1] if rng.random() < 0.5 else mask
     elif rows and kind in LINE_KINDS:
-        mask = _draw(kind, acquisition, shape[::-1], rng).T
+        mask = _draw(kind, acquisition, (shape[1], shape[0]), rng).T
     else:
         mask = _draw(kind, acquisition, shape, rng)
     acquired = valid_columns(shape[1], padding)
@@ -157,7 +158,7 @@ def _stream(seed: Seed, stream: int) -> Generator:
 
 def _draw(kind: str, acquisition: Acquisition, shape: tuple[int, int],
           rng: Generator) -> np.ndarray:
-    """A mask with R and centre from their ranges, as `make_mask` returns it."""
+    """A mask with R and center from their ranges, as `make_mask` returns it."""
     low, high = ends(acquisition.acceleration)
     if kind in WHOLE and low < high:
         acceleration = int(rng.integers(int(np.ceil(low)), int(high), endpoint=True))

@@ -1,10 +1,10 @@
-"""Magnitude images to training samples, each seen by another scanner.
+"""Training samples from magnitude images, as if each came from another scanner.
 
-A slice is turned, mirrored and scaled, changed in contrast, given a phase and an array of coils,
-all at random. Small pure functions of a generator, numpy on the host, one slice at a time.
+A slice is rotated, mirrored and scaled, changed in contrast, and given a phase and an array of
+coils, all at random. Pure functions of a generator, in NumPy on the host, one slice at a time.
 
 After Jaubert et al., Scientific Reports 2024: networks trained on natural or magnitude images with
-simulated phase and coils hold on real scans if the simulation is wide enough.
+simulated phase and coils work on real scans if the simulation is varied enough.
 """
 
 from numbers import Real
@@ -77,8 +77,8 @@ def check_augmentation(options: Augmentation) -> None:
             raise InputError(f"{name} is {value!r}, expected {expected}")
 
 
-def draw_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
-                rng: Generator) -> Sample:
+def augmented_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
+                     rng: Generator) -> Sample:
     """A training sample of an image.
 
     Args:
@@ -109,7 +109,7 @@ def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
                matrix: int) -> np.ndarray:
     """An image turned, mirrored, stretched and shifted at random, `[matrix, matrix]` float32.
 
-    It is drawn on a fine grid, of which the matrix keeps the centre of k-space, as a scan does.
+    It is drawn on a fine grid, of which the matrix keeps the center of k-space, as a scan does.
 
     Args:
         rng: numpy generator.
@@ -134,7 +134,7 @@ def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
 
 
 def low_resolution(image: np.ndarray, matrix: int) -> np.ndarray:
-    """The image of the centre of k-space, `[matrix, matrix]` float32.
+    """The image of the center of k-space, `[matrix, matrix]` float32.
 
     Args:
         image: `[n, n]` float32, `n >= matrix`.
@@ -197,10 +197,12 @@ def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.n
         `[y, x]` complex64.
     """
     weights = np.array(PHASE_SCALES) * rng.uniform(0, 1, len(PHASE_SCALES))
-    field = sum(np.float32(weight) * smooth_field(rng, shape, scale)
-                for weight, scale in zip(weights, PHASE_SCALES, strict=True))
-    angle = np.float32(amplitude / max(field.std(), 1e-6)) * field
-    return phasors(angle + np.float32(rng.uniform(0, 2 * np.pi)))
+    field = np.zeros(shape, np.float32)
+    for weight, scale in zip(weights, PHASE_SCALES, strict=True):
+        field += np.float32(weight) * smooth_field(rng, shape, scale)
+    field *= np.float32(amplitude / max(field.std(), 1e-6))
+    field += np.float32(rng.uniform(0, 2 * np.pi))
+    return phasors(field)
 
 
 def phasors(angle: np.ndarray) -> np.ndarray:
@@ -227,16 +229,16 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
     gain = np.exp(0.3 * rng.standard_normal(coils) + 2j * np.pi * rng.random(coils))
     maps = draw(rng, shape, coils)
     maps *= gain.astype(np.complex64)[:, None, None]
-    power = np.einsum("cyx,cyx->yx", maps.real, maps.real)
-    power += np.einsum("cyx,cyx->yx", maps.imag, maps.imag)
+    real, imag = np.real(maps), np.imag(maps)
+    power = np.einsum("cyx,cyx->yx", real, real) + np.einsum("cyx,cyx->yx", imag, imag)
     maps *= 1 / np.sqrt(power)
     return maps
 
 
 def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Long wires on an ellipse around the head, none quite in its place, not normalised.
+    """A birdcage of long wires on an ellipse, each displaced at random; not normalized.
 
-    As `mri.simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
+    As `simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
     """
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     angle = 2 * np.pi * (rng.random() + (np.arange(coils) + 0.15 * rng.standard_normal(coils))
@@ -256,7 +258,7 @@ def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np
 
 
 def patches(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Gaussian sensitivities of random place, width and phase ramp, not normalised."""
+    """Gaussian sensitivities of random place, width and phase ramp, not normalized."""
     place = rng.uniform(-1.1, 1.1, (2, coils, 1))
     width = rng.uniform(0.45, 1.2, (2, coils, 1))
     slope = rng.normal(0, 1.0, (2, coils, 1))
@@ -268,7 +270,7 @@ def patches(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def in_slots(sample: Sample, slots: int) -> Sample:
-    """The sample with coils that see nothing added, so that all samples have one shape.
+    """The sample padded with coils of zero sensitivity, so that all samples have one shape.
 
     Args:
         sample: `[coil, y, x]`.

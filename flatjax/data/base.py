@@ -28,19 +28,19 @@ class Sample(NamedTuple):
 
 
 class Lazy(Sequence[Sample]):
-    """Samples that are read when they are looked at.
+    """Samples that are read from the disk on access.
 
     Attributes:
         read: the functions that read them.
     """
 
-    def __init__(self, read: Sequence[Callable[[], Sample]]):
+    def __init__(self, read: Sequence[Callable[[], Sample]]) -> None:
         self.read = read
 
     def __len__(self) -> int:
         return len(self.read)
 
-    # no one asks for slices of it
+    # slices are not supported
     def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, index: int) -> Sample:
         return self.read[index]()

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,13 +12,12 @@ from numpy.random import Generator
 from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.mri import Batch, Measurement
-from flatjax.mri.forward import on_host
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
 
 
-def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
-            rng: Generator) -> Batch:
+def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
+                  rng: Generator) -> Batch:
     """Measure one slice.
 
     Args:
@@ -36,11 +36,11 @@ def measure(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
     level = draw_noise(acquisition, mask_seed)
     added = _noise(sample, level, rng) if level else 0
-    measured, mask, maps, kspace, target = map(on_host, (
-        acquire(sample.kspace, mask, added), mask[None], sample.maps, sample.kspace,
-        sample.target))
-    noise = on_host(np.float32(level)) if level else None
-    return Batch(Measurement(measured, mask, maps, noise), kspace, target)
+    noise: Any = np.float32(level) if level else None  # jitted functions take NumPy's arrays
+    kspace: Any = acquire(sample.kspace, mask, added)
+    arrays: Any = (mask[None], sample.maps, sample.kspace, sample.target)
+    mask, maps, full, target = arrays
+    return Batch(Measurement(kspace, mask, maps, noise), full, target)
 
 
 def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:
@@ -61,23 +61,23 @@ def stack(slices: list[Batch]) -> Batch:
 
 def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: int,
                    size: int, rows: range | None = None) -> Batch:
-    """The training batch of a step: same arguments, same bits, in any thread.
+    """The training batch of a step: the same arguments give the same bits, in any thread.
 
-    Also on any machine, but for what is estimated from data with k-space of its own, compressed
-    coils and maps by ESPIRiT: these are linear algebra, which rounds by the processor.
+    They do on any machine too, except for compressed coils and ESPIRiT's maps of measured k-space:
+    linear algebra rounds differently on other processors.
 
     Args:
         dataset, acquisition: what is drawn and how it is measured.
         seed, step: that the batch belongs to.
         size: slices in the whole batch.
-        rows: the part of it that is wanted, None for all; the others are not read unless noise is
-            added, which is drawn for one after the other.
+        rows: the part of it that is wanted, None for all. Other rows are read only if noise is
+            added, which is drawn row by row.
     """
     rows = range(size) if rows is None else rows
     rng = np.random.default_rng([seed, step])
     samples = dataset.draw(rng, size)
     mask_seeds = rng.integers(2**32, size=size)
-    measured = {index: measure(samples[index], acquisition, int(mask_seeds[index]), rng)
+    measured = {index: measure_slice(samples[index], acquisition, int(mask_seeds[index]), rng)
                 for index in (range(rows.stop) if acquisition.noise else rows)}
     return stack([measured[index] for index in rows])
 
@@ -85,12 +85,12 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
 def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
     """A volume's slices, all with the one mask and the noise level that belong to its name.
 
-    Evaluation never changes from run to run. If nothing but the mask is drawn it is fastMRI's for
-    that file name.
+    They are the same in every run. If nothing but the mask is drawn, it is fastMRI's for that file
+    name.
     """
     mask_seed = seed_from_name(volume.name)
     rng = np.random.default_rng(mask_seed)
-    return [measure(sample, acquisition, mask_seed, rng) for sample in volume.load()]
+    return [measure_slice(sample, acquisition, mask_seed, rng) for sample in volume.load()]
 
 
 def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]]:

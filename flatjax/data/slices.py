@@ -13,10 +13,10 @@ from flatjax.data.base import Sample, Volume
 from flatjax.errors import InputError
 from flatjax.mri.host.simulate import (
     birdcage_maps,
-    fft2c,
+    host_fft2c,
     image_phase,
     smooth_field,
-    weighted_sum,
+    sparse_product,
 )
 
 ORIENTATIONS = ("axial", "coronal", "sagittal")
@@ -37,7 +37,7 @@ class Split(NamedTuple):
 
 
 def split_slices(count: int, spacing: float) -> Split:
-    """Split a volume's slices by region, for neighbouring slices show the same anatomy.
+    """Split a volume's slices by region, since neighboring slices show the same anatomy.
 
     From the first slice to the last: train, gap, test (central), gap, validation, gap, train.
     Test takes `TEST_SHARE` of the slices and validation `VALIDATION_SHARE`, each at least one; a
@@ -69,7 +69,7 @@ def split_slices(count: int, spacing: float) -> Split:
 
 def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
                    orientation: str) -> tuple[np.ndarray, tuple[float, float, float]]:
-    """Slices as a radiologist looks at them.
+    """Slices in the orientation in which radiologists view them.
 
     Axial: rows run from anterior to posterior, columns from the patient's right to left, slices
     upwards. Coronal: rows from superior to inferior, columns right to left, slices forwards.
@@ -77,7 +77,7 @@ def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
     left to right.
 
     Args:
-        volume: `[x, y, z]`, axes towards right, anterior and superior (RAS+).
+        volume: `[x, y, z]`, axes toward right, anterior and superior (RAS+).
         spacing: of `x, y, z` in mm.
         orientation: one of `ORIENTATIONS`.
 
@@ -115,7 +115,7 @@ def _resampling_taps(size: int, spacing: float, new_size: int,
 
 def resample(slices: np.ndarray, spacing: tuple[float, float], fov: float,
              matrix: int) -> np.ndarray:
-    """Resample slices to a square field of view around the same centre, zeros beyond.
+    """Resample slices to a square field of view around the same center, zeros beyond.
 
     Cubic interpolation where pixels get smaller, the same kernel widened to the new pixel where
     they get larger. It is linear, and overshoots a little at edges: clip what may not be
@@ -132,7 +132,7 @@ def resample(slices: np.ndarray, spacing: tuple[float, float], fov: float,
     """
     rows, columns = (_resampling_taps(n, step, matrix, fov / matrix)
                      for n, step in zip(slices.shape[-2:], spacing, strict=True))
-    return weighted_sum(weighted_sum(slices.astype(np.float32), *rows, -2), *columns, -1)
+    return sparse_product(sparse_product(slices.astype(np.float32), *rows, -2), *columns, -1)
 
 
 def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> Sample:
@@ -144,7 +144,7 @@ def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> S
         maps: `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`.
     """
     magnitude = np.array(magnitude, np.float32, order="C")  # a copy: the caller keeps its own
-    return Sample(fft2c(maps * (magnitude * phase)), maps, magnitude)
+    return Sample(host_fft2c(maps * (magnitude * phase)), maps, magnitude)
 
 
 def usable_slices(slices: np.ndarray, spacing: tuple[float, float, float],
@@ -242,13 +242,13 @@ def deform(planes: Sequence[np.ndarray], beyond: Sequence[float], pixel: float,
     scale = zoom * rng.uniform(0.8, 1.05) * np.exp(0.03 * rng.standard_normal(2))
     mirror = rng.choice([-1, 1])
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    centre = (np.array(shape) - 1) / 2
-    y = (np.arange(shape[0]) - centre[0])[:, None]
-    x = np.arange(shape[1]) - centre[1]
+    center = (np.array(shape) - 1) / 2
+    y = (np.arange(shape[0]) - center[0])[:, None]
+    x = np.arange(shape[1]) - center[1]
     shift = rng.uniform(-8, 8, 2) / pixel
     bend = rng.uniform(0, 4) / pixel
-    rows = cos[0] * y + sin[0] * x + shift[0] + centre[0]
-    columns = mirror * (cos[1] * x - sin[1] * y) + shift[1] + centre[1]
+    rows = cos[0] * y + sin[0] * x + shift[0] + center[0]
+    columns = mirror * (cos[1] * x - sin[1] * y) + shift[1] + center[1]
     at = np.stack([rows + bend * smooth_field(rng, shape, 0.25),
                    columns + bend * smooth_field(rng, shape, 0.25)])
     return [ndimage.map_coordinates(plane, at, order=1, mode="constant", cval=value)

@@ -68,7 +68,7 @@ def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
     return {"train": sorted(rest), "validation": sorted(validation), "test": sorted(test)}
 
 
-def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
+def restore_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:
     """The data set with the split of a run, which subjects added since do not change.
 
     Args:
@@ -89,10 +89,11 @@ def settle_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Pa
             _check_unseen({*saved["train"]} & {*dataset.split["test"]}, options)
         return dataset
     roles = {role: saved[role] for role in ROLES}
-    present = {name for names in dataset.split.values() for name in names}
-    if saved["path"] != options["path"] and not present >= {*sum(roles.values(), [])}:
+    present, known = ({name for names in split.values() for name in names}
+                      for split in (dataset.split, roles))
+    if saved["path"] != options["path"] and not present >= known:
         return dataset
-    added = sorted(present - {*sum(roles.values(), [])})
+    added = sorted(present - known)
     if added:
         print(f"{options['path']}: {', '.join(added)} not in the run's split and left out",
               file=sys.stderr)

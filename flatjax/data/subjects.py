@@ -35,7 +35,7 @@ CACHE_NAME = ".flatjax-{}"  # beside the folder of the files
 _VERSION = 1  # of what is kept: counted up whenever the same file would be prepared otherwise
 
 
-class Scan(NamedTuple):
+class SubjectVolume(NamedTuple):
     """A volume of a subject.
 
     Attributes:
@@ -43,7 +43,7 @@ class Scan(NamedTuple):
         name: unique in its data set and usable as a file name.
         files: that it is made of.
         recipe: what else it depends on.
-        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 towards
+        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 toward
             right, anterior and superior, and the size of a voxel in mm.
     """
 
@@ -57,7 +57,7 @@ class Scan(NamedTuple):
 class Kept(NamedTuple):
     """The prepared slices of a scan: a `.npy` file `[slice, y, x]` float32, and its shape."""
 
-    scan: Scan
+    scan: SubjectVolume
     file: Path
     shape: tuple[int, int, int]
 
@@ -66,10 +66,10 @@ class Kept(NamedTuple):
         return np.load(self.file, mmap_mode="r", allow_pickle=False)
 
 
-def make_dataset(kind: str, folder: Path, scans: Sequence[Scan], *, matrix: int, coils: int,
-                 orientation: str, split: bool, split_seed: int, validation: Sequence[str],
-                 test: Sequence[str], validation_share: float, test_share: float, cache: str,
-                 skip_bad: bool) -> DataSet:
+def make_dataset(kind: str, folder: Path, scans: Sequence[SubjectVolume], *, matrix: int,
+                 coils: int, orientation: str, split: bool, split_seed: int,
+                 validation: Sequence[str], test: Sequence[str], validation_share: float,
+                 test_share: float, cache: str, skip_bad: bool) -> DataSet:
     """The data set of some scans.
 
     Their slices with tissue are prepared before anything else, so that a bad file is known at
@@ -139,8 +139,8 @@ def _tell(kind: str, parts: Mapping[str, Sequence[Kept]]) -> None:
                   file=sys.stderr)
 
 
-def _prepare(folder: Path, scans: Sequence[Scan], matrix: int, orientation: str, cache: str,
-             skip_bad: bool) -> list[Kept]:
+def _prepare(folder: Path, scans: Sequence[SubjectVolume], matrix: int, orientation: str,
+             cache: str, skip_bad: bool) -> list[Kept]:
     place = Path(cache).expanduser() if cache else (
         folder.resolve().parent / CACHE_NAME.format(folder.resolve().name))
     try:
@@ -162,7 +162,7 @@ def _prepare(folder: Path, scans: Sequence[Scan], matrix: int, orientation: str,
     return kept
 
 
-def _prepare_one(scan: Scan, place: Path, matrix: int, orientation: str) -> Kept:
+def _prepare_one(scan: SubjectVolume, place: Path, matrix: int, orientation: str) -> Kept:
     try:
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
                  for file in scan.files]
@@ -185,8 +185,8 @@ def _prepare_one(scan: Scan, place: Path, matrix: int, orientation: str) -> Kept
 
 
 def _save(images: np.ndarray, file: Path) -> None:
-    with open(file, "wb") as opened:
-        np.save(opened, images, allow_pickle=False)
+    with file.open("wb") as stream:
+        np.save(stream, images, allow_pickle=False)
 
 
 def _make_draw(folder: Path, kept: Sequence[Kept], missing: Sequence[str], coils: int,

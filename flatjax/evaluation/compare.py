@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.data.base import Volume
-from flatjax.data.splits import settle_split
+from flatjax.data.splits import restore_split
 from flatjax.errors import InputError
 from flatjax.evaluation import report, trajectory
 from flatjax.evaluation.comparison_figure import draw, panels
@@ -119,7 +119,7 @@ def _tested(runs: dict[str, tuple[ConfigDict, str | Path]]) -> dict[str, list[Vo
     """The test sets of all runs, which have to be the same also where subjects were split."""
     config = next(iter(runs.values()))[0]
     dataset = configuration.make_dataset(config)
-    sets = {label: settle_split(dataset, config.data, workdir).test
+    sets = {label: restore_split(dataset, config.data, workdir).test
             for label, (_, workdir) in runs.items()}
     first, *others = sets
     names = {label: {volume.name for volumes in own.values() for volume in volumes}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from flatjax import config as configuration
 from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
-from flatjax.data.splits import settle_split
+from flatjax.data.splits import restore_split
 from flatjax.errors import NonFiniteError
 from flatjax.evaluation import report
 from flatjax.evaluation.scoring import (
@@ -60,7 +60,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
     params, step = load_params(workdir, config, method)
-    dataset = settle_split(configuration.make_dataset(config), config.data, workdir)
+    dataset = restore_split(configuration.make_dataset(config), config.data, workdir)
     output = make_folder(output or Path(workdir) / "eval")
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)

@@ -16,7 +16,7 @@ from flatjax.evaluation.evaluate import evaluate
 from flatjax.experiments import report
 from flatjax.experiments.grid import Grid, Trial, changed, trials
 from flatjax.experiments.outcomes import Outcome, adopt, missing_evaluations, outcome, path_of, save
-from flatjax.files import Busy, locked, make_folder
+from flatjax.files import BusyError, locked, make_folder
 from flatjax.runs.checkpoint import Checkpoints, expected_params
 from flatjax.runs.workdir import check_owner
 from flatjax.training.train import train
@@ -48,7 +48,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
         except (TrainingError, NonFiniteError) as error:
             broken[trial.name] = error
             print(f"{trial.name}: {error}")
-        except Busy:
+        except BusyError:
             busy.append(trial.name)
             print(f"{trial.name}: in training by another process")
         jax.clear_caches()
@@ -65,7 +65,7 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
     """Train a trial to its end, if it is not there yet, and make its missing evaluations.
 
     Raises:
-        Busy: another process is at this trial.
+        BusyError: another process is at this trial.
         InputError: the workdir holds a run of another config, or this one cannot run.
         NonFiniteError: an evaluation is not finite.
     """

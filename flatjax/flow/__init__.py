@@ -2,7 +2,7 @@
 
 `path` is the straight path, `schedule` the timesteps on it, `space` what the state is, and
 `likelihood` how far it trusts the measurement. `solve` integrates, by the methods of `solvers`
-and `adaptive` and the scan in `walk`. `theorem` shows that an unrolled network is such a flow;
+and `adaptive` and the loop in `scan`. `theorem` shows that an unrolled network is such a flow;
 `diffusion` and `divergence` are the mathematics of the samplers.
 """
 

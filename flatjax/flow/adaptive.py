@@ -1,4 +1,4 @@
-"""Steps chosen by their error: the embedded pair of Bogacki and Shampine.
+"""Adaptive steps, chosen by an error estimate: the embedded pair of Bogacki and Shampine.
 
 Bogacki and Shampine, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2(4), 1989: three
 evaluations per step give a third-order state, and the slope there, with which the next step
@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, moved
+from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, weighted_step
 
 # Third-order weights less the second-order ones, the last being that of the slope at the end.
 _ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
@@ -22,15 +22,15 @@ _EXPONENT = -1 / 3  # the error of a step grows with its length to the power of 
 _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 
 
-class _Walk(NamedTuple):
-    """Where every element of the batch stands; `[batch]` unless said otherwise.
+class _Progress(NamedTuple):
+    """How far the integration of each element is; `[batch]` unless said otherwise.
 
     Attributes:
         state: pytree of `[batch, ...]`.
         slope: the field there, like `state`.
         t: time.
         length: of the next step, not negative.
-        retried: the last step was refused.
+        retried: the last step was rejected.
         evaluations: of the field so far.
         attempts: steps of the batch so far, a scalar.
         states: `[K + 1, batch, ...]`, NaN at times not yet reached; None unless asked for.
@@ -69,7 +69,7 @@ def _first_length(field: VectorField, args: Any, state: State, slope: State, t: 
     size, speed = _norm(state, scale), _norm(slope, scale)
     tiny = (size < 1e-5) | (speed < 1e-5)
     trial = jnp.minimum(jnp.where(tiny, 1e-6, 0.01 * size / jnp.where(tiny, 1, speed)), span)
-    ahead = field(moved(state, [slope], [1.0], sign * trial), t + sign * trial, args)
+    ahead = field(weighted_step(state, [slope], [1.0], sign * trial), t + sign * trial, args)
     bend = _norm(jax.tree.map(jnp.subtract, ahead, slope), scale) / trial
     largest = jnp.maximum(speed, bend)
     length = jnp.where(largest <= 1e-15, jnp.maximum(1e-6, trial * 1e-3),
@@ -77,7 +77,7 @@ def _first_length(field: VectorField, args: Any, state: State, slope: State, t: 
     return jnp.minimum(jnp.minimum(100 * trial, length), span)
 
 
-def _between(times: Array, before: _Walk, reached: State, slope: State, step: Array) -> State:
+def _between(times: Array, before: _Progress, reached: State, slope: State, step: Array) -> State:
     """Cubic Hermite interpolation of one step at all times: `[K + 1, batch, ...]`."""
     fraction = (times[:, None] - before.t) / jnp.where(step == 0, 1, step)
 
@@ -95,8 +95,8 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
                        trajectory: bool = False) -> tuple[State, State | None, Array]:
     """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
 
-    Every element of the batch has its own time and its own steps, so that its result does not
-    depend on its neighbours; the batch takes as long as its slowest element. A step is taken if
+    Every element of the batch has its own time and its own steps, so its result does not depend on
+    the others; the batch takes as long as its slowest element. A step is accepted if
     the root mean square of `|error| / (atol + rtol |y|)` over the element's entries is at most 1,
     with the moduli of complex entries.
 
@@ -111,7 +111,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
             are interpolated, to third order.
         args: handed to the field whole.
         rtol, atol: relative and absolute tolerance of one step.
-        max_steps: at most so many steps, refused ones included.
+        max_steps: largest number of steps, rejected ones included.
         trajectory: also return the states at all `times`.
 
     Returns:
@@ -136,39 +136,39 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
     def tolerated(*sizes: State) -> State:
         return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
 
-    def running(walk: _Walk) -> Array:
-        # A step that the time cannot resolve, or that is not a number, leads nowhere.
-        return (walk.t != last) & (walk.length > jnp.finfo(times.dtype).eps * jnp.abs(walk.t))
+    def running(now: _Progress) -> Array:
+        # A step below the resolution of the time, or of NaN, makes no progress.
+        return (now.t != last) & (now.length > jnp.finfo(times.dtype).eps * jnp.abs(now.t))
 
-    def unfinished(walk: _Walk) -> Array:
-        return (walk.attempts < max_steps) & jnp.any(running(walk))
+    def unfinished(now: _Progress) -> Array:
+        return (now.attempts < max_steps) & jnp.any(running(now))
 
-    def attempt(walk: _Walk) -> _Walk:
-        left = jnp.abs(last - walk.t)
-        step = sign * jnp.minimum(walk.length, left)
-        slopes = [walk.slope]
+    def attempt(now: _Progress) -> _Progress:
+        left = jnp.abs(last - now.t)
+        step = sign * jnp.minimum(now.length, left)
+        slopes = [now.slope]
         for row, fraction in zip(BOGACKI_SHAMPINE.a[1:], BOGACKI_SHAMPINE.c[1:], strict=True):
-            slopes.append(field(moved(walk.state, slopes, row, step), walk.t + fraction * step,
-                                args))
-        reached = moved(walk.state, slopes, BOGACKI_SHAMPINE.b, step)
-        t = jnp.where(walk.length >= left, last, walk.t + step)
+            ahead = weighted_step(now.state, slopes, row, step)
+            slopes.append(field(ahead, now.t + fraction * step, args))
+        reached = weighted_step(now.state, slopes, BOGACKI_SHAMPINE.b, step)
+        t = jnp.where(now.length >= left, last, now.t + step)
         slope = field(reached, t, args)
-        zero = jax.tree.map(jnp.zeros_like, walk.state)
-        error = _norm(moved(zero, [*slopes, slope], _ERROR, step),
-                      tolerated(walk.state, reached))
+        zero = jax.tree.map(jnp.zeros_like, now.state)
+        error = _norm(weighted_step(zero, [*slopes, slope], _ERROR, step),
+                      tolerated(now.state, reached))
         good = error <= 1
         factor = jnp.where(jnp.isfinite(error), jnp.clip(_SAFETY * error**_EXPONENT, _SMALLEST,
                                                          _LARGEST), _SMALLEST)
-        factor = jnp.where(walk.retried | ~good, jnp.minimum(factor, 1), factor)
-        taken = running(walk) & good
-        states = walk.states
+        factor = jnp.where(now.retried | ~good, jnp.minimum(factor, 1), factor)
+        taken = running(now) & good
+        states = now.states
         if trajectory:
-            passed = (sign * (times[:, None] - walk.t) > 0) & (sign * (times[:, None] - t) <= 0)
-            states = _choose(passed & taken, _between(times, walk, reached, slope, step), states)
-        return _Walk(
-            state=_choose(taken, reached, walk.state), slope=_choose(taken, slope, walk.slope),
-            t=jnp.where(taken, t, walk.t), length=jnp.abs(step) * factor, retried=~good,
-            evaluations=walk.evaluations + 3 * running(walk), attempts=walk.attempts + 1,
+            passed = (sign * (times[:, None] - now.t) > 0) & (sign * (times[:, None] - t) <= 0)
+            states = _choose(passed & taken, _between(times, now, reached, slope, step), states)
+        return _Progress(
+            state=_choose(taken, reached, now.state), slope=_choose(taken, slope, now.slope),
+            t=jnp.where(taken, t, now.t), length=jnp.abs(step) * factor, retried=~good,
+            evaluations=now.evaluations + 3 * running(now), attempts=now.attempts + 1,
             states=states)
 
     slope = field(state, first, args)
@@ -178,7 +178,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
     if trajectory:
         states = jax.tree.map(lambda s: jnp.full((times.size, *s.shape), jnp.nan, s.dtype)
                               .at[0].set(s), state)
-    end = lax.while_loop(unfinished, attempt, _Walk(
+    end = lax.while_loop(unfinished, attempt, _Progress(
         state, slope, first, length, jnp.zeros(first.shape, bool),
         jnp.full(first.shape, 2, jnp.int32), jnp.zeros((), jnp.int32), states))
     nothing = jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), state)

@@ -67,7 +67,7 @@ def geometric_sigma(t: ArrayLike, smallest: float, largest: float) -> Array:
     return smallest * (largest / smallest) ** jnp.asarray(t)
 
 
-def respaced(total: int, steps: int) -> np.ndarray:
+def timestep_subset(total: int, steps: int) -> np.ndarray:
     """Evenly spaced diffusion steps `T = t_0 > t_1 > ... > t_steps = 0`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Timesteps of the flow, and the two readings of one cascade.
+"""Timesteps of the flow; a cascade as an Euler step and as an unrolled update.
 
 A cascade is an Euler step of `dk/dt = M (k - y) / sigma^2 + v(k, t)` of length `delta < 0`, and
 also one first-order unrolled update `k - eta M (k - y) + lam G(k)`. They are the same map with
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
 
-_ROUNDING = 1e-4  # timesteps are differences of float32 times, and must not decide at the bound
+_ROUNDING = 1e-4  # tolerance at the bound: timesteps are differences of float32 times
 
 
 def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np.ndarray:
@@ -108,7 +108,7 @@ def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
     """`(delta, sigma)` of the flow whose Euler steps are the cascades `(eta, lam)`.
 
     `sigma` has one entry per step; it is one number only where `lam / eta` is constant. It is
-    NaN where `lam / eta` is negative: such a cascade is no step of any likelihood.
+    NaN where `lam / eta` is negative: such a cascade is not a gradient step of a likelihood.
     """
     eta, lam = jnp.asarray(eta), jnp.asarray(lam)
     return -lam, jnp.sqrt(lam / eta)

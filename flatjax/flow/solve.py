@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
 from flatjax.flow.adaptive import integrate_adaptive
+from flatjax.flow.scan import Record, identity, saved_indices, scan_steps
 from flatjax.flow.solvers import EXPLICIT, SOLVERS, Solver, State, VectorField
-from flatjax.flow.walk import Record, itself, kept, walk
 
 ADAPTIVE = "adaptive"
 
@@ -37,7 +37,7 @@ def check_solver(solver: str, *, tolerance: float, split: bool = True) -> None:
 
 def solve(field: VectorField, state: State, times: ArrayLike, *, solver: str | Solver = "euler",
           args: Any = None, tolerance: float = 1e-3, trajectory: bool | int = False,
-          record: Record = itself, remat: bool = False) -> tuple[State, Any, int | Array]:
+          record: Record = identity, remat: bool = False) -> tuple[State, Any, int | Array]:
     """Integrate a vector field along times.
 
     Args:
@@ -65,7 +65,7 @@ def solve(field: VectorField, state: State, times: ArrayLike, *, solver: str | S
     """
     if solver == ADAPTIVE:
         grid = np.asarray(times)
-        grid = grid[kept(len(grid) - 1, trajectory) if trajectory else [0, -1]]
+        grid = grid[saved_indices(len(grid) - 1, trajectory) if trajectory else [0, -1]]
         final, states, evaluations = integrate_adaptive(
             field, state, grid, args=args, rtol=tolerance, atol=tolerance,
             trajectory=bool(trajectory))
@@ -81,7 +81,7 @@ def solve(field: VectorField, state: State, times: ArrayLike, *, solver: str | S
                 f"parameters of {(*jnp.shape(leaf), 1)[0]} steps were given for {delta.size} "
                 "steps, expected as many: weights, timesteps or step sizes that were learned one "
                 "per step serve no other number of steps; shared weights on a schedule serve any")
-    (final, _), records = walk(
+    (final, _), records = scan_steps(
         partial(solver.advance, field), (state, solver.start(state, delta[0])),
         (times[:-1], delta, args), trajectory=trajectory,
         record=lambda carry: record(carry[0]), remat=remat)

@@ -3,8 +3,8 @@
 A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
 that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
 part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
-pytrees of arrays, real or complex. `flow.solve` integrates by them;
-for steps chosen by their error see `flow.adaptive`.
+pytrees of arrays, real or complex. `flow.solve` integrates by them. For steps chosen by their
+error see `flow.adaptive`.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ class Tableau(NamedTuple):
     c: tuple[float, ...]
 
 
-def moved(state: State, slopes: Sequence[State], weights: Sequence[float],
+def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float],
           delta: ArrayLike) -> State:
     """`state + delta sum_i weights_i slopes_i`; delta is one number, or one per batch element."""
     def leaf(value: Array, *own: Array) -> Array:
@@ -100,8 +100,9 @@ def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
         (state, memory), (t, delta, args) = carry, step
         slopes = [field(state, t, args)]
         for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
-            slopes.append(field(moved(state, slopes, row, delta), t + fraction * delta, args))
-        return moved(state, slopes, tableau.b, delta), memory
+            ahead = weighted_step(state, slopes, row, delta)
+            slopes.append(field(ahead, t + fraction * delta, args))
+        return weighted_step(state, slopes, tableau.b, delta), memory
 
     return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
 
@@ -139,7 +140,7 @@ def implicit_explicit_euler() -> Solver:
         if not isinstance(field, SplitField):
             raise TypeError("the solver 'imex' needs a SplitField, whose stiff part it takes "
                             f"implicitly; got {type(field).__name__}")
-        ahead = moved(state, [field.smooth(state, t, args)], [1.0], delta)
+        ahead = weighted_step(state, [field.smooth(state, t, args)], [1.0], delta)
         return field.resolvent(ahead, delta, args), memory
 
     return Solver(order=1, nodes=(0.0,), stability=float("inf"), start=lambda state, delta: (),

@@ -1,10 +1,10 @@
 """State spaces of the flow, and its data term in each, explicit and implicit.
 
 The state is multi-coil k-space, as in E2E-VarNet, or one combined image, as in MoDL. In both, the
-data term pulls towards the measurement `y` of a forward model A, and a flow may take it in two
+data term pulls the state toward the measurement `y` of a forward model A. A flow may take it in two
 ways (`DataConsistency`): by its gradient, in explicit steps, or by its proximal map, in implicit
-ones. Only the second lets what several coils know about samples that were not measured into the
-image within one step.
+ones. Only the proximal map uses, within one step, what several coils together determine about
+samples that were not measured.
 """
 
 from collections.abc import Callable

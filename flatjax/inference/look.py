@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from flatjax.data.io.kspace import Scan, find_files, find_mask, open_scan, slice_with_signal
+from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
 from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
 from flatjax.evaluation import report
 from flatjax.files import make_folder
 from flatjax.mri import center_crop
 from flatjax.mri.espirit import KERNEL
-from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration, calibration_size
 
 _COLUMNS = ("file", "format", "slices", "coils", "k-space", "image", "voxel (mm)", "R", "centre",
@@ -129,7 +129,7 @@ def draw(one: Seen) -> Figure:
     scan, mask = one.scan, np.broadcast_to(one.mask, one.kspace.shape[1:])
     samples = np.sqrt(np.sum(np.abs(one.kspace) ** 2, axis=0))
     samples = np.log10(np.maximum(samples / samples.max(), _FLOOR))
-    image = np.sqrt(np.sum(np.abs(ifft2c(one.kspace)) ** 2, axis=0))
+    image = np.sqrt(np.sum(np.abs(host_ifft2c(one.kspace)) ** 2, axis=0))
     image = center_crop(image, scan.crop or image.shape)
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
     acquired = "made of the image" if scan.simulated else f"{len(one.kspace)} coils"
@@ -160,7 +160,7 @@ def _files(paths: Sequence[str | Path]) -> list[Path]:
         found, reason = [], None
         for folder in folders:
             try:
-                found += find_files([folder])
+                found += find_scans([folder])
             except InputError as error:
                 reason = reason or error
         if reason and not found:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,10 +20,9 @@ from flatjax.data.io.kspace import (
 from flatjax.errors import InputError
 from flatjax.mri import Measurement
 from flatjax.mri.espirit import KERNEL, espirit
-from flatjax.mri.forward import on_host
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.sensitivities import from_calibration
-from flatjax.mri.host.simulate import acquire, complex_noise, ifft2c
+from flatjax.mri.host.simulate import acquire, complex_noise, host_ifft2c
 from flatjax.mri.sampling import calibration_size
 
 LARGEST_BOX = 32  # of calibration: more costs ESPIRiT time and gains little
@@ -120,7 +119,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         maps = _phase(kspace, mask)
     else:
         maps = _calibrated(kspace, mask)
-    image = np.sum(np.conj(maps) * ifft2c(kspace), axis=0)
+    image = np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0)
     mean = np.sum(image * np.abs(image))
     if mean:
         kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))
@@ -128,8 +127,8 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
 
 
 def _measurement(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray) -> Measurement:
-    with_axis = np.ascontiguousarray(mask[None], np.float32)
-    return Measurement(on_host(kspace), on_host(with_axis), on_host(maps))
+    arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps)
+    return Measurement(*arrays)
 
 
 def _normalised(maps: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from flatjax import config as configuration
 from flatjax.data.io.kspace import (
     Scan,
-    find_files,
+    find_scans,
     open_scan,
 )
 from flatjax.errors import InputError
@@ -28,7 +28,7 @@ from flatjax.files import make_folder, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
-from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -67,7 +67,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
     size = configuration.make_evaluation(config).batch_size
-    files = find_files(inputs)
+    files = find_scans(inputs)
     params = jax.device_put(load_params(workdir, config, method)[0])
     output = make_folder(output or Path(workdir) / "reconstructions")
     coils = config.data.get("coils", 1)
@@ -194,7 +194,7 @@ def _save_nifti(path: Path, images: Path, scan: Scan) -> None:
 def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray, crop: tuple[int, int]) -> Figure:
     """Zero-filled image and reconstruction of a slice in one grey window, and its mask."""
     kspace, mask, maps = map(np.asarray, one.measurement[:3])
-    start = one.scale * np.abs(np.sum(np.conj(maps) * ifft2c(kspace), axis=0))
+    start = one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))
     start = center_crop(start, crop)
     peak = max(float(np.percentile(image, 99.9)), float(np.finfo(np.float32).tiny))
     figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")

@@ -19,15 +19,15 @@ class Reconstruction(NamedTuple):
     Attributes:
         image: magnitude `[batch, y, x]` float32, coils combined as the target's are.
         kspace: `[batch, coil, ky, kx]` complex64; `mri.reduce` gives the complex image.
-        trajectory: the states asked for in order, `[kept, batch, coil, ky, kx]` complex64, the
+        trajectory: the states asked for in order, `[saved, batch, coil, ky, kx]` complex64, the
             first being the start and the last the result; None unless asked for.
-        times: the flow times of the trajectory's states, `[kept]` float32, where the method has
+        times: the flow times of the trajectory's states, `[saved]` float32, where the method has
             such a time; None otherwise.
         nfe: network evaluations spent on each slice: one number, or `[batch]` int32 where the data
             decide them, as with adaptive steps.
         std: standard deviation of the magnitude over posterior samples `[batch, y, x]` float32,
             an uncertainty map; None for a method or config that draws fewer than two.
-        steps: how many steps were taken to each state of the trajectory, `[kept]`; None without.
+        steps: how many steps were taken to each state of the trajectory, `[saved]`; None without.
         maps: coil sensitivities that a method estimated itself and combined its image by,
             `[batch, coil, y, x]` complex64; None where it used those of the measurement.
     """

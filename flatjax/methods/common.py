@@ -11,7 +11,7 @@ from jax import Array
 
 from flatjax import losses
 from flatjax.errors import InputError, check_choice
-from flatjax.flow.walk import kept
+from flatjax.flow.scan import saved_indices
 from flatjax.methods.base import Method, Params, Reconstruction
 from flatjax.mri import (
     COMBINES,
@@ -31,7 +31,7 @@ WEIGHTS = ("per_cascade", "shared")
 # each element of the batch.
 Rolled = tuple[Array, Array | None, int | Array]
 # `(params, measurement, trajectory)` to that, all on the scale of an image with maximum 1;
-# `trajectory` says which states, see `flow.walk.kept`.
+# `trajectory` says which states, see `flow.scan.saved_indices`.
 Rollout = Callable[[Params, Measurement, bool | int], Rolled]
 
 
@@ -138,7 +138,7 @@ def normalise(batch: Batch) -> Batch:
 
 
 def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[], Array]]:
-    """Terms of a loss on the final k-space, for `losses.weighted_sum`.
+    """Terms of a loss on the final k-space, for `losses.total_loss`.
 
     Args:
         kspace: the result `[batch, coil, ky, kx]` complex64, on the scale of `batch`.
@@ -162,17 +162,17 @@ class KeptSteps(TypedDict):
     times: Array | None
 
 
-def kept_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptSteps:
+def saved_indices_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptSteps:
     """The fields `steps` and `times` of a `Reconstruction`.
 
     Args:
         steps: of the method.
         times: flow times of all its states `[steps + 1]`, or None.
-        trajectory: which of them are kept, see `flow.walk.kept`.
+        trajectory: which of them are saved_indices, see `flow.scan.saved_indices`.
     """
     if not trajectory:
         return {"steps": None, "times": None}
-    indices = kept(steps, trajectory)
+    indices = saved_indices(steps, trajectory)
     return {"steps": indices, "times": None if times is None else times[indices]}
 
 
@@ -194,7 +194,7 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int,
         final = unit * final
         return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,
                               trajectory=None if states is None else unit * states, nfe=nfe,
-                              **kept_steps(steps, times, trajectory))
+                              **saved_indices_steps(steps, times, trajectory))
 
     return reconstruct
 
@@ -221,7 +221,7 @@ def end_supervised(init: Callable[[Array, Batch], Params],
     def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         final, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(loss.weights, end_terms(final, batch, combine))
+        return losses.total_loss(loss.weights, end_terms(final, batch, combine))
 
     return Method(init, total, reconstructor(lambda *args: (*rollout(*args), steps),
                                             combine=combine, steps=steps))

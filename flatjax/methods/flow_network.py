@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 from flatjax import losses
 from flatjax.errors import InputError, check_choice
 from flatjax.flow import Likelihood, Schedule, SplitField, StateSpace, path, solve
+from flatjax.flow.scan import Record, identity
 from flatjax.flow.solve import ADAPTIVE
-from flatjax.flow.walk import Record, itself
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import (
     WEIGHTS,
@@ -94,7 +94,7 @@ def flow_network(network: nn.Module, schedule: Schedule, space: StateSpace,
         return SplitField(smooth, stiff, resolvent)
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int,
-                record: Record = itself) -> Rolled:
+                record: Record = identity) -> Rolled:
         noise = None if told is None else told(measured)
         args = (*factors(params, noise), None if shared else params["net"])
         return solve(field_of(params, measured, noise), space.start(measured), times,
@@ -133,7 +133,7 @@ def flow_network(network: nn.Module, schedule: Schedule, space: StateSpace,
         states: Any = kept  # not None where its term is computed
         terms = end_terms(to_kspace(final, measured), batch, combine) | {
             "velocity": lambda: aligned(states[1:], batch)}
-        return losses.weighted_sum(loss.weights, terms)
+        return losses.total_loss(loss.weights, terms)
 
     return Method(init, total, reconstructor(result, combine=combine, steps=steps,
                                              times=jnp.asarray(times)))

@@ -1,4 +1,4 @@
-"""Centred cropping."""
+"""Centered cropping."""
 
 from collections.abc import Sequence
 from typing import TypeVar

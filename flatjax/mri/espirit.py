@@ -1,4 +1,4 @@
-"""ESPIRiT: coil sensitivities as eigenvectors, from the fully sampled centre of k-space.
+"""ESPIRiT: coil sensitivities as eigenvectors, from the fully sampled center of k-space.
 
 Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI: where SENSE
 meets GRAPPA", MRM 71(3), 2014. One set of maps.
@@ -72,7 +72,7 @@ def espirit(kspace: ArrayLike, calibration: tuple[int, int], *, kernel: int = KE
     if not (2 <= kernel <= min(rows, columns) and rows <= ky and columns <= kx):
         raise InputError(f"a calibration box of {rows} x {columns} in k-space of {ky} x {kx}, "
                          f"expected at least the kernel's {kernel} along both axes: take a mask "
-                         "with a larger fully sampled centre, a smaller kernel, or "
+                         "with a larger fully sampled center, a smaller kernel, or "
                          "low-resolution maps")
     box = kspace[..., central(ky, rows), central(kx, columns)]
     flat = box.reshape(-1, *box.shape[-3:]).astype(jnp.complex64)
@@ -141,15 +141,15 @@ def _lag_sums(projection: Array, kernel: int) -> Array:
 
 def _power_iteration(matrices: Array, start: Array) -> tuple[Array, Array]:
     """The largest eigenvalue `[x]` of Hermitian `[coil, coil, x]`, its vector `[coil, x]`."""
-    def normalise(vector: Array) -> tuple[Array, Array]:
+    def normalize(vector: Array) -> tuple[Array, Array]:
         power = jnp.sum(jnp.real(vector) ** 2 + jnp.imag(vector) ** 2, axis=0)
         norm = jnp.sqrt(jnp.where(power > 0, power, 1))
         return vector / norm, jnp.where(power > 0, norm, 0)
 
     def step(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        return normalise(jnp.sum(matrices * state[0], axis=1))
+        return normalize(jnp.sum(matrices * state[0], axis=1))
 
-    first, _ = normalise(start + 1e-3 * jnp.max(jnp.abs(start)))
+    first, _ = normalize(start + 1e-3 * jnp.max(jnp.abs(start)))
     return jax.lax.fori_loop(0, _POWER_STEPS, step, (first, jnp.zeros(start.shape[1])))
 
 
@@ -159,7 +159,7 @@ def _phasor(z: Array) -> Array:
 
 
 def _phases(frequencies: np.ndarray, size: int, sign: int) -> np.ndarray:
-    """`exp(sign 2 pi i f r)` at the pixels of a centred axis, `[size, frequency]` complex64."""
+    """`exp(sign 2 pi i f r)` at the pixels of a centered axis, `[size, frequency]` complex64."""
     position = (np.arange(size) - size // 2) / size
     return np.exp(sign * 2j * np.pi * np.outer(position, frequencies)).astype(np.complex64)
 

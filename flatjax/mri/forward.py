@@ -1,9 +1,8 @@
 """What the scanner does: the forward model A = M E and its adjoint."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
@@ -15,7 +14,7 @@ class Measurement(NamedTuple):
 
     Attributes:
         kspace: measured k-space `[batch, coil, ky, kx]` complex64, zero where not sampled; a
-            single-coil scan has `coil == 1`. Any unit: methods normalise for themselves.
+            single-coil scan has `coil == 1`. Any unit: methods normalize for themselves.
         mask: sampling mask `[batch, 1, ky or 1, kx]` float32, 1 where sampled.
         maps: coil sensitivities `[batch, coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` inside
             the object; ones for a single coil.
@@ -35,17 +34,12 @@ class Batch(NamedTuple):
     Attributes:
         measurement: undersampled k-space with its mask and maps.
         kspace: fully sampled, noise-free k-space `[batch, coil, ky, kx]` complex64.
-        target: magnitude image `[batch, h, w]` float32; `h, w` at most `y, x`, centred.
+        target: magnitude image `[batch, h, w]` float32; `h, w` at most `y, x`, centered.
     """
 
     measurement: Measurement
     kspace: Array
     target: Array
-
-
-def on_host(array: np.ndarray) -> Array:
-    """A numpy array as a field of the above, unchanged: what is jitted takes it as JAX's own."""
-    return cast(Array, array)
 
 
 def forward(image: Array, mask: Array, maps: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The centred, orthonormal two-dimensional Fourier transform."""
+"""The centered, orthonormal two-dimensional Fourier transform."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,7 +7,7 @@ _AXES = (-2, -1)
 
 
 def fft2c(image: Array) -> Array:
-    """Centred orthonormal DFT over the last two axes: image to k-space.
+    """Centered orthonormal DFT over the last two axes: image to k-space.
 
     The origin is index `n // 2` along each axis in both domains, for odd and even `n`, and
     `||fft2c(x)|| == ||x||`.

@@ -15,13 +15,13 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
                        tolerance: float = 1e-6) -> Array:
     """Solve `H x = b` for every element of a batch by conjugate gradients.
 
-    Hestenes and Stiefel, J. Res. NBS 49(6), 1952. Each element has its own step sizes and rests
-    once it has converged, so that its result does not depend on its neighbours. It cannot be
-    differentiated in reverse mode: see `solve_hermitian`.
+    Hestenes and Stiefel, J. Res. NBS 49(6), 1952. Each element has its own step sizes and stops
+    when it has converged, so its result does not depend on the others. It cannot be differentiated
+    in reverse mode: see `solve_hermitian`.
 
     Args:
         operator: H, `[batch, ...]` to `[batch, ...]`: linear, Hermitian and positive definite,
-            and without exchange between elements of the batch.
+            each element of the batch by itself.
         b: right-hand side `[batch, ...]`, real or complex.
         x0: first guess, same shape.
         iterations: at most so many, each with one application of `operator`.
@@ -42,7 +42,7 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
     axes = tuple(range(1, b.ndim))
 
     def inner(u: Array, v: Array) -> Array:
-        """<u, v> of each element, `[batch, 1, ...]`; real, as all that CG needs are."""
+        """<u, v> of each element, `[batch, 1, ...]`; CG needs only real parts."""
         return jnp.sum(jnp.real(jnp.conj(u) * v), axis=axes, keepdims=True)
 
     goal = tolerance**2 * inner(b, b)
@@ -55,7 +55,7 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
         count, x, residual, direction, power = state
         image = operator(direction)
         curvature = inner(direction, image)
-        # An element at rest, or with an empty right-hand side, would divide 0 by 0.
+        # A converged element, or one with a right-hand side of 0, would divide 0 by 0.
         running = (power > goal) & (curvature > 0)
         alpha = jnp.where(running, power / jnp.where(running, curvature, 1), 0)
         x, residual = x + alpha * direction, residual - alpha * image
@@ -72,10 +72,10 @@ def solve_hermitian(operator: Operator, b: Array, x0: Array, iterations: int,
                     tolerance: float = 1e-6) -> Array:
     """`conjugate_gradient` with the gradient of the exact solution.
 
-    With `x = H^-1 b` the gradients follow from one more system in H, whatever the number of
-    iterations, and none of these is kept: with regard to `b`, and to every array that `operator`
-    closes over (implicit differentiation, as in Aggarwal et al., IEEE TMI 38(2), 2019, sec.
-    III-C). They are as exact as both solutions are. The first guess gets no gradient.
+    The gradients of `x = H^-1 b` with respect to `b`, and to every array that `operator` closes
+    over, follow from one more system in H (implicit differentiation, as in Aggarwal et al., IEEE
+    TMI 38(2), 2019, sec. III-C). No iteration is stored for them. They are as exact as the two
+    solutions. The first guess gets no gradient.
 
     Args:
         operator, b, iterations: as in `conjugate_gradient`.

@@ -1,12 +1,12 @@
-"""How strong the noise of a measurement is, from its own samples."""
+"""Noise level of a measurement, estimated from its outermost samples."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flatjax.mri.sampling import distance_from_centre
+from flatjax.mri.sampling import distance_from_center
 
-_OUTERMOST = 0.05  # of the measured samples: there the object has the least left to say
+_OUTERMOST = 0.05  # of the measured samples: where the object's signal is weakest
 _MEDIAN = float(np.sqrt(np.log(2)))  # of |n| for circular complex noise with E |n|^2 = 1
 
 
@@ -24,7 +24,7 @@ def noise_level(kspace: Array, mask: Array) -> Array:
     Returns:
         `[batch]` float32 with `E |n|^2 = noise^2`; 0 for an empty measurement.
     """
-    distance = jnp.where(mask > 0, distance_from_centre(kspace.shape[-2:]), jnp.nan)
+    distance = jnp.where(mask > 0, distance_from_center(kspace.shape[-2:]), jnp.nan)
     edge = jnp.nanquantile(distance, 1 - _OUTERMOST, axis=(-3, -2, -1), keepdims=True)
     present = jnp.any(kspace != 0, axis=(-2, -1), keepdims=True)
     far = jnp.where((distance >= edge) & present, jnp.abs(kspace), jnp.nan)

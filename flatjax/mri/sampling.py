@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from flatjax.mri.crop import AnyArray
 def central(size: int, length: Any) -> slice:
     """The `length` central indices of an axis of k-space, as `center_mask` places them.
 
-    Of an array of lengths, the slice has arrays for its ends.
+    For an array of lengths the ends of the slice are arrays.
     """
     start = (size - length + 1) // 2
     return slice(start, start + length)
@@ -31,7 +32,7 @@ def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
         lines the one row stands for all. Both are 0 where the zero frequency was not sampled.
     """
     ky, kx = mask.shape[-2:]
-    # indices in the order in which a growing box takes them in
+    # indices in the order in which a growing central box reaches them
     rows, columns = (np.argsort([min(length for length in range(1, n + 1)
                                      if i in range(n)[central(n, length)]) for i in range(n)])
                      for n in (ky, kx))
@@ -106,7 +107,7 @@ def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndar
     return (left <= columns) & (columns < right)
 
 
-def distance_from_centre(shape: tuple[int, int]) -> np.ndarray:
+def distance_from_center(shape: Sequence[int]) -> np.ndarray:
     """Distance from the zero frequency, `[ky, kx]` float64; 1 is an edge, sqrt(2) a corner."""
     ky, kx = ((np.arange(n) - n // 2) / (n / 2) for n in shape)
     return np.hypot(ky[:, None], kx[None, :])

@@ -3,7 +3,7 @@
 The filter of eight taps ("db4") and the pyramid of Mallat, wrapped around at the borders
 ("periodization"): with these the transform of an image whose sides `2^levels` divides is
 orthonormal, its inverse is its adjoint, and the sum of the coefficients' magnitudes has an exact
-proximal operator. Others are padded with zeros.
+proximal operator. Images of other sizes are padded with zeros.
 
 References: Daubechies, "Ten Lectures on Wavelets", 1992, table 6.1; Mallat, IEEE TPAMI 11(7), 1989.
 """
@@ -30,7 +30,7 @@ def _level(size: int) -> np.ndarray:
     details = _FILTER[::-1] * (-1.0) ** np.arange(taps)
     for filters, taken in zip(rows, (_FILTER, details), strict=True):
         for row in range(half):
-            # A filter longer than the axis meets the same sample again.
+            # A filter longer than the axis wraps around to the same sample.
             np.add.at(filters[row], (2 * row + np.arange(taps) + 1 - taps // 2) % size, taken)
     return rows.reshape(size, size)
 

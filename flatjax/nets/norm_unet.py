@@ -26,7 +26,7 @@ def _pads(size: int, multiple: int) -> tuple[int, int]:
 
 
 class NormUNet(nn.Module):
-    """U-Net between per-sample normalisation and padding, from complex images to a complex image.
+    """U-Net between per-sample normalization and padding, from complex images to a complex image.
 
     Each channel of each sample is brought to zero mean and unit standard deviation, padded with
     zeros to a multiple of `2 ** pools`, and the result scaled back by the deviation of the first

@@ -28,7 +28,7 @@ class SensitivityNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """Map images of the sampled centre, `[batch, coil, y, x]` complex64, to maps like them.
+        """Map images of the sampled center, `[batch, coil, y, x]` complex64, to maps like them.
 
         `sum_c |S_c|^2 == 1`; an empty coil gets the map 0, and an empty slice no other.
         """

@@ -107,7 +107,7 @@ class UNet(nn.Module):
         pools: number of poolings; the input's sides must be multiples of `2 ** pools`.
         time_channels: width of the embedding of time and noise, or 0 for a network without.
         zero_init: start with a last layer of zeros, so that the untrained result is zero.
-        dtype: of the computation. Weights and normalisation stay float32.
+        dtype: of the computation. Weights and normalization stay float32.
     """
 
     out_channels: int = 2

@@ -66,7 +66,8 @@ class Checkpoints:
     as a power cut may do, is found out when it is read, and the next one is taken.
     """
 
-    def __init__(self, workdir: Path, metric: str, keep_best: int = 1, *, create: bool = False):
+    def __init__(self, workdir: Path, metric: str, keep_best: int = 1, *,
+                 create: bool = False) -> None:
         """Open them.
 
         Args:

@@ -75,7 +75,7 @@ class _Progress:
     """The bar, the log and the guard: reads a step's metrics while the next one runs."""
 
     def __init__(self, first: int, options: Training, log: MetricsLog,
-                 explain: Callable[[int, TrainState], str]):
+                 explain: Callable[[int, TrainState], str]) -> None:
         self._bar = tqdm(total=options.steps, initial=first, unit="step", desc="train",
                          mininterval=0.5 if sys.stderr.isatty() else 15, disable=not is_first())
         self._options, self._log, self._explain = options, log, explain

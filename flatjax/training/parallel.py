@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: updates done, int32 scalar.
         params: weights.
-        opt_state: of the optimiser.
+        opt_state: of the optimizer.
         ema: running average of the weights, or an empty dict without one.
     """
 
@@ -42,7 +42,7 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
     Where a metric is not finite, all but the step stays as it was: no state is ever spoilt.
 
     Args:
-        method: whose loss is minimised.
+        method: whose loss is minimized.
         optimizer: from optax.
         ema_decay: of the averaged weights, at most `(1 + step) / (10 + step)`; 0 for none.
         axis_name: mapped axis over which gradients and metrics are averaged, or None to run

@@ -17,14 +17,14 @@ from flatjax import config as configuration
 from flatjax.config import Training
 from flatjax.data import Acquisition, DataSet, training_batch
 from flatjax.data.batches import measure_volume
-from flatjax.data.splits import settle_split, write_split
+from flatjax.data.splits import restore_split, write_split
 from flatjax.errors import InputError
 from flatjax.evaluation.scoring import quality, score_volume, scorer
 from flatjax.files import locked
 from flatjax.methods import Method
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints, check_params
-from flatjax.runs.hosts import is_first, of_first, share, writable
+from flatjax.runs.hosts import broadcast_from_first, is_first, share, writable
 from flatjax.runs.workdir import claim, load_config
 from flatjax.training.loop import run_steps
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped
@@ -41,7 +41,7 @@ def make_optimizer(train: Training) -> optax.GradientTransformation:
 def initial_state(method: Method, optimizer: optax.GradientTransformation, train: Training,
                   rng: Array, batch: Any) -> TrainState:
     """The state before the first update."""
-    # It runs once, and on CPU optimising the random numbers would take longer than all else.
+    # It runs once, and on CPU optimizing the random numbers would take longer than all else.
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     params = jax.jit(method.init, compiler_options=fast)(rng, batch)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params,
@@ -68,8 +68,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         the last validation's metrics.
 
     Raises:
-        InputError: for a config that cannot run, or a workdir that holds another run; `Busy` if
-            another training has it.
+        InputError: for a config that cannot run, or a workdir that holds another run; `BusyError`
+            if another training has it.
         TrainingError: if loss or gradient is not finite; the last checkpoint stays.
         StorageError: if something cannot be written; the last checkpoint stays.
         Terminated: after SIGTERM.
@@ -88,7 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
           closing(Checkpoints(workdir, options.best_metric, options.keep_best,
                               create=True)) as checkpoints):
         claim(workdir, config)
-        dataset = settle_split(dataset, config.data, workdir)
+        dataset = restore_split(dataset, config.data, workdir)
         write_split(dataset, config.data, workdir)
 
         def make_batch(step: int) -> Any:
@@ -103,7 +103,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             print(f"resuming {workdir} at step {step}")
         elif config.init_from and is_first():
             state = start_from(config.init_from, state)
-        state = of_first(state)
+        state = broadcast_from_first(state)
         update = pmapped(make_update(method, optimizer, ema_decay=options.ema_decay,
                                      axis_name=AXIS))
         validate = make_validation(method, config, dataset, acquisition, key_validate)

@@ -10,9 +10,10 @@ from flatjax import config
 from flatjax.data import Acquisition, Sample, training_batch
 from flatjax.data.acquisition import check_acquisition, draw_mask, draw_noise
 from flatjax.data.base import DataSet, Volume
-from flatjax.data.batches import measure, measure_volume
+from flatjax.data.batches import measure_slice, measure_volume
 from flatjax.errors import InputError
-from flatjax.mri.host.masks import KINDS, make_mask, seed_from_name
+from flatjax.mri.host.masks import make_mask, seed_from_name
+from flatjax.mri.host.patterns import KINDS
 from flatjax.mri.sampling import achieved_acceleration
 
 WIDE = Acquisition(("random", "equispaced", "gaussian1d", "gaussian2d"), (2.0, 10.0), (0.03, 0.2),
@@ -112,7 +113,7 @@ def test_only_coils_that_see_anything_have_noise_and_the_level_is_told():
     level = 0.2
     rng = np.random.default_rng(1)
     one = sample(rng, coils=5, present=3, size=64)
-    measured = measure(one, Acquisition("random", 1.0, 0.0, level), 0, rng).measurement
+    measured = measure_slice(one, Acquisition("random", 1.0, 0.0, level), 0, rng).measurement
     assert measured.noise == np.float32(level)
     added = measured.kspace - one.kspace
     assert not added[3:].any()
@@ -121,7 +122,7 @@ def test_only_coils_that_see_anything_have_noise_and_the_level_is_told():
 
 def test_no_added_noise_is_unknown_noise():
     one = sample(np.random.default_rng(0))
-    assert measure(one, Acquisition(), 0, np.random.default_rng(0)).measurement.noise is None
+    assert measure_slice(one, Acquisition(), 0, np.random.default_rng(0)).measurement.noise is None
 
 
 def test_a_batch_does_not_depend_on_the_thread_or_on_what_was_drawn_before():
@@ -156,7 +157,7 @@ def test_each_slice_of_a_batch_is_acquired_in_its_own_way_and_a_volume_in_one():
     ({"acceleration": (0.5, 4.0)}, "acceleration is 0.5"),
     ({"acceleration": (4.2, 4.8)}, "'equispaced' needs a whole number and none lies between"),
     ({"center_fraction": (0.2, 0.1)}, "acquisition.center_fraction"),
-    ({"center_fraction": (0.2, 0.3)}, "centre of a 'random' mask holds"),
+    ({"center_fraction": (0.2, 0.3)}, "center of a 'random' mask holds"),
     ({"center_fraction": (0.05, 1.0)}, "center_fraction is 1.0"),
     ({"noise": (0.0, 0.1)}, "acquisition.noise"),
     ({"noise": (0.1, float("nan"))}, "acquisition.noise"),

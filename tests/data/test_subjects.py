@@ -152,7 +152,7 @@ def test_linked_subjects_are_there_and_links_in_circles_end(people, tmp_path):
     (path / "dan").symlink_to(people / "dan")
     (path / "cy").symlink_to(people / "cy")
     (path / "again").symlink_to(path)
-    assert [str(file.relative_to(path)) for file in folder.find_files(path)] == [
+    assert [str(file.relative_to(path)) for file in folder.find_volumes(path)] == [
         "cy/anat/cy_T1w.mnc.gz", "dan/T1w.nii", "dan/T2w.nii"]
 
 
@@ -216,7 +216,7 @@ def test_a_run_says_who_it_was_trained_on_and_stays_with_it(people, tmp_path, ca
     def tested(**data):
         again = load_config(workdir)
         again.data.update(data)
-        dataset = splits.settle_split(config.make_dataset(again), again.data, workdir)
+        dataset = splits.restore_split(config.make_dataset(again), again.data, workdir)
         return dataset.split
 
     for i in range(20):
@@ -245,7 +245,7 @@ def test_a_run_says_who_it_was_trained_on_and_stays_with_it(people, tmp_path, ca
         if name == split["train"][0]:
             again = load_config(workdir)
             with pytest.raises(InputError, match=f"{name} of the run's split not found"):
-                splits.settle_split(config.make_dataset(again), again.data, workdir).draw(
+                splits.restore_split(config.make_dataset(again), again.data, workdir).draw(
                     np.random.default_rng(0), 1)
     with pytest.raises(InputError, match=f"{name}.* of the run's split not found"):
         tested()

@@ -40,7 +40,7 @@ def test_sigma_runs_from_its_smallest_to_its_largest():
 
 @pytest.mark.parametrize("total, steps", [(1000, 1), (1000, 7), (1000, 999), (1000, 1000), (3, 2)])
 def test_respacing_visits_distinct_levels_evenly(total, steps):
-    indices = diffusion.respaced(total, steps)
+    indices = diffusion.timestep_subset(total, steps)
     assert indices[0] == total and indices[-1] == 0 and len(indices) == steps + 1
     gaps = -np.diff(indices)
     assert gaps.min() >= 1 and gaps.max() - gaps.min() <= 1
@@ -49,7 +49,7 @@ def test_respacing_visits_distinct_levels_evenly(total, steps):
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_more_levels_than_there_are_is_refused(steps):
     with pytest.raises(InputError, match=f"steps is {steps}, expected from 1 to 1000"):
-        diffusion.respaced(1000, steps)
+        diffusion.timestep_subset(1000, steps)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

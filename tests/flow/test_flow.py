@@ -262,7 +262,7 @@ def test_adaptive_steps_have_a_forward_derivative():
     np.testing.assert_allclose(tangent, difference, atol=1e-5)
 
 
-def test_running_out_of_steps_shows_and_harms_no_neighbour():
+def test_running_out_of_steps_shows_and_harms_no_neighbor():
     def stiff(z, t, _):
         return jnp.asarray([[1.0], [1e4]]) * z
 

@@ -285,7 +285,7 @@ def sigpy_espirit():
 
 
 def sensitivity_problem():
-    """k-space and a mask whose columns 6 to 11 are the sampled centre, in a scanner's tiny unit.
+    """k-space and a mask whose columns 6 to 11 are the sampled center, in a scanner's tiny unit.
 
     `[2, 3, 17, 18]` complex64 and `[2, 1, 1, 18]` bool; the k-space is zero where the mask is.
     """

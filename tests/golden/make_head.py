@@ -5,7 +5,7 @@ Run by hand; needs numpy and nibabel alone:
     python tests/golden/make_head.py T1.nii.gz [flatjax/data/images/cstar_t1.npz]
 
 The volume is `stroke/T1.nii.gz` in https://github.com/neurolabusc/VolumeRenderingData (MIT
-licence, see flatjax/data/images/LICENSE-cstar.txt): 124 x 160 x 140 voxels of 1 mm, the brain of
+license, see flatjax/data/images/LICENSE-cstar.txt): 124 x 160 x 140 voxels of 1 mm, the brain of
 a person who had a stroke in the left hemisphere.
 """
 

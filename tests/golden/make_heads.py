@@ -50,7 +50,7 @@ def patient(path: pathlib.Path) -> np.ndarray:
 
 
 def volunteer(path: pathlib.Path) -> np.ndarray:
-    """`[x, y, z]` uint8, axes towards right (not verified), anterior and superior, 1 mm."""
+    """`[x, y, z]` uint8, axes toward right (not verified), anterior and superior, 1 mm."""
     volume = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     if volume.shape != (192, 256, 256):
         sys.exit(f"{path}: {volume.shape}, expected (192, 256, 256)")

@@ -11,7 +11,7 @@ from flatjax import cli
 from flatjax.data.io.kspace import open_scan
 from flatjax.inference.look import draw, look, look_at
 from flatjax.mri.host.masks import make_mask
-from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.host.simulate import host_ifft2c
 from tests.support import fastmri_fixture
 from tests.support.kspace_fixture import SIZE, scan_of
 
@@ -77,7 +77,7 @@ def test_the_picture_shows_the_slice(folder):
     samples, mask, image = [axes.images[0].get_array() for axes in figure.axes[:3]]
     np.testing.assert_array_equal(mask, np.broadcast_to(one.mask, SIZE))
     assert samples.max() == 0 and (samples[mask == 0] == -4).all()
-    expected = np.sqrt(np.sum(np.abs(ifft2c(one.kspace)) ** 2, axis=0))
+    expected = np.sqrt(np.sum(np.abs(host_ifft2c(one.kspace)) ** 2, axis=0))
     np.testing.assert_allclose(image, expected, rtol=1e-5)
     plt.close(figure)
 

@@ -20,7 +20,7 @@ from flatjax.inference import reconstruct
 from flatjax.inference.prepare import measure, prepare
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
 from flatjax.mri.host.masks import make_mask
-from flatjax.mri.host.simulate import birdcage_maps, fft2c, ifft2c, image_phase
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase
 from tests.support import fastmri_fixture, toy
 from tests.support.arrays import complex_normal
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
@@ -60,7 +60,8 @@ def test_neither_unit_nor_phase_of_the_receiver_matters(coils, factor):
     kspace = scan_of(coils=coils)[0][0] * make_mask("equispaced", SIZE, 2, 0.4, 0)
     plain, other = prepare(kspace), prepare((factor * kspace).astype(np.complex64))
     # Of several coils the phase may go into the maps: what a network sees is E^H k.
-    image, again = (np.sum(np.conj(one.measurement.maps) * ifft2c(one.measurement.kspace), axis=0)
+    image, again = (np.sum(np.conj(one.measurement.maps) * host_ifft2c(one.measurement.kspace),
+                           axis=0)
                     for one in (plain, other))
     np.testing.assert_allclose(again, image, atol=1e-4 * np.abs(image).max())
     assert other.scale == pytest.approx(abs(factor) * plain.scale, rel=1e-5)
@@ -72,9 +73,9 @@ def test_a_smooth_phase_of_one_coil_is_taken_out():
     kspace, _ = scan_of(coils=1, shape=(64, 60))
     phase = image_phase(np.random.default_rng(1), (64, 60), 2.0)
     mask = make_mask("equispaced", (64, 60), 2, 0.2, 0)
-    kspace = mask * fft2c(ifft2c(kspace[0]) * phase)
+    kspace = mask * host_fft2c(host_ifft2c(kspace[0]) * phase)
     measurement = prepare(kspace).measurement
-    image = np.conj(measurement.maps) * ifft2c(measurement.kspace)
+    image = np.conj(measurement.maps) * host_ifft2c(measurement.kspace)
     assert np.linalg.norm(image.imag) < 0.25 * np.linalg.norm(image.real)
     assert np.abs(measurement.maps) == pytest.approx(1, abs=1e-5)
     # without a calibration region only one angle is taken out
@@ -219,7 +220,7 @@ def test_a_mask_and_maps_may_be_given(tmp_path, workdir):
     np.save(tmp_path / "maps.npy", 7 * maps)
     assert run(workdir, *arguments, f"--mask={tmp_path / 'mask.npy'}",
                f"--maps={tmp_path / 'maps.npy'}") == 0
-    expected = np.abs(np.sum(np.conj(maps) * ifft2c(mask * kspace), axis=1))
+    expected = np.abs(np.sum(np.conj(maps) * host_ifft2c(mask * kspace), axis=1))
     np.testing.assert_allclose(reconstruction(tmp_path / "scan.h5"), expected, atol=1e-5)
 
 

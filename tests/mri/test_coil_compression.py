@@ -17,7 +17,7 @@ from tests.support.arrays import complex_normal, smooth_image
 def scan(coils=12, shape=(20, 22), slices=2):
     rng = np.random.default_rng(0)
     maps = simulate.birdcage_maps(coils, shape)
-    return simulate.fft2c(np.stack([maps * smooth_image(rng, shape) for _ in range(slices)]))
+    return simulate.host_fft2c(np.stack([maps * smooth_image(rng, shape) for _ in range(slices)]))
 
 
 def energy(kspace):

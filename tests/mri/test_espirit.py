@@ -36,13 +36,13 @@ def test_known_coils_are_found_and_explain_what_was_not_read():
     rng = np.random.default_rng(0)
     image = smooth_image(rng, (48, 40)) * rng.integers(1, 5, (48, 40))
     coils = simulate.birdcage_maps(6, image.shape)
-    kspace = simulate.fft2c(coils * image)
+    kspace = simulate.host_fft2c(coils * image)
     maps, eigenvalue = espirit(kspace, (20, 20), crop=0.9)
     inside = np.abs(image) > 0.4
     assert np.all(eigenvalue[inside] > 0.99)
     agreement = np.abs(np.sum(np.conj(maps) * coils, axis=0))
     assert agreement[inside].min() > 0.998
-    explained = maps * np.sum(np.conj(maps) * simulate.ifft2c(kspace), axis=0)
+    explained = maps * np.sum(np.conj(maps) * simulate.host_ifft2c(kspace), axis=0)
     error = np.linalg.norm(explained - coils * image) / np.linalg.norm(image)
     assert error < 0.03
 
@@ -56,7 +56,7 @@ def test_maps_are_unit_or_zero_and_make_the_smooth_image_real():
     window = np.zeros(kspace.shape[-2:], np.float32)
     frequency = np.cos(np.pi * (np.arange(16) - 8) / 17) ** 2
     window[rows, columns] = np.outer(frequency, frequency)
-    combined = np.sum(np.conj(maps) * simulate.ifft2c(window * kspace), axis=0)
+    combined = np.sum(np.conj(maps) * simulate.host_ifft2c(window * kspace), axis=0)
     np.testing.assert_allclose(np.angle(combined[power > 0.5]), 0, atol=1e-3)
 
 
@@ -71,7 +71,7 @@ def test_batches_are_slices_and_scale_phase_and_the_rest_of_k_space_do_not_matte
         for expected, found in zip(one, many, strict=True):
             np.testing.assert_allclose(found[index], expected, atol=2e-3)
     turned = espirit(kspace * np.complex64(1j), BOX, **OPTIONS)
-    image, other = (np.sum(np.conj(found.maps) * simulate.ifft2c(given), axis=0)
+    image, other = (np.sum(np.conj(found.maps) * simulate.host_ifft2c(given), axis=0)
                     for found, given in ((one, kspace), (turned, kspace * np.complex64(1j))))
     np.testing.assert_allclose(image, other, atol=2e-3)
 
@@ -97,15 +97,15 @@ def test_what_cannot_be_calibrated_is_refused(shape, box, options, message):
 
 @pytest.mark.parametrize("kind, shape", [("random", (30, 40)), ("random", (1, 37)),
                                          ("poisson", (31, 40))])
-def test_the_calibration_box_holds_the_centre_of_a_mask(kind, shape):
-    centre = center_mask(kind, shape, 0.08)
-    assert [int(n) for n in calibration_size(centre)] == [centre.any(1).sum(), centre.any(0).sum()]
+def test_the_calibration_box_holds_the_center_of_a_mask(kind, shape):
+    center = center_mask(kind, shape, 0.08)
+    assert [int(n) for n in calibration_size(center)] == [center.any(1).sum(), center.any(0).sum()]
     mask = np.stack([make_mask(kind, shape, 4, 0.08, seed) for seed in range(3)])
     for found in (calibration_size(mask), jax.jit(calibration_size)(mask)):
         for one, rows, columns in zip(mask, *found, strict=True):
             box = one[central(len(one), rows), central(shape[1], columns)]
             assert box.shape == (rows, columns) and box.all()
-            assert box.size >= centre.sum()
+            assert box.size >= center.sum()
 
 
 def test_the_calibration_box_is_the_largest():

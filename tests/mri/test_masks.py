@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from flatjax.errors import InputError
-from flatjax.mri.host import masks, poisson
+from flatjax.mri.host import masks, patterns, poisson
 from flatjax.mri.host.masks import make_mask, seed_from_name
-from flatjax.mri.sampling import achieved_acceleration
+from flatjax.mri.sampling import achieved_acceleration, valid_columns
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
@@ -21,13 +21,13 @@ EXACT = ("gaussian1d", "gaussian2d", "poisson")
 SETTINGS = [(4, 0.08), (8, 0.04), (12, 0.02)]
 
 
-def centre_of(n, length):
+def center_of(n, length):
     """The `length` middle indices; an odd one out lies below n // 2 for even n, above for odd n."""
     start = n // 2 - (length - n % 2) // 2
     return slice(start, start + length)
 
 
-@pytest.mark.parametrize("kind", masks.FASTMRI_KINDS)
+@pytest.mark.parametrize("kind", patterns.FASTMRI_KINDS)
 @pytest.mark.parametrize("width", make_golden.MASK_WIDTHS)
 def test_equals_fastmri_golden(kind, width):
     golden = np.load(GOLDEN / "fastmri_masks.npz")[f"{kind}_{width}"]
@@ -40,7 +40,7 @@ def test_equals_fastmri_golden(kind, width):
     np.testing.assert_array_equal(ours, golden)
 
 
-@pytest.mark.parametrize("kind", masks.FASTMRI_KINDS)
+@pytest.mark.parametrize("kind", patterns.FASTMRI_KINDS)
 def test_equals_fastmri_live(kind):
     pytest.importorskip("torch")
     pytest.importorskip("fastmri")
@@ -55,16 +55,16 @@ def test_equals_fastmri_live(kind):
                 np.testing.assert_array_equal(ours, expected, f"{width} {setting} {seed}")
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 @pytest.mark.parametrize("shape", [(31, 48), (40, 33)])
 def test_shape_dtype_and_values(kind, shape):
     mask = make_mask(kind, shape, 4, 0.08, 0)
-    assert mask.shape == ((1, shape[1]) if kind in masks.LINE_KINDS else shape)
+    assert mask.shape == ((1, shape[1]) if kind in patterns.LINE_KINDS else shape)
     assert mask.dtype == np.float32
     assert set(np.unique(mask)) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_seed_alone_decides(kind):
     def draw(seed):
         return make_mask(kind, (64, 96), 8, 0.04, seed)
@@ -79,7 +79,7 @@ def test_seed_alone_decides(kind):
     np.testing.assert_array_equal(np.random.get_state()[1], before)
     distinct = {draw(seed).tobytes() for seed in range(30)}
     # An equispaced mask has R offsets to choose from, and no other freedom.
-    assert len(distinct) >= (6 if kind in masks.FASTMRI_KINDS and kind != "random" else 30)
+    assert len(distinct) >= (6 if kind in patterns.FASTMRI_KINDS and kind != "random" else 30)
 
 
 def test_seed_from_name_is_fastmris():
@@ -88,28 +88,28 @@ def test_seed_from_name_is_fastmris():
     assert (names[0] != names[1]).any()
 
 
-@pytest.mark.parametrize("kind", masks.LINE_KINDS)
+@pytest.mark.parametrize("kind", patterns.LINE_KINDS)
 @pytest.mark.parametrize("width", [99, 100, 128, 372])
 @pytest.mark.parametrize("acceleration, fraction", SETTINGS)
-def test_centre_lines_are_sampled(kind, width, acceleration, fraction):
+def test_center_lines_are_sampled(kind, width, acceleration, fraction):
     lines = round(width * fraction)
     assert lines >= 2
     for seed in range(5):
         mask = make_mask(kind, (1, width), acceleration, fraction, seed)
-        assert mask[0, centre_of(width, lines)].all()
+        assert mask[0, center_of(width, lines)].all()
 
 
-@pytest.mark.parametrize("kind", masks.PLANE_KINDS)
+@pytest.mark.parametrize("kind", patterns.PLANE_KINDS)
 @pytest.mark.parametrize("shape", [(64, 64), (65, 48), (50, 81)])
 @pytest.mark.parametrize("acceleration, fraction", SETTINGS)
-def test_centre_box_is_sampled(kind, shape, acceleration, fraction):
-    box = tuple(centre_of(n, round(n * math.sqrt(fraction))) for n in shape)
+def test_center_box_is_sampled(kind, shape, acceleration, fraction):
+    box = tuple(center_of(n, round(n * math.sqrt(fraction))) for n in shape)
     area = (box[0].stop - box[0].start) * (box[1].stop - box[1].start) / (shape[0] * shape[1])
     assert area == pytest.approx(fraction, rel=0.15)
     assert make_mask(kind, shape, acceleration, fraction, 0)[box].all()
 
 
-def test_centre_is_not_larger_than_asked():
+def test_center_is_not_larger_than_asked():
     assert masks.center_mask("poisson", (100, 200), 0.04).sum() == 20 * 40
     assert masks.center_mask("random", (100, 200), 0.04).sum() == 8
     assert masks.center_mask("radial", (4, 400), 0.001).sum() == 13
@@ -144,10 +144,10 @@ def test_line_kinds_achieved_acceleration(acceleration, fraction):
     nominal = 368 / acceleration
     assert lines("random") == pytest.approx(nominal, rel=0.03)
     assert lines("equispaced_fraction") == pytest.approx(nominal, rel=0.03)
-    # R-th lines everywhere and the centre's other lines on top, fastMRI's own definition.
-    centre = round(368 * fraction)
+    # R-th lines everywhere and the center's other lines on top, fastMRI's own definition.
+    center = round(368 * fraction)
     for kind in ("equispaced", "magic"):
-        assert lines(kind) == pytest.approx(nominal + centre * (1 - 1 / acceleration), rel=0.03)
+        assert lines(kind) == pytest.approx(nominal + center * (1 - 1 / acceleration), rel=0.03)
 
 
 def test_equispaced_is_equispaced():
@@ -164,7 +164,7 @@ def test_magic_halves_do_not_repeat_each_other(seed, width):
     assert not set(frequencies) & set(-frequencies)
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_acceleration_one_samples_everything(kind):
     mask = make_mask(kind, (12, 17), 1, 0.08, 0)
     assert mask.shape[1] == 17 and mask.all()
@@ -172,17 +172,17 @@ def test_acceleration_one_samples_everything(kind):
     assert cut[:, 2:16].all() and not cut[:, :2].any() and not cut[:, 16:].any()
 
 
-@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("kind", patterns.KINDS)
 def test_padding_is_neither_sampled_nor_counted(kind):
     shape, padding = (80, 120), (15, 109)
     for seed in range(5):
         mask = make_mask(kind, shape, 4, 0.06, seed, padding)
         assert not mask[:, :15].any() and not mask[:, 109:].any()
-        if kind in masks.FASTMRI_KINDS:
+        if kind in patterns.FASTMRI_KINDS:
             whole = make_mask(kind, shape, 4, 0.06, seed)
             np.testing.assert_array_equal(mask[:, 15:109], whole[:, 15:109])
         else:
-            valid = masks.valid_columns(120, padding)
+            valid = valid_columns(120, padding)
             tolerance = 0.05 if "radial" in kind else 0.03
             assert achieved_acceleration(mask, valid) == pytest.approx(4, rel=tolerance)
 
@@ -190,20 +190,20 @@ def test_padding_is_neither_sampled_nor_counted(kind):
 def test_fastmri_kinds_budget_the_full_width():
     # fastMRI draws first and cuts afterwards; 24 of these 40 columns alone would be beyond R = 4.
     mask = make_mask("random", (1, 100), 4, 0.24, 0, padding=(30, 70))
-    assert mask[0, centre_of(100, 24)].all()
+    assert mask[0, center_of(100, 24)].all()
     with pytest.raises(InputError, match="'gaussian1d' mask holds 24 lines .* allows 10.0 of 40"):
         make_mask("gaussian1d", (1, 100), 4, 0.24, 0, padding=(30, 70))
 
 
 def test_valid_columns():
-    assert masks.valid_columns(3).tolist() == [True] * 3
-    assert masks.valid_columns(4, (1, 3)).tolist() == [False, True, True, False]
+    assert valid_columns(3).tolist() == [True] * 3
+    assert valid_columns(4, (1, 3)).tolist() == [False, True, True, False]
 
 
 def test_achieved_acceleration():
     mask = np.array([[1, 0, 0, 0, 1, 0]], np.float32)
     assert achieved_acceleration(mask) == 3.0
-    assert achieved_acceleration(mask, masks.valid_columns(6, (1, 5))) == 4.0
+    assert achieved_acceleration(mask, valid_columns(6, (1, 5))) == 4.0
     assert achieved_acceleration(np.ones((4, 6)), mask) == 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -226,7 +226,7 @@ def test_poisson_minimum_distance(shape, share):
     assert np.median(nearest / radii) < 1.8
 
 
-def test_poisson_radius_grows_from_the_centre():
+def test_poisson_radius_grows_from_the_center():
     _, radius = poisson.poisson_disc(np.ones((80, 80), bool), 800, np.random.RandomState(0))
     row = radius[40, 40:]
     assert (np.diff(row) > 0).all()
@@ -248,11 +248,11 @@ def test_variable_density_kinds_prefer_low_frequencies(kind):
 
 
 @pytest.mark.parametrize("kind", ["radial", "radial_uniform"])
-def test_radial_lines_run_through_the_centre(kind):
+def test_radial_lines_run_through_the_center(kind):
     mask = make_mask(kind, (101, 75), 10, 0, 2)
     assert mask[50, 37] == 1
     np.testing.assert_array_equal(mask, mask[::-1, ::-1])
-    # Away from the centre it is lines, not a filled plane: a ring sees single points.
+    # Away from the center it is lines, not a filled plane: a ring sees single points.
     assert 0.05 < np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() < 0.2
 
 
@@ -300,26 +300,26 @@ def test_bad_arguments_are_refused(change, message):
         make_mask(**{**good, **change})
 
 
-@pytest.mark.parametrize("kind", [k for k in masks.KINDS if k not in ("equispaced", "magic")])
-def test_centre_beyond_the_budget_is_refused(kind):
-    unit = "lines" if kind in masks.LINE_KINDS else "points"
+@pytest.mark.parametrize("kind", [k for k in patterns.KINDS if k not in ("equispaced", "magic")])
+def test_center_beyond_the_budget_is_refused(kind):
+    unit = "lines" if kind in patterns.LINE_KINDS else "points"
     message = f"'{kind}' mask holds .* {unit} .*0.2.* acceleration 8 allows .*lower center_fraction"
     with pytest.raises(InputError, match=message):
         make_mask(kind, (100, 100), 8, 0.2, 0)
 
 
 @pytest.mark.parametrize("kind", ["random", "equispaced_fraction", "gaussian1d", "poisson"])
-def test_centre_that_fills_the_budget_is_all_there_is(kind):
+def test_center_that_fills_the_budget_is_all_there_is(kind):
     mask = make_mask(kind, (100, 100), 4, 0.25, 0)
     np.testing.assert_array_equal(mask, masks.center_mask(kind, (100, 100), 0.25))
 
 
-def test_equispaced_takes_any_centre():
-    assert make_mask("equispaced", (1, 100), 8, 0.5, 0)[0, centre_of(100, 50)].all()
+def test_equispaced_takes_any_center():
+    assert make_mask("equispaced", (1, 100), 8, 0.5, 0)[0, center_of(100, 50)].all()
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.3])
-def test_magic_refuses_a_centre_of_one_over_r(fraction):
+def test_magic_refuses_a_center_of_one_over_r(fraction):
     make_mask("magic", (1, 100), 4, 0.24, 0)
     with pytest.raises(InputError, match=f"center_fraction is {fraction}, but .*1/4.*lower"):
         make_mask("magic", (1, 100), 4, fraction, 0)

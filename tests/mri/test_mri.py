@@ -23,7 +23,7 @@ def dot_test(operator, adjoint, rng, domain, codomain, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_fourier_is_numpys_centred_orthonormal_transform(shape):
+def test_fourier_is_numpys_centered_orthonormal_transform(shape):
     rng = np.random.default_rng(0)
     x = complex_normal(rng, (2, *shape))
     expected = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(x, axes=(1, 2)), axes=(1, 2),
@@ -57,7 +57,7 @@ def test_operators_and_adjoints_agree(shape, coils):
 
 @pytest.mark.parametrize("coils", [1, 2, 8])
 @pytest.mark.parametrize("shape", [(12, 12), (11, 14)])
-def test_birdcage_maps_are_normalised_and_reduce_inverts_expand(coils, shape):
+def test_birdcage_maps_are_normalized_and_reduce_inverts_expand(coils, shape):
     maps = simulate.birdcage_maps(coils, shape)
     assert maps.shape == (coils, *shape) and maps.dtype == np.complex64
     np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1, rtol=1e-5)
@@ -125,7 +125,7 @@ def test_smooth_fields_are_smooth_and_scaled(shape):
     assert np.angle(phase).std() == pytest.approx(0.5, rel=0.05)
 
 
-def test_crop_takes_the_centre_and_refuses_to_grow():
+def test_crop_takes_the_center_and_refuses_to_grow():
     image = np.arange(30).reshape(5, 6)
     np.testing.assert_array_equal(mri.center_crop(image, (3, 2)), image[1:4, 2:4])
     with pytest.raises(ValueError, match="cannot crop 5 x 6 to 6 x 6"):

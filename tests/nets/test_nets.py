@@ -1,4 +1,4 @@
-"""The networks: convolution gradients, normalisation, padding, time, parity with fastMRI."""
+"""The networks: convolution gradients, normalization, padding, time, parity with fastMRI."""
 
 from pathlib import Path
 

@@ -37,9 +37,9 @@ def test_maps_and_the_whole_varnet_are_fastmris(golden):
     params = varnet_params(golden)
     kspace, mask = sensitivity_problem()
     mask = mask.astype(np.float32)
-    centre = mri.ifft2c(jnp.asarray(kspace) * calibration_mask(mask))
+    center = mri.ifft2c(jnp.asarray(kspace) * calibration_mask(mask))
     maps = jax.jit(SensitivityNet(channels=2, pools=2).apply)(
-        {"params": params["sensitivities"]}, centre)
+        {"params": params["sensitivities"]}, center)
     assert maps.dtype == jnp.complex64
     np.testing.assert_allclose(maps, expected, atol=1e-4)
     method = varnet(nets.fastmri_unet(channels=2, pools=2), steps=2,
@@ -88,7 +88,7 @@ def test_methods_learn_their_maps_and_ignore_those_given(name, make_batch):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
 
 
-def test_maps_see_only_the_sampled_centre(make_batch):
+def test_maps_see_only_the_sampled_center(make_batch):
     measurement = make_batch(coils=3, shape=(20, 22)).measurement
     method = build("flat", **SMALL, **STEPS["flat"])
     kspace = measurement.kspace

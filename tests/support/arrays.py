@@ -20,7 +20,7 @@ def smooth_image(rng, shape):
 
 
 def noisy(params, scale=0.3):
-    """Params away from their zero-initialised last layer."""
+    """Params away from their zero-initialized last layer."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(9), len(leaves))
     return jax.tree.unflatten(tree, [a + scale * jax.random.normal(k, a.shape, a.dtype)

@@ -60,7 +60,7 @@ def check_gradient(method, batch, terms):
 
 
 def check_empty_slice(method, batch):
-    """It stays empty, harms no neighbour, and value and gradient are finite."""
+    """It stays empty, harms no neighbor, and value and gradient are finite."""
     params = trained(method, batch)
     full = reconstruct(method, params, batch.measurement)
     kspace, whole, target = jax.tree.map(lambda x: x.at[0].set(0), (

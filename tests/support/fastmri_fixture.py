@@ -30,7 +30,7 @@ _HEADER = """<?xml version="1.0" encoding="utf-8"?>{prologue}
       <kspace_encoding_step_0><minimum>0</minimum><maximum>7</maximum><center>3</center>
       </kspace_encoding_step_0>
       <kspace_encoding_step_1>
-        <minimum>0</minimum><maximum>{maximum}</maximum><center>{centre}</center>
+        <minimum>0</minimum><maximum>{maximum}</maximum><center>{center}</center>
       </kspace_encoding_step_1>
       <kspace_encoding_step_2><minimum>0</minimum><maximum>0</maximum><center>0</center>
       </kspace_encoding_step_2>
@@ -46,7 +46,7 @@ _HEADER = """<?xml version="1.0" encoding="utf-8"?>{prologue}
 def header_xml(shape, recon, padding, prologue=""):
     """The header of k-space `shape` whose columns `padding[0] <= kx < padding[1]` were measured."""
     return _HEADER.format(
-        rows=shape[0], columns=shape[1], recon=recon, centre=shape[1] // 2 - padding[0],
+        rows=shape[0], columns=shape[1], recon=recon, center=shape[1] // 2 - padding[0],
         maximum=padding[1] - padding[0] - 1, prologue=prologue).encode()
 
 

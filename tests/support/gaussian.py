@@ -141,11 +141,11 @@ def assert_law(kspace, law, errors=5.0, where=None):
     slack = errors / np.sqrt(len(flat))
     off = np.abs(flat.mean(0) - mean)
     assert (off <= slack * deviation + 1e-4).all(), off
-    centred = flat - flat.mean(0)
-    found = centred.T @ centred.conj() / len(flat)
+    centered = flat - flat.mean(0)
+    found = centered.T @ centered.conj() / len(flat)
     allowed = slack * np.outer(deviation, deviation) + 1e-4
     assert (np.abs(found - covariance) <= allowed).all(), (np.diag(found).real, deviation**2)
-    assert (np.abs(centred.T @ centred / len(flat)) <= 1.5 * allowed).all()
+    assert (np.abs(centered.T @ centered / len(flat)) <= 1.5 * allowed).all()
 
 
 def to_image(function):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flatjax.mri.host.simulate import birdcage_maps, fft2c
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c
 from tests.support.arrays import complex_normal, smooth_image
 
 SHAPE = (3, 2, 10, 12)  # slice, coil, ky, kx
@@ -11,7 +11,7 @@ ENCODED, RECON, LINES = (20, 12), (10, 10), 9  # readout is oversampled; the las
 
 
 def kspace(seed=0, shape=SHAPE):
-    """Noise with its peak at the centre, so that it passes for k-space."""
+    """Noise with its peak at the center, so that it passes for k-space."""
     values = complex_normal(np.random.default_rng(seed), shape)
     values[..., shape[-2] // 2, shape[-1] // 2] *= 50
     return values
@@ -86,4 +86,4 @@ def scan_of(seed=0, slices=3, coils=4, shape=SIZE):
     """`(kspace, images)`: `[slice, coil, ky, kx]` complex64, fully sampled, and their magnitude."""
     rng = np.random.default_rng(seed)
     images = np.stack([smooth_image(rng, shape) for _ in range(slices)])
-    return fft2c(birdcage_maps(coils, shape) * images[:, None]), np.abs(images)
+    return host_fft2c(birdcage_maps(coils, shape) * images[:, None]), np.abs(images)

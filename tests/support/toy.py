@@ -5,7 +5,7 @@ import numpy as np
 from flatjax import config, flow, methods, nets
 from flatjax.data import DataSet, Sample, Volume
 from flatjax.experiments.grid import changed
-from flatjax.mri.host.simulate import fft2c
+from flatjax.mri.host.simulate import host_fft2c
 from tests.support.arrays import smooth_image
 
 
@@ -13,7 +13,7 @@ def make(*, size: int = 16, broken: bool = False) -> DataSet:
     """Blobs; with `broken`, every training sample is NaN."""
     def sample(rng):
         image = smooth_image(rng, (size, size))
-        kspace = fft2c(image)[None] * (np.nan if broken else 1)
+        kspace = host_fft2c(image)[None] * (np.nan if broken else 1)
         return Sample(kspace.astype(np.complex64), np.ones_like(kspace), np.abs(image))
 
     def volume(name, seed):

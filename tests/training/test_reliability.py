@@ -14,7 +14,7 @@ import pytest
 import flatjax.training.train as module
 from flatjax.data import DATASETS, training_batch
 from flatjax.errors import InputError, StorageError, TrainingError
-from flatjax.files import Busy, locked
+from flatjax.files import BusyError, locked
 from flatjax.methods import Method
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints
@@ -101,7 +101,7 @@ def test_a_state_without_validation_is_resumed_from_but_is_never_the_best(tmp_pa
 
 def test_a_second_training_in_a_workdir_refuses(tmp_path):
     with (locked(tmp_path / ".lock", "it"),
-          pytest.raises(Busy, match=f"the workdir .* is in use by process {os.getpid()}")):
+          pytest.raises(BusyError, match=f"the workdir .* is in use by process {os.getpid()}")):
         train(toy.experiment(), tmp_path)
     assert os.listdir(tmp_path) == [".lock"]
 

@@ -1,7 +1,7 @@
 """Files of the fastMRI format: checked once and kept in an index, then read slice by slice.
 
-A file is opened for as long as a call reads from it and its header and attributes are read only
-when it is indexed, so memory does not grow with the number of slices read.
+A file is open only while a call reads from it. Its header and attributes are read only when it is
+indexed, so memory does not grow with the number of slices read.
 """
 
 import math
@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.hdf5 import check_stored, isolated, opened
+from flatjax.data.io.checks import check_finite
+from flatjax.data.io.hdf5 import check_stored, isolated, open_hdf5
 from flatjax.errors import InputError
 from flatjax.mri.sampling import valid_columns
 
@@ -33,7 +34,7 @@ class Record(NamedTuple):
         recon: the header's recon matrix size `(x, y)`: rows and columns of the image.
         masked: whether the file has a sampling mask of its own.
         undersampled: whether its k-space is zero wherever that mask is.
-        centre: number of central columns, placed as by `mri.host.masks.center_mask`, without a gap.
+        center: number of central columns, placed as by `mri.host.masks.center_mask`, without a gap.
         attributes: those of `ATTRIBUTES` that the file has.
     """
 
@@ -46,7 +47,7 @@ class Record(NamedTuple):
     recon: tuple[int, int]
     masked: bool
     undersampled: bool
-    centre: int
+    center: int
     attributes: dict[str, str | int | float]
 
 
@@ -65,7 +66,7 @@ class Slice(NamedTuple):
 
 
 def read_record(file: Path) -> Record:
-    """Look into a file, and check all that can be without reading every slice of it.
+    """Read what is known of a file, and check what can be without reading every slice.
 
     Raises:
         InputError: naming the file, the field, what is wrong with it and what to do.
@@ -74,7 +75,7 @@ def read_record(file: Path) -> Record:
 
 
 def _read_record(file: Path) -> Record:
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         stat = file.stat()
         kspace = _dataset(file, content, "kspace")
         if kspace.ndim not in (3, 4) or 0 in kspace.shape or kspace.dtype.kind != "c":
@@ -100,11 +101,11 @@ def _read_record(file: Path) -> Record:
             name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,
             references=references, padding=padding, recon=header.recon, masked=mask is not None,
             undersampled=bool(left_out.any() and not measured[left_out].any()),
-            centre=_central_run(sampled), attributes=_attributes(content))
+            center=_central_run(sampled), attributes=_attributes(content))
 
 
-def read_slices(file: Path, record: Record, indices: Sequence[int],
-                reference: str) -> Iterator[Slice]:
+def read_fastmri_slices(file: Path, record: Record, indices: Sequence[int],
+                        reference: str) -> Iterator[Slice]:
     """Read some slices, and nothing but them.
 
     Args:
@@ -116,7 +117,7 @@ def read_slices(file: Path, record: Record, indices: Sequence[int],
     Raises:
         InputError: the file has changed or cannot be read any more, or a slice is not finite.
     """
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         mask = _mask(file, content, record.kspace[-1], record.padding) if record.masked else None
         for index in indices:
             kspace = np.asarray(content["kspace"][index], np.complex64)
@@ -185,16 +186,6 @@ def _first_slice_with_signal(file: Path, kspace: h5py.Dataset) -> np.ndarray:
             return one
     raise InputError(f"{file}: kspace is zero in every slice, expected measured data; download it "
                      "again")
-
-
-def check_finite(file: Path, name: str, index: int, values: np.ndarray) -> None:
-    """Refuse a slice of the field `name` with a NaN or infinite value."""
-    with np.errstate(all="ignore"):
-        total = values.sum()  # not finite if any value is not, and takes no memory
-    if not np.isfinite(total) and not np.isfinite(values).all():
-        bad = values.size - np.count_nonzero(np.isfinite(values))
-        raise InputError(f"{file}: slice {index} of {name} has {bad} values that are NaN or "
-                         "infinite, expected finite numbers; download it again or remove it")
 
 
 def _central_run(sampled: np.ndarray) -> int:

@@ -19,10 +19,10 @@ _FIELDS = {
     "encoded_y": ("encodedSpace", "matrixSize", "y"),
     "recon_x": ("reconSpace", "matrixSize", "x"),
     "recon_y": ("reconSpace", "matrixSize", "y"),
-    "centre": ("encodingLimits", "kspace_encoding_step_1", "center"),
+    "center": ("encodingLimits", "kspace_encoding_step_1", "center"),
     "maximum": ("encodingLimits", "kspace_encoding_step_1", "maximum"),
 }
-_FROM_ZERO = ("centre", "maximum")
+_FROM_ZERO = ("center", "maximum")
 
 
 class Header(NamedTuple):
@@ -41,8 +41,8 @@ class Header(NamedTuple):
 def parse(xml: bytes) -> Header:
     """Read a header.
 
-    As fastMRI does, `left = encoded_y // 2 - centre` and `right = left + maximum + 1`, with the
-    centre and maximum of kspace_encoding_step_1.
+    As fastMRI does, `left = encoded_y // 2 - center` and `right = left + maximum + 1`, with the
+    center and maximum of kspace_encoding_step_1.
 
     Args:
         xml: the dataset `ismrmrd_header` of a file.
@@ -55,7 +55,7 @@ def parse(xml: bytes) -> Header:
     found = texts(xml, {name: _ENCODING + path for name, path in _FIELDS.items()})
     values = {name: number(found.get(name), _ENCODING + path, 0 if name in _FROM_ZERO else 1)
               for name, path in _FIELDS.items()}
-    left = values["encoded_y"] // 2 - values["centre"]
+    left = values["encoded_y"] // 2 - values["center"]
     return Header((left, left + values["maximum"] + 1), (values["recon_x"], values["recon_y"]))
 
 

@@ -1,9 +1,9 @@
-"""HDF5 files of others: what libhdf5 should not be trusted with.
+"""Safe reading of HDF5 files that may be damaged or hostile.
 
-It takes lengths from a file at their word: by those of a damaged one it reads for ever, takes
-gigabytes, or frees memory that is not its own. So text and rows of variable length are read in a
-process of its own (`isolated`), that may die of them; arrays of numbers are held against the file
-(`check_stored`) and read here.
+libhdf5 trusts the lengths that a file declares: a damaged file can make it read forever, allocate
+gigabytes or corrupt its memory. So text and data of variable length are read in a process of their
+own (`isolated`), which may crash. Arrays of numbers are compared with the size of the file
+(`check_stored`) and read in this process.
 """
 
 import atexit
@@ -22,12 +22,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import h5py
 
+from flatjax.data.io.checks import check_file
 from flatjax.errors import InputError
 
 try:
     import resource
 except ImportError:  # on Windows: see `isolated`
-    resource = None
+    resource: Any = None
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -44,14 +45,9 @@ _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; whatever is wrong with it becomes an `InputError`."""
-    try:
-        with open(file, "rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
-                         "that you may read") from error
+def open_hdf5(file: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to read from; every error of it becomes an `InputError`."""
+    check_file(file)
     try:
         with h5py.File(file, "r") as content:
             yield content
@@ -114,10 +110,10 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
                                  "copy or download it again") from ended
             except (EOFError, OSError) as ended:
                 stop()
-                if new:  # an older one may have ended for want of calls, or of another file
+                if new:  # an older one may have ended because it was idle, or by another file
                     raise InputError(f"{file}: the HDF5 library crashed on it; it is damaged: "
                                      "download it again") from ended
-            except BaseException:  # its answer would be taken for that of the next call
+            except BaseException:  # or the next call would receive its answer
                 helper.process.kill()
                 stop()
                 raise
@@ -129,7 +125,7 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
 class _Helper:
     """The process that calls are made in."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.owner = os.getpid()
         self.connection, theirs = Pipe()
         with theirs:
@@ -208,7 +204,7 @@ def _seconds(file: Path) -> float:
 
 
 def _size(file: Path) -> int:
-    return os.stat(file).st_size if os.path.exists(file) else 0
+    return file.stat().st_size if file.exists() else 0
 
 
 def _address_space() -> int:

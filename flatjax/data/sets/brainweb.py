@@ -2,7 +2,7 @@
 
 Discrete ("crisp") and fuzzy anatomical models, given a contrast by BrainWeb's own tissue table and
 the spin-echo equation; or the volumes that its simulator made, with noise and non-uniformity. Files
-are recognised by BrainWeb's names, in MINC 1 or 2, raw byte, raw short or NIfTI, and their gzip.
+are recognized by BrainWeb's names, in MINC 1 or 2, raw byte, raw short or NIfTI, and their gzip.
 
 References: Cocosco et al., "BrainWeb: Online interface to a 3D MRI simulated brain database",
 NeuroImage 1997; Collins et al., "Design and construction of a realistic digital brain phantom",
@@ -11,7 +11,6 @@ image data bases", IEEE TMI 2006; the tissue table is brainweb.bic.mni.mcgill.ca
 `tissue_mr_parameters.txt`, at 1.5 T.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,9 +22,9 @@ from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import read_magnitude, stem
 from flatjax.data.io.volumes.common import first_line
 from flatjax.data.sets.brainweb_models import FUZZY_NAMES, crisp_image, fuzzy_image
-from flatjax.data.sets.folder import find_files, volumes_below
+from flatjax.data.sets.folder import find_volumes, volumes_below
 from flatjax.data.sets.icbm import CONTRASTS
-from flatjax.data.subjects import Scan, make_dataset, unique_names
+from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
 from flatjax.errors import InputError
 from flatjax.files import make_folder
 
@@ -65,7 +64,7 @@ def make(*, path: str = "", source: str = "crisp", contrasts: Sequence[str] = ("
     Args:
         path: of the folder.
         source: "crisp", of `subject04_crisp_v`, `phantom_1.0mm_normal_crisp` and the like;
-            "fuzzy", of `subject04_gm_v`, `phantom_1.0mm_normal_gry` and so on, at least CSF, grey
+            "fuzzy", of `subject04_gm_v`, `phantom_1.0mm_normal_gry` and so on, at least CSF, gray
             and white matter; or "simulated", of `t1_icbm_normal_1mm_pn3_rf20` or
             `subject04_t1w_p4`.
         contrasts: some of T1, T2 and PD; models are imaged with the protocols `icbm.CONTRASTS`.
@@ -101,7 +100,7 @@ def make(*, path: str = "", source: str = "crisp", contrasts: Sequence[str] = ("
     folder = Path(path).expanduser()
     if download:
         _download(folder, source, subjects)
-    named = [(parse(stem(file.name)), file) for file in find_files(folder)]
+    named = [(parse(stem(file.name)), file) for file in find_volumes(folder)]
     found = [(one, file) for one, file in named if one is not None and one.source == source
              and (not subjects or one.subject in subjects)]
     missing = sorted(set(subjects) - {one.subject for one, _ in found})
@@ -147,16 +146,16 @@ def parse(name: str) -> Named | None:
 
 
 def _simulated(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str],
-               noise: Sequence[int], rf: Sequence[int]) -> list[Scan]:
+               noise: Sequence[int], rf: Sequence[int]) -> list[SubjectVolume]:
     chosen = [(one, file) for one, file in found if one.part in contrasts
               and (not noise or one.noise in noise) and (not rf or one.rf in rf)]
     names = unique_names([stem(file.name) for _, file in chosen])
-    return [Scan(one.subject, name, (file,), "simulated", partial(read_magnitude, file))
+    return [SubjectVolume(one.subject, name, (file,), "simulated", partial(read_magnitude, file))
             for (one, file), name in zip(chosen, names, strict=True)]
 
 
 def _models(found: Sequence[tuple[Named, Path]], source: str,
-            contrasts: Sequence[str]) -> list[Scan]:
+            contrasts: Sequence[str]) -> list[SubjectVolume]:
     models: dict[tuple[str, str], list[tuple[Named, Path]]] = {}
     for one, file in found:
         # what stands before the part is the model; its files lie in one folder
@@ -173,8 +172,8 @@ def _models(found: Sequence[tuple[Named, Path]], source: str,
             elif others:
                 raise InputError(f"{others[0]}: is another crisp model of {subject} beside "
                                  f"{first.name}; keep one of them")
-            scans.append(Scan(subject, f"{subject}_{contrast}", files, f"{source} {contrast}",
-                              load))
+            scans.append(SubjectVolume(subject, f"{subject}_{contrast}", files,
+                                       f"{source} {contrast}", load))
     names = unique_names([scan.name for scan in scans])
     return [scan._replace(name=name) for scan, name in zip(scans, names, strict=True)]
 
@@ -196,7 +195,7 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
     if not lacking:
         return
     try:
-        import brainweb_dl
+        import brainweb_dl  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise InputError("data.download needs the package brainweb-dl: install flatjax[brainweb], "
                          f"or put files from {_SITE} into {folder} and set data.download=False"
@@ -207,7 +206,7 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
                 fetched = Path(brainweb_dl.get_brainweb20(
                     wanted[name], brainweb_dir=unfinished, segmentation="crisp"))
-                os.replace(fetched, folder / fetched.name)
+                fetched.replace(folder / fetched.name)
         except Exception as error:  # of requests, gzip, nibabel or the package itself
             raise InputError(
                 f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "

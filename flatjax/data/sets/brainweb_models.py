@@ -15,7 +15,7 @@ from flatjax.mri.host.simulate import spin_echo
 TISSUES = {
     "background": (1.0, 1.0, 0.0),
     "csf": (2569.0, 329.0, 1.0),
-    "grey matter": (833.0, 83.0, 0.86),
+    "gray matter": (833.0, 83.0, 0.86),
     "white matter": (500.0, 70.0, 0.77),
     "fat": (350.0, 70.0, 1.0),
     "muscle/skin": (900.0, 47.0, 1.0),
@@ -28,10 +28,10 @@ TISSUES = {
 # What a label means. The table has no blood, dura or marrow of the twenty models: they are taken
 # for what is nearest in it.
 PHANTOM_LABELS = tuple(TISSUES)
-SUBJECT_LABELS = ("background", "csf", "grey matter", "white matter", "fat", "muscle/skin",
+SUBJECT_LABELS = ("background", "csf", "gray matter", "white matter", "fat", "muscle/skin",
                   "muscle/skin", "skull", "csf", "fat", "connective", "fat")
 FUZZY_NAMES = {
-    "bck": "background", "csf": "csf", "gry": "grey matter", "gm": "grey matter",
+    "bck": "background", "csf": "csf", "gry": "gray matter", "gm": "gray matter",
     "wht": "white matter", "wm": "white matter", "fat": "fat", "m-s": "muscle/skin",
     "muscles_skin": "muscle/skin", "mus": "muscle/skin", "muscles": "muscle/skin", "skn": "skin",
     "skl": "skull", "skull": "skull", "gli": "glial matter", "mit": "connective",
@@ -43,7 +43,7 @@ _FRACTION_ONE = {".rawb": 255.0, ".raws": 4095.0}
 
 
 def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Spacing]:
-    """The image of a discrete model, as `subjects.Scan.load` gives it.
+    """The image of a discrete model, as `subjects.SubjectVolume.load` gives it.
 
     Args:
         file: of labels.
@@ -71,18 +71,18 @@ def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Sp
 
 
 def fuzzy_image(files: dict[str, Path], contrast: str) -> tuple[np.ndarray, Spacing]:
-    """The image of a fuzzy model, as `subjects.Scan.load` gives it.
+    """The image of a fuzzy model, as `subjects.SubjectVolume.load` gives it.
 
     Args:
         files: of fractions, by their keys in `FUZZY_NAMES`.
         contrast: of `icbm.CONTRASTS`.
 
     Raises:
-        InputError: if CSF, grey or white matter is missing, files are of unlike size, or values
+        InputError: if CSF, gray or white matter is missing, files are of unlike size, or values
             are no fractions.
     """
     first = next(iter(files.values()))
-    lacking = {"csf", "grey matter", "white matter"} - {FUZZY_NAMES[part] for part in files}
+    lacking = {"csf", "gray matter", "white matter"} - {FUZZY_NAMES[part] for part in files}
     if lacking:
         raise InputError(f"{first}: of this fuzzy model {', '.join(sorted(lacking))} is missing, "
                          "expected a file of each tissue; download it")

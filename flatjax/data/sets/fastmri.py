@@ -2,7 +2,7 @@
 
 Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI" (arXiv 1811.08839);
 the files come from fastmri.med.nyu.edu and may not be redistributed. In them readout runs along
-the rows' axis and phase encoding along the last one, k-space is centred and orthonormal as
+the rows' axis and phase encoding along the last one, k-space is centered and orthonormal as
 `mri.fourier` has it, and the reference is the cropped magnitude of its inverse transform:
 `reconstruction_esc` for one emulated coil, `reconstruction_rss` for several.
 """
@@ -17,10 +17,10 @@ from numpy.random import Generator
 
 from flatjax.data.acquisition import ends
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
-from flatjax.data.io.fastmri_files import read_slices
+from flatjax.data.io.fastmri_files import read_fastmri_slices
 from flatjax.data.sets.fastmri_scans import (
     CHALLENGES,
-    Scan,
+    FastmriScan,
     Use,
     by_shape,
     find_folders,
@@ -33,7 +33,7 @@ from flatjax.mri.forward import COMBINES
 from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
 from flatjax.mri.host.masks import plane_side
 from flatjax.mri.host.sensitivities import ESTIMATES, from_columns
-from flatjax.mri.host.simulate import ifft2c
+from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import central
 
 
@@ -156,7 +156,7 @@ def _check_options(path: str, use: Use, **fractions: float) -> None:
                          "() for all")
 
 
-def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
+def _make_draw(scans: list[FastmriScan], use: Use) -> Callable[[Generator, int], Sequence[Sample]]:
     buckets = list(by_shape(scans).values())
     ends = np.cumsum([len(bucket) for bucket in buckets])
 
@@ -168,7 +168,7 @@ def _make_draw(scans: list[Scan], use: Use) -> Callable[[Generator, int], Sequen
     return draw
 
 
-def _read_one(scan: Scan, index: int, use: Use) -> Sample:
+def _read_one(scan: FastmriScan, index: int, use: Use) -> Sample:
     return _read(scan, [index], use)[0]
 
 
@@ -180,24 +180,25 @@ def _draw_nothing(path: str, challenge: str) -> Callable[[Generator, int], list[
     return draw
 
 
-def _volumes(scans: list[Scan], use: Use) -> list[Volume]:
+def _volumes(scans: list[FastmriScan], use: Use) -> list[Volume]:
     return [Volume(scan.file.name, partial(_read, scan, scan.slices, use, square=True))
             for scan in scans]
 
 
-def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) -> list[Sample]:
+def _read(scan: FastmriScan, indices: Sequence[int], use: Use,
+          square: bool = False) -> list[Sample]:
     """Samples of some slices; with `square`, targets taller than wide are cropped."""
     height, width = scan.crop
     crop = (min(height, width), width) if square else scan.crop
     multicoil = use.challenge == "multicoil"
     columns = round(scan.record.kspace[-1] * use.calibration)
     samples = []
-    for one in read_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
+    for one in read_fastmri_slices(scan.file, scan.record, indices, CHALLENGES[use.challenge]):
         if multicoil and use.virtual_coils:
             ky, kx = one.kspace.shape[-2:]
-            centre = one.kspace[..., central(ky, plane_side(ky, use.calibration)),
+            center = one.kspace[..., central(ky, plane_side(ky, use.calibration)),
                                 central(kx, columns)]
-            matrix = compression_matrix(centre, use.virtual_coils)
+            matrix = compression_matrix(center, use.virtual_coils)
             one = one._replace(kspace=apply_coils(matrix, one.kspace))
         maps = (from_columns(one.kspace, columns, use.sensitivities) if multicoil else
                 np.ones_like(one.kspace))
@@ -214,7 +215,7 @@ def _read(scan: Scan, indices: Sequence[int], use: Use, square: bool = False) ->
 
 def _combined(kspace: np.ndarray, maps: np.ndarray, combine: str) -> np.ndarray:
     """Magnitude `[y, x]` float32 of full k-space, host twin of `mri.forward.combine`."""
-    images = ifft2c(kspace)
+    images = host_ifft2c(kspace)
     if combine == "sense":
         return np.abs(np.sum(np.conj(maps) * images, axis=0))
     return np.sqrt(np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=0))

@@ -35,7 +35,7 @@ class Use(NamedTuple):
     skip_bad: bool
 
 
-class Scan(NamedTuple):
+class FastmriScan(NamedTuple):
     """A file as it is used: its path, its record, the slices taken and the size of the target."""
 
     file: Path
@@ -59,7 +59,7 @@ def find_folders(path: Path, challenge: str, given: dict[str, str]) -> dict[str,
     return folders
 
 
-def select_scans(folder: Path, role: str, use: Use) -> list[Scan]:
+def select_scans(folder: Path, role: str, use: Use) -> list[FastmriScan]:
     """The scans of a folder that are wanted and good, by name; what they are goes to stderr."""
     records, errors = index_folder(folder, use.cache, use.names)
     scans = []
@@ -92,7 +92,7 @@ def select_scans(folder: Path, role: str, use: Use) -> list[Scan]:
     return scans
 
 
-def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
+def _scan(file: Path, record: Record, role: str, use: Use) -> FastmriScan:
     """A file as the options want it, or an `InputError` that tells why it cannot be used."""
     multicoil = use.challenge == "multicoil"
     if len(record.kspace) != (4 if multicoil else 3):
@@ -107,9 +107,9 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
         raise InputError("kspace is undersampled by the file's own mask, so no SENSE-combined "
                          "target can be made of it; set combine to rss")
     columns = round(record.kspace[-1] * use.calibration)
-    if multicoil and not 1 <= columns <= record.centre:
+    if multicoil and not 1 <= columns <= record.center:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns for "
-                         f"the coil maps, expected from 1 to the {record.centre} that are sampled "
+                         f"the coil maps, expected from 1 to the {record.center} that are sampled "
                          "without a gap; change data.calibration")
     if multicoil and use.sensitivities == "espirit" and columns < KERNEL:
         raise InputError(f"calibration = {use.calibration:g} takes {columns} central columns, "
@@ -119,20 +119,20 @@ def _scan(file: Path, record: Record, role: str, use: Use) -> Scan:
         raise InputError(f"kspace has {record.kspace[1]} coils, fewer than virtual_coils = "
                          f"{use.virtual_coils}; lower data.virtual_coils")
     every = range(record.kspace[0])
-    return Scan(file, record, every[slice(*use.slices)] if use.slices else every,
-                crop_shape(record, CHALLENGES[use.challenge]))
+    return FastmriScan(file, record, every[slice(*use.slices)] if use.slices else every,
+                       crop_shape(record, CHALLENGES[use.challenge]))
 
 
-def take_part(scans: list[Scan], fraction: float) -> list[Scan]:
+def take_part(scans: list[FastmriScan], fraction: float) -> list[FastmriScan]:
     """About that part of the scans, at least one, whatever else lies in the folder."""
     count = max(1, round(fraction * len(scans)))
     ranked = sorted(scans, key=lambda scan: sha256(scan.file.name.encode()).digest())
     return sorted(ranked[:count], key=lambda scan: scan.file.name)
 
 
-def by_shape(scans: list[Scan]) -> dict[tuple, list[tuple[Scan, int]]]:
+def by_shape(scans: list[FastmriScan]) -> dict[tuple, list[tuple[FastmriScan, int]]]:
     """All `(scan, slice index)` by the shapes `(kspace, target)` that a batch must share."""
-    buckets: dict[tuple, list[tuple[Scan, int]]] = {}
+    buckets: dict[tuple, list[tuple[FastmriScan, int]]] = {}
     for scan in scans:
         bucket = buckets.setdefault((scan.record.kspace[1:], scan.crop), [])
         bucket.extend((scan, index) for index in scan.slices)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import READERS, Raw, format_of, read_magnitude, stem
-from flatjax.data.subjects import Scan, make_dataset, unique_names
+from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
 from flatjax.errors import InputError
 
 
@@ -50,7 +50,7 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
     if not path:
         raise InputError("the data set folder has no path: set data.path to a folder of volumes")
     folder = Path(path).expanduser()
-    files = find_files(folder, pattern)
+    files = find_volumes(folder, pattern)
     raw = Raw(raw_shape, raw_dtype, raw_order, raw_spacing)
     subjects = [stem(file.name) if file.parent == folder else file.relative_to(folder).parts[0]
                 for file in files]
@@ -59,7 +59,8 @@ def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
         subject if subject in alone else "_".join(
             [*file.relative_to(folder).parts[:-1], stem(file.name)])
         for subject, file in zip(subjects, files, strict=True)])
-    scans = [Scan(subject, name, _parts(file), repr(raw), partial(read_magnitude, file, raw))
+    scans = [SubjectVolume(subject, name, _parts(file), repr(raw),
+                           partial(read_magnitude, file, raw))
              for subject, name, file in zip(subjects, names, files, strict=True)]
     return make_dataset(
         "folder", folder, scans, matrix=matrix, coils=coils, orientation=orientation, split=split,
@@ -75,7 +76,7 @@ def _parts(file: Path) -> list[Path]:
                           if one != file and one.name.startswith(f"{stem(file.name)}."))]
 
 
-def find_files(folder: Path, pattern: str = "*") -> list[Path]:
+def find_volumes(folder: Path, pattern: str = "*") -> list[Path]:
     """The volumes below a folder whose path within it matches, sorted; see `volumes_below`.
 
     Raises:

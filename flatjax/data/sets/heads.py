@@ -15,10 +15,10 @@ from numpy.random import Generator
 
 from flatjax.data.augment import (
     Augmentation,
+    augmented_sample,
     check_augmentation,
     draw_maps,
     draw_phase,
-    draw_sample,
     in_slots,
 )
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
@@ -74,7 +74,7 @@ def make(*, matrix: int = 128, coils: int = 12, fewest_coils: int = 1,
         else:
             slices = planes[rng.integers(len(planes))]
             plane, pixel = intensity(slices[rng.integers(len(slices))]), 1.0
-        return draw_sample(plane, pixel, matrix, options, rng)
+        return augmented_sample(plane, pixel, matrix, options, rng)
 
     def draw(rng: Generator, n: int) -> Lazy:
         return Lazy([partial(read, int(seed)) for seed in rng.integers(2**32, size=n)])
@@ -125,7 +125,8 @@ def _contrast(images: np.ndarray, mixed: float, rng: Generator) -> np.ndarray:
     if rng.random() >= mixed:
         return intensity(images[rng.integers(len(images))])
     weights = rng.dirichlet(np.ones(len(images))).astype(np.float32)
-    return sum(weight * intensity(image) for weight, image in zip(weights, images, strict=True))
+    return np.sum([weight * intensity(image)
+                   for weight, image in zip(weights, images, strict=True)], axis=0)
 
 
 def _volume(name: str, contrast: int, repeat: int, matrix: int,

@@ -1,6 +1,6 @@
 """Simulated brains from the ICBM152 average head that nilearn brings.
 
-Grey and white matter maps, the spin-echo equation and BrainWeb's tissue table make T1-, T2- and
+Gray and white matter maps, the spin-echo equation and BrainWeb's tissue table make T1-, T2- and
 PD-weighted axial slices; random deformations, tissue values, sharpness, heads around the brain,
 spots and fields make many training slices of them. No download is needed.
 
@@ -12,6 +12,7 @@ table of BrainWeb's normal phantom at 1.5 T (Collins et al., IEEE TMI 1998).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -191,14 +192,14 @@ def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
 
 def _head(outside: np.ndarray, signal: np.ndarray, fov: float, rng: Generator) -> np.ndarray:
     """Fluid, skull and scalp around the brain, by distance from it; `[y, x]` float32."""
-    csf, grey, fat = signal[0], signal[1], signal[3]
+    csf, gray, fat = signal[0], signal[1], signal[3]
     layers = np.cumsum(rng.uniform((0, 2, 0, 2, 1, 2), (4, 4, 3, 3, 2, 7)))
     bone = 0.05 * fat
-    marrow, skin, scalp = rng.uniform(0.2, 0.9) * fat, 0.8 * grey, rng.uniform(0.4, 1.0) * fat
+    marrow, skin, scalp = rng.uniform(0.2, 0.9) * fat, 0.8 * gray, rng.uniform(0.4, 1.0) * fat
     levels = (rng.uniform(0, 1) * csf, bone, marrow, bone, skin, scalp, 0)
     edge = 0.5 * fov / outside.shape[0]
     at = np.ravel([(layer - edge, layer + edge) for layer in layers])
-    values = np.ravel([(a, b) for a, b in zip(levels[:-1], levels[1:], strict=True)])
+    values = np.ravel([(a, b) for a, b in pairwise(levels)])
     wavy = outside + rng.uniform(0, 1.5) * smooth_field(rng, outside.shape, 0.12)
     return np.interp(wavy, np.maximum.accumulate(at), values).astype(np.float32)
 

@@ -23,7 +23,7 @@ class Anatomy(NamedTuple):
     """What slices are made of, each `[slice, y, x]` float32.
 
     Attributes:
-        gm: grey matter fraction.
+        gm: gray matter fraction.
         wm: white matter fraction.
         texture: what of the template its tissue fractions leave unexplained, relative to it.
         support: smooth indicator of the brain, 1 well inside.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import read_magnitude, stem
-from flatjax.data.sets.folder import find_files
-from flatjax.data.subjects import Scan, make_dataset
+from flatjax.data.sets.folder import find_volumes
+from flatjax.data.subjects import SubjectVolume, make_dataset
 from flatjax.errors import InputError
 
 CONTRASTS = ("T1", "T1_IR", "T2_FLAIR", "T1_1mm")
@@ -56,7 +56,7 @@ def make(*, path: str = "", contrasts: Sequence[str] = ("T1",), matrix: int = 0,
     folder = Path(path).expanduser()
     if (folder / TREE).is_dir():
         folder = folder / TREE
-    files = {(file.parent, stem(file.name)): file for file in find_files(folder)
+    files = {(file.parent, stem(file.name)): file for file in find_volumes(folder)
              if file.parent.parent == folder}
     subjects = sorted({place for place, _ in files})
     if not subjects:
@@ -70,8 +70,8 @@ def make(*, path: str = "", contrasts: Sequence[str] = ("T1",), matrix: int = 0,
         validation_share=validation_share, test_share=test_share, cache=cache, skip_bad=skip_bad)
 
 
-def _scan(place: Path, contrast: str, file: Path | None) -> Scan:
+def _scan(place: Path, contrast: str, file: Path | None) -> SubjectVolume:
     """The scan of a subject; one that is missing is found to be so when it is prepared."""
     missing = place / f"{contrast}.nii"
-    return Scan(place.name, f"{place.name}_{contrast}", (file,) if file else (), "",
+    return SubjectVolume(place.name, f"{place.name}_{contrast}", (file,) if file else (), "",
                 partial(read_magnitude, file or missing))

@@ -12,7 +12,7 @@ from jax import Array
 
 from flatjax import losses
 from flatjax.errors import check_at_least, check_choice
-from flatjax.flow.walk import walk
+from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
@@ -74,7 +74,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
             return new, new + momentum * (new - image)
 
         start = zero_filled(measured)
-        (image, _), states = walk(step, (start, start), jnp.asarray(momenta),
+        (image, _), states = scan_steps(step, (start, start), jnp.asarray(momenta),
                                   trajectory=trajectory,
                                   record=lambda state: expand(state[0], maps))
         if states is not None:
@@ -84,7 +84,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
     def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalise(batch)
         kspace, _, _ = rollout(params, batch.measurement, False)
-        return losses.weighted_sum(loss.weights, end_terms(kspace, batch, combine))
+        return losses.total_loss(loss.weights, end_terms(kspace, batch, combine))
 
     return Method(init, total, reconstructor(rollout, combine=combine, steps=steps))
 

@@ -35,10 +35,10 @@ from flatjax.flow.diffusion import (
     learned,
     linear_alpha_bar,
     noise_from,
-    respaced,
+    timestep_subset,
 )
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.flow.space import image_space
-from flatjax.flow.walk import Record, itself, walk
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
@@ -75,7 +75,7 @@ def proximal(image: Array, measured: Measurement, gamma: float, iterations: int)
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, rng: Array, *,
            indices: np.ndarray, alpha_bar: np.ndarray, eta: float,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Sample x_0 by DDS steps.
 
     Args:
@@ -83,13 +83,13 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         consistent: data consistency of an estimate of x_0.
         draw: `key -> noise`, shaped like x_t.
         rng: key.
-        indices: diffusion steps `[steps + 1]`, from `respaced`.
+        indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of the noise that every step renews, in [0, 1].
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(x_0, records or None)`, records `[kept, ...]`.
+        `(x_0, records or None)`, records `[saved, ...]`.
     """
     left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
     columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),
@@ -104,7 +104,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], draw: Draw, r
         return to_end * end + to_noise * noise + fresh * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
+    return scan_steps(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float = 5.0,
@@ -133,7 +133,7 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
     check_eta(eta)
     if not gamma > 0:
         raise InputError(f"gamma is {gamma}, expected above 0: at 0 the measurement is ignored")
-    indices = respaced(TOTAL, steps)
+    indices = timestep_subset(TOTAL, steps)
     alpha_bar = linear_alpha_bar(TOTAL)
     levels = jnp.asarray(alpha_bar, jnp.float32)
 

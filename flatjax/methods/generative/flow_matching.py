@@ -27,10 +27,10 @@ from jax import Array
 from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
+from flatjax.flow.scan import Record
 from flatjax.flow.schedule import Schedule, schedule
 from flatjax.flow.solve import check_solver, solve
 from flatjax.flow.solvers import VectorField
-from flatjax.flow.walk import Record
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,

@@ -31,9 +31,9 @@ from flatjax.flow.diffusion import (
     learned,
     noise_from,
     posterior_coefficients,
-    respaced,
+    timestep_subset,
 )
-from flatjax.flow.walk import Record, itself, walk
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
@@ -56,21 +56,21 @@ SAMPLERS = ("ddpm", "ddim")
 
 def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
            alpha_bar: np.ndarray, eta: float, clip: Callable[[Array], Array] | None = None,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Sample r_0 by ancestral (`eta = 1`) or implicit steps.
 
     Args:
         predict: `(r_t, t / T) -> noise`.
         draw: `key -> noise`, shaped like r_t.
         rng: key.
-        indices: diffusion steps `[steps + 1]`, from `respaced`.
+        indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
         alpha_bar: of all diffusion steps `[T + 1]`.
         eta: share of fresh noise, see `posterior_coefficients`.
         clip: applied to every estimate of r_0, or None.
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(r_0, records or None)`, records `[kept, ...]`.
+        `(r_0, records or None)`, records `[saved, ...]`.
 
     Raises:
         InputError: for an `eta` outside [0, 1].
@@ -88,7 +88,7 @@ def sample(predict: Predict, draw: Draw, rng: Array, *, indices: np.ndarray,
         return to_end * end + to_state * state + std * draw(key)
 
     xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
-    return walk(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
+    return scan_steps(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)
 
 
 def clip_magnitude(image: Array, largest: float) -> Array:
@@ -129,7 +129,7 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
     for name, value in (("tau", tau), ("clip", clip)):
         if not value > 0:
             raise InputError(f"{name} is {value}, expected above 0")
-    indices = respaced(TOTAL, steps)
+    indices = timestep_subset(TOTAL, steps)
     alpha_bar = cosine_alpha_bar(TOTAL)
     levels = jnp.asarray(alpha_bar, jnp.float32)
     check_eta(eta)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from flatjax.flow.walk import Record
+from flatjax.flow.scan import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
     Rolled,
@@ -22,7 +22,7 @@ from flatjax.mri import Measurement, combine as combine_coils
 
 # `(params, rng, measurement, trajectory, record)` to k-space, records or None, and evaluations of
 # the network, where the measurement is normalised and repeated, `trajectory` says which states are
-# kept, see `flow.walk.kept`, and `record` is to be applied to their k-space.
+# kept, see `flow.scan.saved_indices`, and `record` is to be applied to their k-space.
 Sampler = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
 

@@ -37,7 +37,7 @@ from flatjax.flow.diffusion import (
     learned,
     noise_from,
 )
-from flatjax.flow.walk import Record, itself, walk
+from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
@@ -83,7 +83,7 @@ def langevin(state: Array, score: Array, noise: Array, snr: float) -> Array:
 
 def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array, rng: Array, *,
            steps: int, sigma_min: float, sigma_max: float, snr: float,
-           trajectory: bool | int = False, record: Record = itself) -> tuple[Array, Array | None]:
+           trajectory: bool | int = False, record: Record = identity) -> tuple[Array, Array | None]:
     """Predictor-corrector sampling down from sigma_max.
 
     Every step is a corrector, a Langevin step at the present noise level, and a predictor, the
@@ -106,10 +106,10 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         steps: N, number of noise levels, `t_j` evenly from 1 to 0.
         sigma_min, sigma_max: of `geometric_sigma`.
         snr: of `langevin`.
-        trajectory, record: which states are kept, and what of them, see `walk`.
+        trajectory, record: which states are kept, and what of them, see `scan_steps`.
 
     Returns:
-        `(x, records or None)`, records `[kept, ...]`.
+        `(x, records or None)`, records `[saved, ...]`.
     """
     times = jnp.linspace(1.0, 0.0, steps)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
@@ -123,7 +123,7 @@ def sample(predict: Predict, consistent: Callable[[Array], Array], start: Array,
         x = consistent(langevin(x, predict(x, t), first, snr))
         return consistent(x + removed_ * predict(x, t) + jnp.sqrt(added_) * second)
 
-    return walk(advance, start, (jax.random.split(rng, steps), times, removed, added),
+    return scan_steps(advance, start, (jax.random.split(rng, steps), times, removed, added),
                 trajectory=trajectory, record=record)
 
 

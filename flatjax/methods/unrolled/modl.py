@@ -19,7 +19,7 @@ from jax import Array
 from flatjax import losses
 from flatjax.errors import InputError, check_at_least
 from flatjax.flow import StateSpace, image_space
-from flatjax.flow.walk import walk
+from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     apply_network,
@@ -75,8 +75,9 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         def step(image: Array, _: Array) -> Array:
             return data.proximal(image + apply_network(network, params["net"], image), weight)
 
-        image, states = walk(step, space.start(measured), jnp.arange(steps), trajectory=trajectory,
-                             record=lambda x: expand(x, maps), remat=remat)
+        image, states = scan_steps(step, space.start(measured), jnp.arange(steps),
+                                   trajectory=trajectory, record=lambda x: expand(x, maps),
+                                   remat=remat)
         if states is None:
             return expand(image, maps), None
         return states[-1], states.at[0].set(measured.kspace)

@@ -16,8 +16,8 @@ def compression_matrix(kspace: np.ndarray, virtual: int) -> np.ndarray:
     """The virtual coils that keep most of the signal: principal components over the samples.
 
     Args:
-        kspace: `[..., coil, ky, kx]` complex; zeros where not sampled do no harm, and the
-            central part is enough. Leading axes, as slices, share one matrix.
+        kspace: `[..., coil, ky, kx]` complex; samples of 0 do not count, and the central
+            part is enough. Leading axes, such as slices, share one matrix.
         virtual: how many, from 1 to the number of coils.
 
     Returns:

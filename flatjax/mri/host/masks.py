@@ -2,7 +2,7 @@
 
 `make_mask` is the one entry point. Line kinds give `[1, kx]`: phase encoding runs along the last
 axis and every row of k-space shares the mask. Plane kinds give `[ky, kx]`. The zero frequency
-sits at index n // 2 of each axis (centred k-space).
+sits at index n // 2 of each axis (centered k-space).
 
 `random`, `equispaced`, `equispaced_fraction` and `magic` equal, bit for bit and seed by seed, the
 mask functions of the PyPI package fastmri 0.3.0 for one (center_fraction, acceleration) pair:
@@ -17,12 +17,8 @@ from numbers import Real
 import numpy as np
 
 from flatjax.errors import InputError
-from flatjax.mri.host.poisson import poisson_disc
-from flatjax.mri.sampling import central, distance_from_centre, valid_columns
-
-# Standard deviation of the Gaussian kinds, where 1 is the distance from the centre to an edge.
-GAUSSIAN_WIDTH = 0.4
-GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
+from flatjax.mri.host.patterns import FASTMRI_KINDS, KINDS, LINE_KINDS, Plan
+from flatjax.mri.sampling import central, valid_columns
 
 
 def make_mask(
@@ -38,10 +34,10 @@ def make_mask(
     Args:
         kind: a key of `KINDS`.
         shape: (ky, kx), the size of k-space. Line kinds use kx only.
-        acceleration: nominal R >= 1, total points per sampled point, the centre included. A whole
+        acceleration: nominal R >= 1, total points per sampled point, the center included. A whole
             number for `equispaced` and `magic`. R = 1 gives ones for every kind.
-        center_fraction: the part of all points, in [0, 1), that the fully sampled centre
-            covers; see `center_mask`. 0 means no centre.
+        center_fraction: the part of all points, in [0, 1), that the fully sampled center
+            covers; see `center_mask`. 0 means no center.
         seed: an int, or a sequence of ints such as `seed_from_name(file_name)` or
             (seed, epoch, index); everything that `numpy.random.RandomState` takes, except None.
         padding: (left, right); only columns left <= i < right are acquired. The four fastMRI kinds
@@ -52,19 +48,19 @@ def make_mask(
         `[1, kx]` or `[ky, kx]` float32 of 0 and 1. How close it comes to R:
         `gaussian1d`, `gaussian2d` and `poisson` sample round(points / R) points exactly; the
         radial kinds take whole spokes, so they are off by up to half a spoke; `random` meets R on
-        average; `equispaced_fraction` nearly; `equispaced` and `magic` add their centre to every
+        average; `equispaced_fraction` nearly; `equispaced` and `magic` add their center to every
         R-th line and stay below R. `achieved_acceleration` tells.
 
     Raises:
-        InputError: an argument is outside what is described here, or the centre alone holds more
+        InputError: an argument is outside what is described here, or the center alone holds more
             points than R allows.
     """
-    acceleration, centre, acquired, drawn_on = _prepared(kind, shape, acceleration,
+    acceleration, center, acquired, drawn_on = _prepared(kind, shape, acceleration,
                                                          center_fraction, padding)
     rng = _rng(seed)
     if acceleration == 1:
         return acquired.astype(np.float32)
-    mask = KINDS[kind](acceleration, centre, drawn_on, rng) | centre
+    mask = KINDS[kind](Plan(acceleration, center, drawn_on, rng)) | center
     return (mask & acquired).astype(np.float32)
 
 
@@ -93,7 +89,7 @@ def seed_from_name(name: str) -> tuple[int, ...]:
 
 
 def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np.ndarray:
-    """The fully sampled centre of a kind, `[1, kx]` or `[ky, kx]` bool, padding not applied.
+    """The fully sampled center of a kind, `[1, kx]` or `[ky, kx]` bool, padding not applied.
 
     Line kinds, and planes of one row: round(kx * center_fraction) lines, as in fastMRI. Other
     planes: a box of about center_fraction of the area, round(n * sqrt(center_fraction)) points
@@ -108,113 +104,17 @@ def center_mask(kind: str, shape: tuple[int, int], center_fraction: float) -> np
 
 
 def plane_side(size: int, center_fraction: float) -> int:
-    """Points along an axis of the centre that masks over the plane sample, see `center_mask`."""
+    """Points along an axis of the center that masks over the plane sample, see `center_mask`."""
     return max(round(size * math.sqrt(center_fraction)), 1) if center_fraction > 0 else 0
 
 
-def _random(acceleration, centre, valid, rng):
-    width, low = centre.size, int(centre.sum())
-    probability = (width / acceleration - low) / (width - low)
-    return (rng.uniform(size=width) < probability)[None, :]
-
-
-def _equispaced(acceleration, centre, valid, rng):
-    offset = rng.randint(0, acceleration)
-    return (np.arange(centre.size) % acceleration == offset)[None, :]
-
-
-def _equispaced_fraction(acceleration, centre, valid, rng):
-    width, low = centre.size, int(centre.sum())
-    lines = np.zeros((1, width), bool)
-    outside = width - low * acceleration
-    if outside > 0:
-        spacing = acceleration * (width - low) / outside
-        offset = rng.randint(0, round(spacing))
-        # The reference stops short of the last column; drawing it would change its masks.
-        lines[0, np.rint(np.arange(offset, width - 1, spacing)).astype(int)] = True
-    return lines
-
-
-def _magic(acceleration, centre, valid, rng):
-    """Offset sampling (Defazio, arXiv 1912.01101): the two halves interleave under conjugation."""
-    width = centre.size
-    offset = rng.randint(0, acceleration)
-    first_right, first_left = (offset + 2, offset - 1) if offset % 2 else (offset + 1, offset + 2)
-    right = np.arange(first_right, (width + 1) // 2, acceleration)
-    left = -1 - np.arange(first_left, width // 2, acceleration)
-    lines = np.zeros((1, width), bool)
-    lines[0, width // 2 + np.concatenate([left, right])] = True
-    return lines
-
-
-def _gaussian(acceleration, centre, valid, rng):
-    """Draws without replacement, weighted by a Gaussian around the centre (Gumbel top-k)."""
-    log_density = -(distance_from_centre(centre.shape) ** 2) / (2 * GAUSSIAN_WIDTH**2)
-    keys = rng.gumbel(size=centre.shape) + log_density
-    keys[centre | ~valid] = -np.inf
-    mask = np.zeros(centre.shape, bool)
-    best_first = np.argsort(-keys, axis=None, kind="stable")
-    mask.flat[best_first[: _points_outside(acceleration, centre, valid)]] = True
-    return mask
-
-
-def _poisson(acceleration, centre, valid, rng):
-    count = _points_outside(acceleration, centre, valid)
-    return poisson_disc(valid & ~centre, count, rng)[0]
-
-
-def _radial_golden(acceleration, centre, valid, rng):
-    return _radial(acceleration, centre, valid, rng, lambda n: GOLDEN_ANGLE)
-
-
-def _radial_uniform(acceleration, centre, valid, rng):
-    return _radial(acceleration, centre, valid, rng, lambda n: math.pi / n)
-
-
-def _radial(acceleration, centre, valid, rng, angle_between):
-    """As many whole spokes as bring the number of points, centre included, nearest to R's."""
-    first_angle = rng.uniform(0, math.pi)
-    target = valid.sum() / acceleration
-
-    def draw(spokes):
-        return _spokes(centre.shape, first_angle + angle_between(spokes) * np.arange(spokes))
-
-    def surplus(spokes):
-        return ((draw(spokes) | centre) & valid).sum() - target
-
-    # Past 8 n spokes, every point of an n x n grid lies on one.
-    few, many = 1, 8 * max(centre.shape)
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (middle, many) if surplus(middle) <= 0 else (few, middle)
-    return draw(min(few, many, key=lambda spokes: abs(surplus(spokes))))
-
-
-def _spokes(shape, angles):
-    """Full-length lines through the zero frequency, snapped to the grid, `[ky, kx]` bool."""
-    direction = np.stack([np.sin(angles), np.cos(angles)])
-    # With the longer component at 1, a line meets every row or every column once: no gaps.
-    direction /= np.abs(direction).max(axis=0)
-    steps = np.arange(-(max(shape) // 2), max(shape) // 2 + 1)
-    from_centre = np.rint(direction[:, :, None] * steps).astype(int)
-    row, column = from_centre[0] + shape[0] // 2, from_centre[1] + shape[1] // 2
-    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    mask = np.zeros(shape, bool)
-    mask[row[inside], column[inside]] = True
-    return mask
-
-
-def _span(size, length):
+def _span(size: int, length: int) -> np.ndarray:
     inside = np.zeros(size, bool)
     inside[central(size, length)] = True
     return inside
 
 
-def _points_outside(acceleration, centre, valid):
-    return max(round(valid.sum() / acceleration), 1) - int((centre & valid).sum())
-
-
-def _rng(seed):
+def _rng(seed: int | Sequence[int]) -> np.random.RandomState:
     try:
         if seed is None:
             raise TypeError("None draws another mask at every call")
@@ -229,14 +129,14 @@ def _rng(seed):
 def _prepared(kind: str, shape: Sequence[int], acceleration: float, center_fraction: float,
               padding: tuple[int, int] | None = None
               ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """R, a whole number where it must be; the centre, what is acquired, and what is drawn on."""
+    """R, a whole number where it must be; the center, what is acquired, and what is drawn on."""
     size, acceleration = _checked(kind, shape, acceleration, center_fraction)
-    centre = center_mask(kind, size, center_fraction)
-    acquired = np.broadcast_to(valid_columns(size[1], padding), centre.shape)
+    center = center_mask(kind, size, center_fraction)
+    acquired = np.broadcast_to(valid_columns(size[1], padding), center.shape)
     drawn_on = np.ones_like(acquired) if kind in FASTMRI_KINDS else acquired
     if acceleration != 1:
-        _check_budget(kind, acceleration, center_fraction, centre & drawn_on, drawn_on)
-    return acceleration, centre, acquired, drawn_on
+        _check_budget(kind, acceleration, center_fraction, center & drawn_on, drawn_on)
+    return acceleration, center, acquired, drawn_on
 
 
 def _checked(kind: str, shape: Sequence[int], acceleration: float,
@@ -272,33 +172,18 @@ def _checked(kind: str, shape: Sequence[int], acceleration: float,
     return (ky, kx), acceleration
 
 
-def _check_budget(kind, acceleration, center_fraction, centre, valid):
+def _check_budget(kind: str, acceleration: float, center_fraction: float, center: np.ndarray,
+                  valid: np.ndarray) -> None:
     if kind == "magic" and center_fraction >= 1 / acceleration:
         raise InputError(
             f"center_fraction is {center_fraction}, but 'magic' at acceleration {acceleration} "
             f"needs less than 1/{acceleration} = {1 / acceleration:.4g}; lower either of the two"
         )
-    held, budget = int(centre.sum()), valid.sum() / acceleration
+    held, budget = int(center.sum()), valid.sum() / acceleration
     if kind not in ("equispaced", "magic") and held > budget:
         unit = "lines" if kind in LINE_KINDS else "points"
         raise InputError(
-            f"the centre of a {kind!r} mask holds {held} {unit} (center_fraction "
+            f"the center of a {kind!r} mask holds {held} {unit} (center_fraction "
             f"{center_fraction}), but acceleration {acceleration} allows {budget:.1f} of "
             f"{valid.sum()}; lower center_fraction or the acceleration"
         )
-
-
-FASTMRI_KINDS = {
-    "random": _random,
-    "equispaced": _equispaced,
-    "equispaced_fraction": _equispaced_fraction,
-    "magic": _magic,
-}
-LINE_KINDS = {**FASTMRI_KINDS, "gaussian1d": _gaussian}
-PLANE_KINDS = {
-    "gaussian2d": _gaussian,
-    "poisson": _poisson,
-    "radial": _radial_golden,
-    "radial_uniform": _radial_uniform,
-}
-KINDS = {**LINE_KINDS, **PLANE_KINDS}

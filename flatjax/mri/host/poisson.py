@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from flatjax.mri.sampling import distance_from_centre
+from flatjax.mri.sampling import distance_from_center
 
-# The Poisson disc's radius grows with the distance from the centre: 1 + 2 = threefold at an edge.
+# The Poisson disc's radius grows with the distance from the center: 1 + 2 = threefold at an edge.
 POISSON_GROWTH = 2.0
 
 
@@ -16,7 +16,7 @@ def poisson_disc(
     """Variable-density Poisson disc on the grid, by dart throwing.
 
     Any two chosen points p and q are at least min(radius[p], radius[q]) apart, in grid steps. The
-    radius is a scale times 1 + POISSON_GROWTH * d, with d the distance from the centre, 1 at
+    radius is a scale times 1 + POISSON_GROWTH * d, with d the distance from the center, 1 at
     the edges. The scale is searched until the darts leave at most 1 % too many points, and
     the surplus is dropped at random, which keeps every distance.
 
@@ -28,7 +28,7 @@ def poisson_disc(
     Returns:
         (mask, radius): `[ky, kx]` bool with exactly `count` points, and `[ky, kx]` float64.
     """
-    relative = 1 + POISSON_GROWTH * distance_from_centre(allowed.shape)
+    relative = 1 + POISSON_GROWTH * distance_from_center(allowed.shape)
     order = rng.permutation(np.flatnonzero(allowed))
     mask = np.zeros(allowed.shape, bool)
     enough, too_few = 1 / relative.max(), math.inf
@@ -50,7 +50,7 @@ def poisson_disc(
     return mask, radius
 
 
-def _throw(order, radius):
+def _throw(order: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Takes the points of `order`, flat indices, one by one unless a taken one blocks them."""
     rows, columns = radius.shape
     squared = np.ceil(np.minimum(radius, max(rows, columns) * 2.0) ** 2).astype(int)

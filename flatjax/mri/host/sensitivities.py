@@ -1,4 +1,4 @@
-"""Coil sensitivities estimated from the fully sampled centre of k-space, for data sets."""
+"""Coil sensitivities estimated from the fully sampled center of k-space, for data sets."""
 
 import operator
 
@@ -37,7 +37,7 @@ def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
     return np.asarray(espirit(kspace, (rows, columns), crop=0).maps)
 
 
-def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0) -> np.ndarray:
+def from_calibration(kspace: np.ndarray, num_low: int) -> np.ndarray:
     """Low-resolution coil images over their root sum of squares.
 
     The central `num_low` columns, and as large a part of the rows, are weighted by a Hann window
@@ -54,25 +54,21 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
             be undersampled outside of it.
         num_low: number of central columns that were sampled, as placed by
             `mri.host.masks.center_mask`.
-        threshold: maps are 0 where the low-resolution root sum of squares is below this part of
-            its maximum in the slice. By default they cover the background too, where their phase
-            and ratio are arbitrary: a reference combined by root sum of squares shows noise
-            there, which zeros could not explain, and dark anatomy is not lost.
 
     Returns:
-        `[..., coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`, or 0 below the threshold and
-        in slices without any signal.
+        `[..., coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`, or 0 in slices without any
+        signal. The maps cover the background too, where their phase and ratio are arbitrary: a
+        reference combined by root sum of squares shows noise there, which zeros could not
+        explain, and dark anatomy is not lost.
 
     Raises:
-        InputError: fewer than one calibration column or more than there are, an array of fewer
-            than three axes, or a threshold outside [0, 1).
+        InputError: fewer than one calibration column or more than there are, or an array of fewer
+            than three axes.
     """
     kspace = np.asarray(kspace)
     if kspace.ndim < 3 or 0 in kspace.shape:
         raise InputError(f"k-space has shape {kspace.shape}, expected [..., coil, ky, kx] without "
                          "a zero; a single coil needs no maps, use ones")
-    if not 0 <= threshold < 1:
-        raise InputError(f"threshold is {threshold!r}, expected 0 <= threshold < 1")
     ky, kx = kspace.shape[-2:]
     try:
         columns = operator.index(num_low)
@@ -80,12 +76,11 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
         columns = 0
     if not 1 <= columns <= kx:
         raise InputError(f"{num_low!r} calibration columns, expected a whole number from 1 to {kx}:"
-                         " coil maps need the fully sampled centre of k-space; use a mask that "
+                         " coil maps need the fully sampled center of k-space; use a mask that "
                          "has one")
     images = _low_resolution(kspace, max(1, round(columns * ky / kx)), columns)
     power = np.sum(np.real(images) ** 2 + np.imag(images) ** 2, axis=-3, keepdims=True)
-    lowest = threshold**2 * power.max(axis=(-2, -1), keepdims=True)
-    inside = (power > 0) & (power >= lowest)
+    inside = power > 0
     images *= np.where(inside, 1 / np.sqrt(np.where(inside, power, 1)), np.float32(0))
     return images
 
@@ -93,8 +88,8 @@ def from_calibration(kspace: np.ndarray, num_low: int, *, threshold: float = 0.0
 def _low_resolution(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Images `[..., y, x]` complex64 of the windowed central samples, scaled to about 1."""
     ky, kx = kspace.shape[-2:]
-    y, row_window = _centre(ky, rows)
-    x, column_window = _centre(kx, columns)
+    y, row_window = _center(ky, rows)
+    x, column_window = _center(kx, columns)
     box = kspace[..., y[0]:y[-1] + 1, x[0]:x[-1] + 1].astype(np.complex64)
     peak = np.abs(box).max(axis=(-3, -2, -1), keepdims=True)
     # of microvolts, squares would leave the range of float32
@@ -106,7 +101,7 @@ def _low_resolution(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return scipy.fft.ifft(wide, axis=-1, norm="forward", overwrite_x=True)
 
 
-def _centre(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _center(size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the central samples and their weights, complex64.
 
     The weights' phase moves the image's origin to `size // 2`: no shift of the images is needed.

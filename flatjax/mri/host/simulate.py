@@ -14,8 +14,8 @@ from numpy.random import Generator
 _AXES = (-2, -1)
 
 
-def fft2c(image: np.ndarray) -> np.ndarray:
-    """Host twin of `mri.fourier.fft2c`: the centred orthonormal DFT over the last two axes.
+def host_fft2c(image: np.ndarray) -> np.ndarray:
+    """Host twin of `mri.fourier.fft2c`: the centered orthonormal DFT over the last two axes.
 
     Args:
         image: `[..., y, x]`, real or complex.
@@ -27,8 +27,8 @@ def fft2c(image: np.ndarray) -> np.ndarray:
     return scipy.fft.fftshift(scipy.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 
 
-def ifft2c(kspace: np.ndarray) -> np.ndarray:
-    """Inverse, and adjoint, of `fft2c`: k-space to image `[..., y, x]` complex64."""
+def host_ifft2c(kspace: np.ndarray) -> np.ndarray:
+    """Inverse, and adjoint, of `host_fft2c`: k-space to image `[..., y, x]` complex64."""
     shifted = scipy.fft.ifftshift(np.asarray(kspace, np.complex64), axes=_AXES)
     return scipy.fft.fftshift(scipy.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 
@@ -64,12 +64,12 @@ def birdcage_maps(num_coils: int, shape: Sequence[int], *, radius: float = 1.5,
     return maps.astype(np.complex64)
 
 
-def weighted_sum(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
+def sparse_product(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
                  axis: int) -> np.ndarray:
     """Replace an axis by weighted sums of a few of its entries: a sparse matrix product.
 
-    No BLAS: its threads contend with those that load data, and its sums differ from one
-    processor to another, where a draw is to give the same bits.
+    It uses no BLAS, whose threads contend with those that load data and whose sums differ between
+    processors: a draw has to give the same bits everywhere.
 
     Args:
         array: `[..., n, ...]` floating point.
@@ -111,7 +111,7 @@ def smooth_field(rng: Generator, shape: Sequence[int], scale: float) -> np.ndarr
     spacing = max(1.0, scale * max(shape))
     rows, columns = (_spline_taps(n, spacing) for n in shape)
     knots = rng.standard_normal((rows[0].max() + 1, columns[0].max() + 1), dtype=np.float32)
-    field = weighted_sum(weighted_sum(knots, *rows, -2), *columns, -1)
+    field = sparse_product(sparse_product(knots, *rows, -2), *columns, -1)
     field -= field.mean()
     return field / max(field.std(), 1e-6)
 
@@ -150,4 +150,4 @@ def acquire(kspace: np.ndarray, mask: np.ndarray | float,
     """
     if np.any(noise):
         kspace = kspace + noise
-    return np.asarray(mask * kspace, np.complex64)  # each further pass costs a large slice time
+    return np.asarray(mask * kspace, np.complex64)  # a further pass over a large slice is slow

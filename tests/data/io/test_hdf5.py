@@ -65,9 +65,9 @@ def spin(file):
 
 def gone(process):
     deadline = time.time() + 20
-    while os.path.exists(f"/proc/{process}/exe") and time.time() < deadline:
+    while Path(f"/proc/{process}/exe").exists() and time.time() < deadline:
         time.sleep(0.1)
-    return not os.path.exists(f"/proc/{process}/exe")
+    return not Path(f"/proc/{process}/exe").exists()
 
 
 def test_calls_are_made_in_one_other_process_and_give_what_they_return(tmp_path):
@@ -97,7 +97,7 @@ def test_a_file_is_not_blamed_for_a_process_that_another_one_spoiled(tmp_path):
 def test_a_call_has_a_gigabyte_and_what_a_large_file_needs(tmp_path):
     with pytest.raises(MemoryError):
         hdf5.isolated(take, tmp_path / "none", 2 << 30)
-    with open(tmp_path / "large", "wb") as file:
+    with (tmp_path / "large").open("wb") as file:
         file.truncate(100 << 20)
     assert hdf5.isolated(take, tmp_path / "large", 2 << 30) == 2 << 30
     first = hdf5.isolated(leak, tmp_path)
@@ -105,17 +105,17 @@ def test_a_call_has_a_gigabyte_and_what_a_large_file_needs(tmp_path):
 
 
 def test_an_interrupted_call_leaves_no_answer_for_the_next(tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(number, frame):
-        raise Stop
+        raise StopError
 
     hdf5.isolated(process_of, tmp_path)
     before = signal.signal(signal.SIGALRM, stop)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             hdf5.isolated(wait, tmp_path)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -141,7 +141,7 @@ def test_threads_share_the_process(tmp_path):
 
 def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
     program = ("import os, signal, sys; from pathlib import Path; import test_hdf5;"
-               "from flatjax.data import hdf5;"
+               "from flatjax.data.io import hdf5;"
                "print(hdf5.isolated(test_hdf5.process_of, Path('x')), flush=True);"
                "sys.argv[1] == 'kill' and os.kill(os.getpid(), signal.SIGKILL)")
     for how in ("end", "kill"):
@@ -153,7 +153,7 @@ def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
 
 def test_a_call_without_end_ends_also_when_its_program_is_gone(tmp_path):
     program = ("import os, signal, threading; from pathlib import Path; import test_hdf5;"
-               "from flatjax.data import hdf5;"
+               "from flatjax.data.io import hdf5;"
                "print(hdf5.isolated(test_hdf5.hurry, Path('x'), 1.0), flush=True);"
                "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start();"
                "hdf5.isolated(test_hdf5.spin, Path('x'))")
@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     def forbidden(file, mode):  # root may read everything, so it is not chmod that forbids
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(hdf5, "open", forbidden, raising=False)
+    monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(InputError, match="a.h5: cannot be opened .Permission denied"), \
-            hdf5.opened(tmp_path / "a.h5"):
+            hdf5.open_hdf5(tmp_path / "a.h5"):
         pass

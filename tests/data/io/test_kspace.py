@@ -5,13 +5,14 @@ import itertools
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from flatjax.data.io.kspace import (
-    find_files,
+    find_scans,
     maps_for,
     open_maps,
     open_mask,
@@ -89,7 +90,7 @@ def test_bart_comes_back(tmp_path):
         scan = open_scan(name)
         assert scan.shape == SHAPE
         np.testing.assert_array_equal(read(scan), values)
-    shape, reader = open_maps(path)
+    _shape, reader = open_maps(path)
     np.testing.assert_array_equal(next(iter(reader([1]))), values[1])
     # a header may be shorter than sixteen
     short = write_cfl(tmp_path / "short.cfl", array[..., 0, 0, 0], (10, 12, 1, 2))
@@ -120,7 +121,7 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     np.testing.assert_allclose(read(scan), values, rtol=1e-6)
     assert scan.facts == {"protocol": "T2 & more"} and scan.missing == ()
     assert scan.spacing == (3.0, 2.0, 6.0)
-    # The centre pixel of the cropped image lies at the position of the slice, in RAS.
+    # The center pixel of the cropped image lies at the position of the slice, in RAS.
     for s in range(3):
         np.testing.assert_allclose(scan.affine @ [5, 5, s, 1], [-5, 7, 11 - 6 * s, 1], atol=1e-5)
     # One row down is a step along the readout, one column right along the phase encoding.
@@ -349,7 +350,7 @@ def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, messa
     if case == "unreadable":  # root may read everything, so it is not chmod that forbids
         def forbidden(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
-        monkeypatch.setattr("builtins.open", forbidden)
+        monkeypatch.setattr(Path, "open", forbidden)
     with pytest.raises(InputError, match=message) as caught:
         scan = open_scan(path)
         slice_with_signal(scan)
@@ -361,13 +362,13 @@ def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, messa
 def test_folders_give_their_files_by_name(tmp_path):
     for name in ("b.npy", "a.npz", "c.txt", ".hidden.npy"):
         (tmp_path / name).write_bytes(b"")
-    assert [file.name for file in find_files([tmp_path])] == ["a.npz", "b.npy"]
-    assert find_files([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
+    assert [file.name for file in find_scans([tmp_path])] == ["a.npz", "b.npy"]
+    assert find_scans([tmp_path / "c.txt"]) == [tmp_path / "c.txt"]
     with pytest.raises(InputError, match="any.npy: no such file or folder"):
-        find_files([tmp_path / "any.npy"])
+        find_scans([tmp_path / "any.npy"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no file named .npy"):
-        find_files([tmp_path / "empty"])
+        find_scans([tmp_path / "empty"])
 
 
 @pytest.mark.parametrize("values", [np.ones((2, 3, 4)), np.full(12, 0.5), np.zeros(12),

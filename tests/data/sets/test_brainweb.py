@@ -62,11 +62,11 @@ def test_crisp_models_take_the_tables_contrast(crisp, contrast, number):
 
 
 def test_contrasts_are_in_their_known_order():
-    csf, grey, white = (brainweb_models.TISSUES[name]
-                        for name in ("csf", "grey matter", "white matter"))
-    assert expected_signal("T1", *white) > expected_signal("T1", *grey) > (
+    csf, gray, white = (brainweb_models.TISSUES[name]
+                        for name in ("csf", "gray matter", "white matter"))
+    assert expected_signal("T1", *white) > expected_signal("T1", *gray) > (
         expected_signal("T1", *csf))
-    assert expected_signal("T2", *csf) > expected_signal("T2", *grey) > (
+    assert expected_signal("T2", *csf) > expected_signal("T2", *gray) > (
         expected_signal("T2", *white))
 
 
@@ -273,7 +273,7 @@ def test_bad_files(tmp_path, make):
     fuzzy = write_brainweb(folder("fuzzy"), (4,), "fuzzy")
     shutil.copy(fuzzy / "subject04_gm_v.mnc", tmp_path / "kept.mnc")
     (fuzzy / "subject04_gm_v.mnc").unlink()
-    with pytest.raises(InputError, match="of this fuzzy model grey matter is missing"):
+    with pytest.raises(InputError, match="of this fuzzy model gray matter is missing"):
         make(fuzzy, source="fuzzy")
     write_nifti(fuzzy / "subject04_gm_v.nii", head((8, 9, 10)) * 0.5)
     with pytest.raises(InputError, match=r"has \(8, 9, 10\) voxels and .*expected the same"):

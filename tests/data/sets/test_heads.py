@@ -15,9 +15,9 @@ from flatjax.data.batches import measure_volume, training_batch
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file, override
 from flatjax.mri import combine
-from flatjax.mri.host.simulate import fft2c, ifft2c
+from flatjax.mri.host.simulate import host_fft2c, host_ifft2c
 
-IMAGES = Path(heads.__file__).with_name("images")
+IMAGES = Path(heads.__file__).parents[1] / "images"
 
 
 def disc(size=64, radius=0.6):
@@ -112,13 +112,13 @@ def test_as_many_coils_are_drawn_as_the_range_says_and_the_rest_is_zero():
 
 
 @pytest.mark.parametrize("coils", [2, 7, 32])
-def test_maps_are_normalised_smooth_and_of_different_strength(coils):
+def test_maps_are_normalized_smooth_and_of_different_strength(coils):
     strengths = []
     for rng in generators(12):
         maps = augment.draw_maps(rng, (40, 32), coils)
         assert maps.shape == (coils, 40, 32) and maps.dtype == np.complex64
         np.testing.assert_allclose(np.sum(np.abs(maps) ** 2, axis=0), 1, rtol=1e-4)
-        spectrum = np.abs(fft2c(maps)) ** 2
+        spectrum = np.abs(host_fft2c(maps)) ** 2
         near = spectrum[:, 12:29, 8:25].sum() / spectrum.sum()
         assert near > 0.9
         strengths.append(np.abs(maps).mean(axis=(1, 2)))
@@ -141,7 +141,7 @@ def test_the_phase_has_the_rms_asked_for_around_one_that_is_anywhere(amplitude):
     assert np.histogram(around, 4, (-np.pi, np.pi))[0].min() > 2
 
 
-def test_low_resolution_is_the_centre_of_kspace():
+def test_low_resolution_is_the_center_of_kspace():
     image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     for matrix in (32, 33, 48):
         small = np.fft.fft2(augment.low_resolution(image, matrix))
@@ -186,7 +186,7 @@ def test_the_support_holds_the_head_and_grows_with_its_margin():
 
 
 def test_an_empty_image_gives_an_empty_sample():
-    sample = augment.draw_sample(np.zeros((50, 50), np.float32), 1.0, 32,
+    sample = augment.augmented_sample(np.zeros((50, 50), np.float32), 1.0, 32,
                                  Augmentation(inverted=0.0), np.random.default_rng(0))
     assert not sample.target.any() and np.isfinite(sample.kspace).all()
 
@@ -217,7 +217,7 @@ def test_missing_or_broken_images_are_told_in_one_line(tmp_path, monkeypatch, co
     (tmp_path / "images").mkdir()
     if content is not None:
         (tmp_path / "images" / "patient1.npz").write_bytes(content)
-    monkeypatch.setattr(heads, "__file__", str(tmp_path / "heads.py"))
+    monkeypatch.setattr(heads, "__file__", str(tmp_path / "sets" / "heads.py"))
     heads.load.cache_clear()
     with pytest.raises(InputError, match="patient1.npz cannot be read .* install flatjax again"):
         heads.make()
@@ -225,7 +225,7 @@ def test_missing_or_broken_images_are_told_in_one_line(tmp_path, monkeypatch, co
 
 
 def test_the_config_of_many_coils_draws_its_batches_and_volumes():
-    full = load_config_file(str(Path(__file__).parents[1] / "configs" / "multicoil.py"))
+    full = load_config_file(str(Path(__file__).parents[3] / "configs" / "multicoil.py"))
     full.data.matrix = 32
     acquisition, data = config.make_acquisition(full), config.make_dataset(full)
     batch = training_batch(data, acquisition, 0, 0, 4)
@@ -234,7 +234,7 @@ def test_the_config_of_many_coils_draws_its_batches_and_volumes():
     kinds = {measure_volume(volume, acquisition)[0].measurement.mask.tobytes()
              for volume in data.validation}
     assert len(data.validation) == len(kinds) == 6
-    images = ifft2c(batch.kspace)
+    images = host_ifft2c(batch.kspace)
     assert np.isfinite(images).all()
 
 

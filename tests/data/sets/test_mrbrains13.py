@@ -85,7 +85,8 @@ def test_what_is_refused(make, tmp_path, tree):
     refused("test: no subject 7", test=("7",))
     path = write_mrbrains13(tmp_path / "gaps")
     (path / "2" / "T1_IR.nii").unlink()
-    refused("2/T1_IR.nii: no such file.*skip_bad", path=str(path), contrasts=("T1", "T1_IR"))
+    refused("2/T1_IR.nii: cannot be opened .No such file.*skip_bad",
+            path=str(path), contrasts=("T1", "T1_IR"))
     content = (path / "4" / "T1.nii").read_bytes()
     (path / "4" / "T1.nii").write_bytes(content[:-100])
     refused("4/T1.nii: .*damaged", path=str(path))

@@ -30,7 +30,7 @@ def samples(law, consistent, steps, eta):
     """States drawn with the exact noise, by a sampler that need not know their domain."""
     return np.asarray(jax.jit(lambda key: dds.sample(
         lambda state, t: gaussian.exact(law, "noise", state, level(t)), consistent, white, key,
-        indices=diffusion.respaced(1000, steps), alpha_bar=ALPHA_BAR, eta=eta)[0])(
+        indices=diffusion.timestep_subset(1000, steps), alpha_bar=ALPHA_BAR, eta=eta)[0])(
             jax.random.key(0)))
 
 
@@ -122,7 +122,7 @@ def test_without_eta_only_the_start_is_random(eta):
     def run(later):
         draws = iter([white, later])  # the scan's body is traced once
         return dds.sample(lambda x, t: 0.9 * x, lambda end: end, lambda key: next(draws)(key),
-                          jax.random.key(0), indices=diffusion.respaced(1000, 10),
+                          jax.random.key(0), indices=diffusion.timestep_subset(1000, 10),
                           alpha_bar=ALPHA_BAR, eta=eta)[0]
 
     same = np.array_equal(run(white), run(lambda key: 3 * white(key)))

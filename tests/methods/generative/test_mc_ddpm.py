@@ -31,7 +31,7 @@ def test_the_exact_noise_samples_the_posterior(eta, steps):
     _, law = gaussian.measure(gaussian.prior())
     rest = jax.jit(lambda key: mc_ddpm.sample(
         lambda r, t: gaussian.exact(law, "noise", r, level(t)), white, key,
-        indices=diffusion.respaced(1000, steps), alpha_bar=ALPHA_BAR, eta=eta)[0])(
+        indices=diffusion.timestep_subset(1000, steps), alpha_bar=ALPHA_BAR, eta=eta)[0])(
             jax.random.key(0))
     gaussian.assert_law(rest, law)
     np.testing.assert_allclose(rest * gaussian.MASK, 0, atol=1e-12)
@@ -94,7 +94,7 @@ def test_without_eta_only_the_start_is_random(eta):
         draws = iter([white, later])  # the scan's body is traced once
         return mc_ddpm.sample(
             lambda r, t: gaussian.exact(law, "noise", r, level(t)), lambda key: next(draws)(key),
-            jax.random.key(0), indices=diffusion.respaced(1000, 10), alpha_bar=ALPHA_BAR,
+            jax.random.key(0), indices=diffusion.timestep_subset(1000, 10), alpha_bar=ALPHA_BAR,
             eta=eta)[0]
 
     same = np.array_equal(run(white), run(lambda key: 3 * white(key)))

@@ -8,7 +8,7 @@ from flatjax.data.io.kspace.base import (
     maps_for,
     slice_with_signal,
 )
-from flatjax.data.io.kspace.files import find_files, open_maps, open_mask, open_scan
+from flatjax.data.io.kspace.files import find_scans, open_maps, open_mask, open_scan
 
-__all__ = ["Reader", "Scan", "check_mask", "find_files", "find_mask", "maps_for", "open_maps",
+__all__ = ["Reader", "Scan", "check_mask", "find_mask", "find_scans", "maps_for", "open_maps",
            "open_mask", "open_scan", "slice_with_signal"]

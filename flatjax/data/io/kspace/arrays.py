@@ -1,11 +1,12 @@
 """k-space in NumPy's `.npy` and `.npz`, read slice by slice and never unpickled.
 
-An array is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centred, the phase
+An array is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centered, the phase
 encoding along the last axis. A `.npz` holds it as `kspace` and may hold `mask`, `maps` and
 `affine` besides. The shape that a header declares is compared with the file's size before
 anything is allocated. In C order, as NumPy saves by default, one slice is in memory at a time.
 """
 
+import math
 import tokenize
 import zipfile
 import zlib
@@ -17,12 +18,12 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from flatjax.data.io.checks import check_file
 from flatjax.data.io.kspace.base import (
     Reader,
     Scan,
     as_slices,
     binary_mask,
-    check_file,
     check_mask,
     maps_for,
     to_complex64,
@@ -153,12 +154,11 @@ def _damage(file: Path) -> Iterator[None]:
 @contextmanager
 def _bytes(file: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stream of an array with its header, and its length."""
+    size = check_file(file)
     if not member:
-        size = check_file(file)
-        with open(file, "rb") as stream:
+        with file.open("rb") as stream:
             yield stream, size
     else:
-        check_file(file)
         with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
             yield stream, archive.getinfo(member).file_size
 
@@ -177,7 +177,7 @@ def _array(file: Path, member: str = "") -> Stored:
     if dtype.hasobject:
         raise InputError(f"{file}: {stored.field} holds pickled Python objects, which may run any "
                          "code and are never read; save an array of complex numbers")
-    wanted = stored.offset + dtype.itemsize * _product(shape)
+    wanted = stored.offset + dtype.itemsize * math.prod(shape)
     if wanted != size:
         raise InputError(f"{file}: {stored.field} of shape {shape} and {dtype} takes {wanted} "
                          f"bytes, but there are {size}; the file is cut short or damaged, save it "
@@ -185,16 +185,9 @@ def _array(file: Path, member: str = "") -> Stored:
     return stored
 
 
-def _product(shape: Iterable[int]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
-
-
 def _small(stored: Stored, check: Callable[[Path, str, np.ndarray], np.ndarray]) -> np.ndarray:
     """An array that fits in memory whole, `check(file, field, values)`ed."""
-    if stored.dtype.itemsize * _product(stored.shape) > 2**28:
+    if stored.dtype.itemsize * math.prod(stored.shape) > 2**28:
         raise InputError(f"{stored.file}: {stored.field} has shape {stored.shape}, expected at "
                          "most one number per sample of a slice")
     with _damage(stored.file), _bytes(stored.file, stored.member) as (stream, _):
@@ -206,7 +199,7 @@ def _small(stored: Stored, check: Callable[[Path, str, np.ndarray], np.ndarray])
 
 def _slices(stored: Stored, shape: tuple[int, int, int, int],
             indices: Iterable[int]) -> Iterator[np.ndarray]:
-    file, count = stored.file, _product(shape[1:])
+    file, count = stored.file, math.prod(shape[1:])
     with _damage(file), _bytes(file, stored.member) as (stream, _):
         whole = (_fortran(stored, stream).reshape(shape) if stored.fortran and shape[0] > 1
                  else None)

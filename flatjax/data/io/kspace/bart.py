@@ -1,17 +1,19 @@
 """k-space in BART's `.cfl` and `.hdr` (mrirecon.github.io/bart): complex64, first axis fastest.
 
 Of BART's sixteen dimensions those of a Cartesian 2-D scan may be longer than 1: READ (0) and PHS1
-(1), COIL (3) and SLICE (13). k-space is centred as BART's own `fft -u` has it, which is as
+(1), COIL (3) and SLICE (13). k-space is centered as BART's own `fft -u` has it, which is as
 `mri.fourier` has it.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.io.kspace.base import Reader, Scan, as_slices, check_file, to_complex64
+from flatjax.data.io.checks import check_file
+from flatjax.data.io.kspace.base import Reader, Scan, as_slices, to_complex64
 from flatjax.errors import InputError
 
 READ, PHS1, COIL, SLICE = 0, 1, 3, 13
@@ -52,9 +54,7 @@ def open_maps(file: Path) -> tuple[tuple[int, int, int, int], Reader]:
                          "slice', or for a 3-D scan transform its readout with 'bart fft -u -i 1' "
                          "and move it to SLICE with 'bart transpose'")
     shape = as_slices(header, "the array", (dims[SLICE], dims[COIL], dims[READ], dims[PHS1]))
-    wanted = 8
-    for n in dims:
-        wanted *= n
+    wanted = 8 * math.prod(dims)
     if size != wanted:
         raise InputError(f"{data}: has {size} bytes, but its header declares {wanted}; it is cut "
                          "short or the header is another file's, export both again")
@@ -77,7 +77,7 @@ def _dimensions(header: Path) -> list[int]:
 def _slices(data: Path, shape: tuple[int, int, int, int],
             indices: Iterable[int]) -> Iterator[np.ndarray]:
     count = shape[1] * shape[2] * shape[3]
-    with open(data, "rb") as stream:
+    with data.open("rb") as stream:
         for index in indices:
             stream.seek(8 * index * count)
             values = np.frombuffer(stream.read(8 * count), "<c8")

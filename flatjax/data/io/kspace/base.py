@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.data.io.fastmri_files import check_finite
+from flatjax.data.io.checks import check_finite
 from flatjax.errors import InputError
 
 # `indices -> iterator` over those slices; rising indices are read in one go.
@@ -26,9 +26,9 @@ class Scan(NamedTuple):
         mask: the sampling mask stored with it, `[ky or 1, kx]` float32 of 0 and 1; None without.
         maps: `Reader` of the coil sensitivities stored with it, each slice's `[coil, y, x]`
             complex64; None without.
-        crop: `(h, w)` of the image that the scanner keeps, centred; None for all of it.
+        crop: `(h, w)` of the image that the scanner keeps, centered; None for all of it.
         affine: `[4, 4]` from voxel indices `(x, y, slice)` of the images `[slice, y, x]`, after
-            the crop, to mm towards right, anterior and superior; None where not known.
+            the crop, to mm toward right, anterior and superior; None where not known.
         spacing: of `(x, y, slice)` in mm; None where not known.
         facts: what else the file tells, as its contrast or acquisition, by name.
         missing: names of what the format could hold and the file does not.
@@ -48,20 +48,6 @@ class Scan(NamedTuple):
     facts: dict[str, str] = {}  # noqa: RUF012
     missing: tuple[str, ...] = ()
     simulated: bool = False
-
-
-def check_file(file: Path) -> int:
-    """The size of a file that may be read, in bytes.
-
-    Raises:
-        InputError: it does not exist, is none or may not be read.
-    """
-    try:
-        with open(file, "rb") as opened:
-            return opened.seek(0, 2)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check that it is a file "
-                         "that you may read") from error
 
 
 def as_slices(file: Path, field: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -162,7 +148,7 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
 
     Raises:
         InputError: there is none, or its largest sample lies in a corner, where k-space has the
-            zero frequency before it is shifted to the centre.
+            zero frequency before it is shifted to the center.
     """
     count = scan.shape[0]
     for index in sorted(range(count), key=lambda i: abs(i - count // 2)):
@@ -176,7 +162,7 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
     peak = np.unravel_index(power.argmax(), power.shape)
     if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
         raise InputError(f"{scan.file}: the largest sample of k-space lies in a corner, at "
-                         f"{tuple(map(int, peak))}, expected near the centre of "
+                         f"{tuple(map(int, peak))}, expected near the center of "
                          f"{power.shape}; move it there with numpy.fft.fftshift over the last two "
                          "axes")
     return index, kspace

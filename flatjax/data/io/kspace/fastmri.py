@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.fastmri_files import Record, crop_shape, read_record, read_slices
-from flatjax.data.io.hdf5 import isolated, opened
+from flatjax.data.io.fastmri_files import Record, crop_shape, read_fastmri_slices, read_record
+from flatjax.data.io.hdf5 import isolated, open_hdf5
 from flatjax.data.io.kspace.base import Scan, as_slices, binary_mask
 from flatjax.errors import InputError
 
@@ -44,7 +44,7 @@ def open_fastmri(file: Path) -> Scan:
 def _contents(file: Path, record: Record
               ) -> tuple[np.ndarray | None, tuple[float, float, float] | None]:
     """The file's own mask and the size of its voxels."""
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         xml = np.asarray(content["ismrmrd_header"][()]).item()
         spacing = fastmri_header.spacing(xml.encode() if isinstance(xml, str) else bytes(xml))
         if not record.masked:
@@ -56,5 +56,5 @@ def _contents(file: Path, record: Record
 
 
 def _slices(file: Path, record: Record, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    for one in read_slices(file, record, list(indices), ""):
+    for one in read_fastmri_slices(file, record, list(indices), ""):
         yield one.kspace

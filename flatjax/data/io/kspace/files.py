@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.io.hdf5 import opened
+from flatjax.data.io.hdf5 import open_hdf5
 from flatjax.data.io.kspace import arrays, bart
 from flatjax.data.io.kspace.base import Reader, Scan
 from flatjax.data.io.kspace.fastmri import open_fastmri
@@ -18,7 +18,7 @@ HDF5 = (".h5", ".hdf5", ".mrd")
 FORMATS = (".npy", ".npz", ".cfl", *HDF5)
 
 
-def find_files(paths: Sequence[str | Path]) -> list[Path]:
+def find_scans(paths: Sequence[str | Path]) -> list[Path]:
     """The files that paths name: themselves, or by name those of a folder that a reader takes.
 
     Raises:
@@ -66,7 +66,7 @@ def open_scan(file: str | Path, coils: int = 1) -> Scan:
     if file.suffix in (".cfl", ".hdr"):
         return bart.open_cfl(file)
     if file.suffix in HDF5:
-        with opened(file) as content:
+        with open_hdf5(file) as content:
             names = sorted(map(str, content))  # those that are not Unicode are bytes
         if "kspace" in names:
             return open_fastmri(file)

@@ -14,14 +14,14 @@ import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_header
-from flatjax.data.io.hdf5 import check_stored, isolated, opened
+from flatjax.data.io.hdf5 import check_stored, isolated, open_hdf5
 from flatjax.data.io.kspace.base import Scan, as_slices, to_complex64
 from flatjax.errors import InputError
 
 _ENCODING = ("ismrmrdHeader", "encoding")
 _SIZES = {f"{space}_{axis}": (*_ENCODING, f"{space}Space", "matrixSize", axis)
           for space in ("encoded", "recon") for axis in "xyz"}
-_CENTRE = (*_ENCODING, "encodingLimits", "kspace_encoding_step_1", "center")
+_CENTER = (*_ENCODING, "encodingLimits", "kspace_encoding_step_1", "center")
 _TEXTS = {
     "trajectory": (*_ENCODING, "trajectory"),
     "protocol": ("ismrmrdHeader", "measurementInformation", "protocolName"),
@@ -75,7 +75,7 @@ def open_ismrmrd(file: Path) -> Scan:
 
 
 def _open(file: Path) -> Scan:
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         xml = content.get("dataset/xml")
         data = content.get("dataset/data")
         if not isinstance(xml, h5py.Dataset) or xml.size != 1 \
@@ -115,10 +115,10 @@ def _open(file: Path) -> Scan:
 
 
 def _header(xml: bytes) -> dict[str, Any]:
-    found = fastmri_header.texts(xml, {"centre": _CENTRE} | _SIZES | _TEXTS)
+    found = fastmri_header.texts(xml, {"center": _CENTER} | _SIZES | _TEXTS)
     out: dict[str, Any] = {name: fastmri_header.number(found.get(name), path, 1)
                            for name, path in _SIZES.items()}
-    out["centre"] = (fastmri_header.number(found["centre"], _CENTRE, 0) if "centre" in found
+    out["center"] = (fastmri_header.number(found["center"], _CENTER, 0) if "center" in found
                      else out["encoded_y"] // 2)
     out["spacing"] = fastmri_header.spacing(xml)
     out |= {name: found[name].strip()[:80] for name in _TEXTS if found.get(name, "").strip()}
@@ -159,13 +159,13 @@ def _layout(file: Path, header: dict[str, Any], heads: np.ndarray) -> tuple[Layo
     ky, kx, coils = header["encoded_x"], header["encoded_y"], int(one["active_channels"])
     first, last = int(one["discard_pre"]), int(one["number_of_samples"]) - int(one["discard_post"])
     at = ky // 2 - int(one["center_sample"]) + first
-    if not (0 <= first < last and 0 <= at and at + last - first <= ky and coils):
+    if not (0 <= first < last and at >= 0 and at + last - first <= ky and coils):
         raise InputError(f"{file}: readouts of {one['number_of_samples']} samples with their "
-                         f"centre at {one['center_sample']} do not fit the encoded matrix of {ky}, "
+                         f"center at {one['center_sample']} do not fit the encoded matrix of {ky}, "
                          "expected the header of this scan; export it again")
     frames, inverse = np.unique(np.stack([used["idx"][name] for name in _FRAME], axis=1), axis=0,
                                 return_inverse=True)
-    columns = used["idx"]["kspace_encode_step_1"].astype(int) + kx // 2 - header["centre"]
+    columns = used["idx"]["kspace_encode_step_1"].astype(int) + kx // 2 - header["center"]
     if columns.min() < 0 or columns.max() >= kx:
         raise InputError(f"{file}: lines {columns.min()} to {columns.max()} do not fit the encoded "
                          f"matrix of {kx}, expected 0 to {kx - 1}: encodingLimits belong to "
@@ -198,7 +198,7 @@ def _slice(file: Path, index: int, shape: tuple[int, int, int, int],
     _, coils, ky, kx = shape
     first, last, at = samples
     out = np.zeros((coils, ky, kx), np.complex64)
-    with opened(file) as content:
+    with open_hdf5(file) as content:
         data = content["dataset/data"]
         for row, column, count in zip(rows, columns, counts, strict=True):
             values = np.asarray(data[int(row)]["data"], np.float32)
@@ -217,7 +217,7 @@ def _affine(heads: np.ndarray, shape: tuple[int, int], crop: tuple[int, int],
                                                           tuple[float, float, float]]:
     """The affine of `Scan` where heads tell a position, and the spacing with the slices' own.
 
-    Positions and directions are the patient's, towards left, posterior and superior.
+    Positions and directions are the patient's, toward left, posterior and superior.
     """
     axes = [heads[0][name].astype(float) for name in ("phase_dir", "read_dir", "slice_dir")]
     if not np.allclose(np.array(axes) @ np.array(axes).T, np.eye(3), atol=1e-3):
@@ -235,6 +235,6 @@ def _affine(heads: np.ndarray, shape: tuple[int, int], crop: tuple[int, int],
     affine[:3, :3] = to_ras[:, None] * np.stack(
         [axes[0] * spacing[0], axes[1] * spacing[1], step], axis=1)
     # position is that of the pixel at n // 2, where the transform has its origin
-    centre = [shape[axis] // 2 - (shape[axis] - crop[axis]) // 2 for axis in (1, 0)]
-    affine[:3, 3] = to_ras * positions[0] - affine[:3, :2] @ centre
+    center = [shape[axis] // 2 - (shape[axis] - crop[axis]) // 2 for axis in (1, 0)]
+    affine[:3, 3] = to_ras * positions[0] - affine[:3, :2] @ center
     return affine, spacing

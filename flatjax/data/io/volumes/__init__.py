@@ -1,4 +1,4 @@
-"""Volumes of any format, one reader each: `[x, y, z]` float32 towards right, anterior, superior.
+"""Volumes of any format, one reader each: `[x, y, z]` float32 toward right, anterior, superior.
 
 NIfTI, NRRD, MINC 1 and 2, and raw voxels, each also compressed by gzip. Sizes that a file declares
 are held against the file before memory is taken for them, and nothing in a file is executed.
@@ -9,13 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import (
-    DAMAGED,
-    Spacing,
-    check_readable,
-    first_line,
-    voxel_sizes,
-)
+from flatjax.data.io.checks import check_file
+from flatjax.data.io.volumes.common import DAMAGED, Spacing, first_line, voxel_sizes
 from flatjax.data.io.volumes.minc import read_minc
 from flatjax.data.io.volumes.nifti import read_nifti
 from flatjax.data.io.volumes.nrrd import read_nrrd
@@ -52,7 +47,7 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
         raw: how the voxels of a file without a header lie; by default as its name says.
 
     Returns:
-        `(volume, affine)`: `[x, y, z]` float32, axes towards right, anterior and superior, to
+        `(volume, affine)`: `[x, y, z]` float32, axes toward right, anterior and superior, to
         the nearest, and `[4, 4]` float64 from its indices to mm in these directions. A file that
         does not tell where its axes point is taken to be stored that way, its first voxel at 0.
 
@@ -66,7 +61,7 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
         raise InputError(f"{file}: expected a name that ends with {', '.join(READERS)}, or one of "
                          "these and .gz; convert other formats, for instance with nibabel or "
                          "dcm2niix")
-    check_readable(file)
+    check_file(file)
     try:
         volume, affine = read_raw(file, raw) if reader is read_raw else reader(file)
     except InputError:

@@ -25,33 +25,15 @@ DAMAGED = (zlib.error, OSError, EOFError, ValueError, TypeError, KeyError, Index
 _CHUNK = 1 << 24
 
 
-def check_readable(file: Path) -> None:
-    """Refuse a path that no file can be read from.
-
-    Raises:
-        InputError: naming it and why.
-    """
-    try:
-        with open(file, "rb"):
-            pass
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{file}: is a directory, expected a file") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be opened ({error.strerror}); check its "
-                         "permissions") from error
-
-
 def is_packed(file: Path) -> bool:
     """Whether a file is compressed by gzip, whatever its name."""
-    with open(file, "rb") as stored:
+    with file.open("rb") as stored:
         return stored.read(2) == b"\x1f\x8b"
 
 
-def opened(file: Path) -> Stream:
+def open_stream(file: Path) -> Stream:
     """The bytes of a file, decompressed if it is compressed by gzip; to be closed."""
-    return gzip.open(file) if is_packed(file) else open(file, "rb")
+    return gzip.open(file) if is_packed(file) else file.open("rb")
 
 
 def most_bytes(file: Path) -> int:

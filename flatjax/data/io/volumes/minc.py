@@ -20,7 +20,7 @@ from flatjax.data.io.volumes.common import (
     check_declared,
     check_volume,
     is_packed,
-    opened,
+    open_stream,
     to_ras,
 )
 from flatjax.errors import InputError
@@ -45,7 +45,7 @@ class _Content(NamedTuple):
 
 def read_minc(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.mnc` or `.mnc.gz` file of one volume; see `read_placed`."""
-    with opened(file) as stream:
+    with open_stream(file) as stream:
         start = stream.read(4)
         if start[:3] == b"CDF":
             content = _read_netcdf(file, io.BytesIO(start + _rest(file, stream)))
@@ -86,7 +86,7 @@ def _read_netcdf(file: Path, source: Stream) -> _Content:
 
 
 def _read_hdf5(file: Path) -> _Content:
-    with opened(file) as stream, h5py.File(
+    with open_stream(file) as stream, h5py.File(
             io.BytesIO(_rest(file, stream)) if is_packed(file) else file, "r") as content:
         root = _member(file, content, "minc-2.0")
         images = _member(file, root, "image/0")

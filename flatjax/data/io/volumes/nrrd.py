@@ -20,7 +20,7 @@ from flatjax.data.io.volumes.common import (
     check_declared,
     check_volume,
     most_bytes,
-    opened,
+    open_stream,
     read_exactly,
     to_ras,
 )
@@ -52,14 +52,14 @@ _ENCODINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2
 
 def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.nrrd` or `.nhdr` file of one volume; see `read_placed`."""
-    with opened(file) as stream:
+    with open_stream(file) as stream:
         fields = _header(file, stream)
         shape, dtype, affine = _geometry(file, fields)
         names = [key for key in ("data file", "datafile") if key in fields]
         if not names:
             return _voxels(file, stream, fields, shape, dtype, affine)
     beside = _data_file(file, fields[names[0]])
-    with open(beside, "rb") as stream:
+    with beside.open("rb") as stream:
         return _voxels(beside, stream, fields, shape, dtype, affine)
 
 

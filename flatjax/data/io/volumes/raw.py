@@ -12,7 +12,7 @@ from flatjax.data.io.volumes.common import (
     Spacing,
     check_declared,
     most_bytes,
-    opened,
+    open_stream,
     read_exactly,
     to_ras,
 )
@@ -77,7 +77,7 @@ def read_raw(file: Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray
     kind = np.dtype(dtype.removesuffix("be")).newbyteorder(">" if dtype.endswith("be") else "<")
     count = kind.itemsize * math.prod(shape)
     check_declared(file, count, most_bytes(file))
-    with opened(file) as stream:
+    with open_stream(file) as stream:
         content = read_exactly(file, stream, count)
         if stream.read(1):
             raise InputError(f"{file}: holds more than {count} bytes, expected that many for "

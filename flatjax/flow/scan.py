@@ -1,4 +1,4 @@
-"""A loop over steps that remembers its states, all or so many that they fit in memory."""
+"""A `lax.scan` over steps that also saves states: all of them, or some, evenly spread."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,21 +14,21 @@ State = Any
 Record = Callable[[State], Any]
 
 
-def itself(state: State) -> State:
-    """The record that keeps a state as it is."""
+def identity(state: State) -> State:
+    """The record that is the state itself."""
     return state
 
 
-def kept(steps: int, trajectory: bool | int) -> np.ndarray:
-    """Which of the states 0 to `steps` a trajectory keeps.
+def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
+    """Which of the states 0 to `steps` a trajectory holds.
 
     Args:
         steps: number of steps.
-        trajectory: True for every state, False or 0 for none; or at most how many, evenly spread
-            from the first to the last.
+        trajectory: True for every state, False or 0 for none, or the largest number of states,
+            evenly spread from the first to the last.
 
     Returns:
-        indices `[kept]` int64, rising.
+        indices `[saved]` int64, rising.
 
     Raises:
         InputError: for a number that does not leave room for the first and the last.
@@ -44,26 +44,26 @@ def kept(steps: int, trajectory: bool | int) -> np.ndarray:
     return steps * np.arange(count) // max(count - 1, 1)
 
 
-def walk(advance: Callable[[State, Any], State], start: State, xs: Any, *,
-         trajectory: bool | int = False, record: Record = itself,
-         remat: bool = False) -> tuple[State, Any]:
+def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
+               trajectory: bool | int = False, record: Record = identity,
+               remat: bool = False) -> tuple[State, Any]:
     """Steps as one `lax.scan`.
 
     Args:
         advance: `(state, xs_j) -> state`.
         start: first state, a pytree of arrays.
         xs: pytree of arrays with a leading axis of steps.
-        trajectory: which states are recorded, see `kept`. The memory that records take depends
-            on their number alone, however many steps lie between them.
-        record: what is kept of a state.
+        trajectory: which states are recorded, see `saved_indices`. The memory of the records
+            depends on their number alone, not on the number of steps between them.
+        record: what is saved of a state.
         remat: recompute a step in the backward pass rather than keep its activations.
 
     Returns:
-        `(final, records)`: the last state, and the records `[kept, ...]`, the first being that of
+        `(final, records)`: the last state, and the records `[saved, ...]`, the first being that of
         the start; None without any.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
-    indices = kept(steps, trajectory)
+    indices = saved_indices(steps, trajectory)
     every = len(indices) == steps + 1
     advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
 
@@ -83,7 +83,8 @@ def walk(advance: Callable[[State, Any], State], start: State, xs: Any, *,
             return final, None
         return final, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]),
                                    record(start), records)
-    # Every state goes where the next one to be kept belongs, which takes its place.
+    # Each state is written to the slot of the next index to be saved, where the state of that
+    # index replaces it.
     slots = np.searchsorted(indices, np.arange(1, steps + 1))
     records = jax.tree.map(
         lambda first: jnp.zeros((len(indices), *first.shape), first.dtype).at[0].set(first),
