@@ -155,14 +155,14 @@ def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[
             "kspace": lambda: losses.l1(kspace, batch.kspace)}
 
 
-class KeptSteps(TypedDict):
+class SavedSteps(TypedDict):
     """Fields of a `Reconstruction`."""
 
     steps: np.ndarray | None
     times: Array | None
 
 
-def saved_indices_steps(steps: int, times: Array | None, trajectory: bool | int) -> KeptSteps:
+def saved_steps(steps: int, times: Array | None, trajectory: bool | int) -> SavedSteps:
     """The fields `steps` and `times` of a `Reconstruction`.
 
     Args:
@@ -194,7 +194,7 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int,
         final = unit * final
         return Reconstruction(image=combine_coils(final, measurement.maps, combine), kspace=final,
                               trajectory=None if states is None else unit * states, nfe=nfe,
-                              **saved_indices_steps(steps, times, trajectory))
+                              **saved_steps(steps, times, trajectory))
 
     return reconstruct
 

@@ -6,7 +6,7 @@ from jax import Array
 from flatjax.errors import check_choice
 from flatjax.losses import l1
 from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
-from flatjax.methods.common import kept_steps
+from flatjax.methods.common import saved_steps
 from flatjax.mri import COMBINES, Batch, Measurement, center_crop, combine as combine_coils
 
 
@@ -29,7 +29,7 @@ def make(*, combine: str = "sense") -> Method:
         kspace = measurement.kspace
         return Reconstruction(image=combine_coils(kspace, measurement.maps, combine),
                               kspace=kspace, trajectory=kspace[None] if trajectory else None,
-                              nfe=0, **kept_steps(0, None, trajectory))
+                              nfe=0, **saved_steps(0, None, trajectory))
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         image = reconstruct(params, rng, batch.measurement).image

@@ -14,9 +14,9 @@ from flatjax.flow.scan import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
     Rolled,
-    kept_steps,
     normalise_measurement,
     result_unit,
+    saved_steps,
 )
 from flatjax.mri import Measurement, combine as combine_coils
 
@@ -101,6 +101,6 @@ def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, steps:
                               trajectory=None if states is None else unit * states,
                               nfe=jnp.reshape(nfe, (samples, -1)).sum(axis=0)
                               if jnp.ndim(nfe) else nfe * samples,
-                              std=std, **kept_steps(steps, times, trajectory))
+                              std=std, **saved_steps(steps, times, trajectory))
 
     return reconstruct
