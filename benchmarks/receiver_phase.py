@@ -67,7 +67,7 @@ def main():
                 images = [found["image"] for _, found in reconstruct_slices(
                     reconstruct, params, jax.random.key(0), prepared, 8)]
                 target = np.stack([one.target for one in slices])
-                psnr.append(metrics.psnr(target, np.stack(images)))
+                psnr.append(metrics.psnr(prediction=np.stack(images), target=target))
             scores.append(f"{np.mean(psnr):.2f}")
         print(f"| {name} | {' | '.join(scores)} |", flush=True)
 

@@ -1,7 +1,7 @@
 """Several runs on the same slices: one table, one figure.
 
-`evaluate.py --workdir=A --workdir=B ... --output=DIR` scores every run as `evaluate` does, into a
-folder each, and puts them side by side. Differences from the first run are paired by slice.
+`flatjax compare --workdir=A --workdir=B ... --output=DIR` scores every run as `evaluate` does, into
+a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from flatjax import config as configuration
 from flatjax.data.base import Volume
 from flatjax.data.splits import settle_split
 from flatjax.errors import InputError
-from flatjax.evaluation import report, trajectory
-from flatjax.evaluation.comparison_figure import draw, panels
-from flatjax.evaluation.comparison_table import Row, markdown, tabulate, write_tables
+from flatjax.evaluation import figures, tables, trajectory
+from flatjax.evaluation.comparison import draw, markdown, panels, plain, tabulate
 from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -95,20 +95,20 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
                    for label, (_, workdir) in runs.items()}
         found = tabulate(results, folders)
         rows += found
-        write_tables(output, rows)
+        tables.write(output, "comparison", markdown(rows), [plain(row) for row in rows])
         if results[first]:
             main = next(iter(results[first]))
             own = [row for row in found if row.test_set == main]
             shown = panels(tested[main][0], configs[first], folders)
-            report.save(draw(own, shown), output / f"comparison{suffix}.png")
+            figures.save(draw(own, shown), output / f"comparison{suffix}.png")
             moving = {label: folder for label, folder in folders.items()
                       if results[label][main]["steps"][-1] and configs[label].evaluation.figures}
             if moving:
-                ways = {label: trajectory.read_table(folder / "trajectory.csv")
-                        for label, folder in moving.items()}
-                report.save(trajectory.draw(ways), output / f"trajectories{suffix}.png")
+                figures.save(trajectory.draw({
+                    label: trajectory.read_table(folder / "trajectory.csv")
+                    for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
                 trajectory.animate(output / f"forming{suffix}.gif", {
-                    label: trajectory.read_film(folder / "trajectory.h5")
+                    label: trajectory.read_states(folder / "trajectory.h5")
                     for label, folder in moving.items()})
     print(markdown(rows))
     print(f"the comparison is in {output}")

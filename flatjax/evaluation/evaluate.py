@@ -1,7 +1,5 @@
 """Evaluation: from a trained run to scores, reconstructions and figures."""
 
-import csv
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import settle_split
 from flatjax.errors import NonFiniteError
-from flatjax.evaluation import report
+from flatjax.evaluation import figures, tables
 from flatjax.evaluation.scoring import (
+    OBJECT,
     QUALITY,
     Measures,
     Scored,
@@ -96,10 +95,10 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             "device": _device(),
         } | cost(method, params, rng, timed) | _named_summary(measured, config)
         _write(folder, metrics, measured)
-        report.draw(folder, drawn, metrics)
+        figures.draw_run(folder, drawn, config.method.name)
         results[name] = metrics
     if results:
-        print(report.table(results))
+        print(tables.of_run(results))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
 
@@ -133,19 +132,15 @@ def _save(folder: Path, volume: Scored) -> None:
 
 
 def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
-                     "straightness", "measurement_residual", "acceleration"])
-    for v in measured:
-        writer.writerow([v.name, len(v.residual), *v.method.values(), *v.zero_filled.values(),
-                         v.straightness.mean(), v.residual.mean(), v.acceleration])
-    write_text(folder / "metrics.csv", table.getvalue())
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["volume", "slice", *QUALITY])
-    for v in measured:
-        writer.writerows([v.name, index, *scores]
-                         for index, scores in enumerate(zip(*v.slices.values(), strict=True)))
-    write_text(folder / "slices.csv", table.getvalue())
+    write_text(folder / "metrics.csv", tables.csv_text([
+        ["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
+         "straightness", "measurement_residual", "acceleration", *OBJECT,
+         *(f"zero_filled_{key}" for key in OBJECT)],
+        *([v.name, len(v.residual), *(v.method[key] for key in QUALITY),
+           *(v.zero_filled[key] for key in QUALITY), v.straightness.mean(), v.residual.mean(),
+           v.acceleration, *(v.method[key] for key in OBJECT),
+           *(v.zero_filled[key] for key in OBJECT)] for v in measured)]))
+    write_text(folder / "slices.csv", tables.csv_text([["volume", "slice", *QUALITY], *(
+        [v.name, index, *scores] for v in measured
+        for index, scores in enumerate(zip(*v.slices.values(), strict=True)))]))
     write_json(folder / "metrics.json", metrics)

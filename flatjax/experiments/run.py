@@ -1,6 +1,5 @@
 """Running a grid: training and evaluating what is missing, or telling what that would take."""
 
-import csv
 import json
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.errors import NonFiniteError, TrainingError
+from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.experiments import report
 from flatjax.experiments.grid import Grid, Trial, changed, trials
@@ -81,8 +81,10 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
             output = workdir / "evaluations" / (name or "plain")
             metrics = evaluate(config, workdir, output)
             first = next(iter(metrics), None)
-            sets = {key: one | {"slices": _slices(output if key == first else output / key)}
-                    for key, one in metrics.items()}
+            sets = {key: one | {"slices": {
+                score: np.round(values, 6).tolist() for score, values in tables.read_slices(
+                    output if key == first else output / key).items()}}
+                for key, one in metrics.items()}
             save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir), sets),
                    path_of(trial, name, results))
 
@@ -140,11 +142,3 @@ def _trained_steps(trial: Trial, workdir: Path) -> int:
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(configuration.to_json(config))
-
-
-def _slices(folder: Path) -> dict[str, list]:
-    """Columns of `slices.csv`."""
-    with (folder / "slices.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [round(float(row[key]), 6) for row in rows] for key in rows[0]
-            if key not in ("volume", "slice")}

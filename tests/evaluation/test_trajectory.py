@@ -74,11 +74,11 @@ def test_measures_are_those_of_their_definitions(volumes, bent):
     peak = batch.target.max()
     half = np.abs(mri.combine(0.5 * batch.kspace, batch.measurement.maps))
     for index in range(3):
-        pair = batch.target[index][None], np.asarray(half)[index][None]
+        pair = {"prediction": np.asarray(half)[index][None], "target": batch.target[index][None]}
         assert along.psnr[1, 3 + index] == pytest.approx(
-            metrics.psnr(*pair, data_range=float(peak)), abs=1e-3)
+            metrics.psnr(**pair, data_range=float(peak)), abs=1e-3)
         assert along.ssim[1, 3 + index] == pytest.approx(
-            metrics.ssim(*pair, data_range=float(peak)), abs=1e-4)
+            metrics.ssim(**pair, data_range=float(peak)), abs=1e-4)
     np.testing.assert_allclose(along.residual[1], 0.5, rtol=1e-5)
     t = 2 / 3
     expected = (1 - t) * batch.kspace + t * batch.measurement.kspace
@@ -116,9 +116,9 @@ def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
 def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
     dark, bright = np.zeros((2, 12, 10)), np.ones((2, 12, 10))
     dark[1], bright[0] = 1, 0.5
-    films = {"late": trajectory.Film(np.array([1.0, 0.0]), dark, bright[1]),
-             "early": trajectory.Film(np.array([1.0, 0.5]), bright, bright[1])}
-    trajectory.animate(tmp_path / "forming.gif", films, frames=8, seconds=1)
+    sequences = {"late": trajectory.StateSequence(np.array([1.0, 0.0]), dark, bright[1]),
+             "early": trajectory.StateSequence(np.array([1.0, 0.5]), bright, bright[1])}
+    trajectory.animate(tmp_path / "forming.gif", sequences, frames=8, seconds=1)
     with Image.open(tmp_path / "forming.gif") as movie:
         columns = []
         for frame in range(movie.n_frames):
@@ -130,7 +130,7 @@ def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
     assert min(last) > 220
     assert [c[0] > 220 for c in columns].index(True) > [c[1] > 220 for c in columns].index(True)
     assert {path.name for path in tmp_path.iterdir()} == {"forming.gif"}
-    trajectory.write_film(tmp_path / "film.h5", bent[1], 2)
-    film = trajectory.read_film(tmp_path / "film.h5")
-    np.testing.assert_array_equal(film.states, bent[1].states[:, 2])
-    np.testing.assert_array_equal(film.target, bent[1].target[2])
+    trajectory.write_states(tmp_path / "states.h5", bent[1], 2)
+    sequence = trajectory.read_states(tmp_path / "states.h5")
+    np.testing.assert_array_equal(sequence.states, bent[1].states[:, 2])
+    np.testing.assert_array_equal(sequence.target, bent[1].target[2])

@@ -278,10 +278,9 @@ def test_the_eight_cells_differ_by_what_they_are_called():
         assert ("alignment" in name) == (method.w_velocity > 0)
 
 
-def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, capsys):
+def test_the_command_line_runs_describes_and_refuses(tmp_path, capsys):
     def command(*argv):
-        monkeypatch.setattr("sys.argv", ["train", *argv])
-        cli.train_main()
+        cli.main(["train", *argv])
 
     command(f"--config={ABLATE}:flat_parts", f"--workdir={tmp_path}", "--dry-run",
             "--config.train.steps=50")

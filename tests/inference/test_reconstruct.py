@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import h5py
 import jax
@@ -43,9 +42,8 @@ def workdir(tmp_path, monkeypatch):
 
 def run(workdir, *arguments):
     """The program's exit status."""
-    sys.argv = ["evaluate.py", f"--workdir={workdir}", *arguments]
     try:
-        cli.evaluate_main()
+        cli.main(["reconstruct", f"--workdir={workdir}", *arguments])
     except SystemExit as status:
         return status.code
     return 0
@@ -252,7 +250,8 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
     output = tmp_path / "out"
     assert run(workdir, f"--input={folder}", f"--output={output}") == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("evaluate: error: ") and "b.npy: is not a NumPy" in lines[-1]
+    assert lines[-1].startswith("flatjax reconstruct: error: ")
+    assert "b.npy: is not a NumPy" in lines[-1]
     assert not (output / "c.h5").exists()
     assert run(workdir, f"--input={folder}", f"--output={output}", "--keep-going") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
