@@ -4,7 +4,7 @@
 
 The test images of a run with one coil get a further phase, the same everywhere as of a receiver,
 or smooth. Mean PSNR over the volumes: as it is ("plain"), turned by one angle ("turned"), and as
-`evaluate.py --input` prepares k-space, which also takes the low-resolution phase out.
+`flatjax reconstruct` prepares k-space, which also takes the low-resolution phase out.
 """
 
 import argparse

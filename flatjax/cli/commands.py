@@ -39,9 +39,9 @@ class Option(NamedTuple):
                                          self.name, None, self.text, boolean=True), values)
             return
         default = {"bool": False, "multi_string": [], "list": []}.get(self.kind)
-        short = {"short_name": "h"} if self.name == "help" else {}
-        getattr(flags, f"DEFINE_{self.kind}")(self.name, default, self.text, flag_values=values,
-                                              **short)
+        getattr(flags, f"DEFINE_{self.kind}")(
+            self.name, default, self.text, flag_values=values,
+            short_name="h" if self.name == "help" else None)
         if self.alias:
             flags.DEFINE_alias(self.alias, self.name, values)
 
@@ -106,43 +106,37 @@ def _train(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> 
         run_grid(grid, workdir, values.results)
 
 
-def _models(values: flags.FlagValues, overrides: list[str], needs_output: bool = True
-            ) -> list[tuple["ConfigDict", str | Path]]:
+def _models(values: flags.FlagValues, overrides: list[str], *, needs_output: bool = True,
+            several: bool = False) -> list[tuple["ConfigDict", str | Path]]:
     """Config and folder of each run, or packed model, that is named.
 
     Raises:
-        InputError: if none is; for a packed model without an output, as its folder is no place
-            for results.
+        InputError: if none is, or several where one is expected; for a packed model without an
+            output, as its folder is no place for results.
     """
     from flatjax.inference.pretrained import folder
     from flatjax.runs.workdir import load_config
-    workdirs = [*values.workdir, *map(folder, values.pretrained)]
-    if not workdirs:
+    count = len(values.workdir) + len(values.pretrained)
+    if not count:
         raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
                          "(see --help)")
+    if count > 1 and not several:
+        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
+                         "takes several")
+    workdirs = [*values.workdir, *map(folder, values.pretrained)]
     if values.pretrained and needs_output and not values["show-config"].value:
         _required(values, "output")
     return [(_set(load_config(workdir), values, overrides), workdir) for workdir in workdirs]
 
 
-def _model(values: flags.FlagValues, overrides: list[str], needs_output: bool = True
-           ) -> tuple["ConfigDict", str | Path]:
-    """As `_models`, of a single one."""
-    count = len(values.workdir) + len(values.pretrained)
-    if count > 1:
-        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
-                         "takes several")
-    return _models(values, overrides, needs_output)[0]
-
-
 def _evaluate(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> None:
-    config, workdir = _model(values, overrides)
+    ((config, workdir),) = _models(values, overrides)
     from flatjax.evaluation.evaluate import evaluate
     evaluate(config, workdir, values.output)
 
 
 def _reconstruct(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> None:
-    config, workdir = _model(values, overrides)
+    ((config, workdir),) = _models(values, overrides)
     inputs = [*paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
@@ -157,7 +151,7 @@ def _compare(values: flags.FlagValues, overrides: list[str], paths: list[str]) -
     except ValueError as error:
         raise InputError(f"--accelerations is {','.join(values.accelerations)!r}, expected "
                          "numbers, as --accelerations=4,8,12") from error
-    models = _models(values, overrides)
+    models = _models(values, overrides, several=True)
     output = _required(values, "output")
     from flatjax.evaluation.compare import compare, labels
     compare(dict(zip(labels([workdir for _, workdir in models]), models, strict=True)), output,
@@ -165,13 +159,13 @@ def _compare(values: flags.FlagValues, overrides: list[str], paths: list[str]) -
 
 
 def _export(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> None:
-    config, workdir = _model(values, overrides, needs_output=False)
+    ((config, workdir),) = _models(values, overrides, needs_output=False)
     from flatjax.inference.export import export_run
     export_run(config, workdir, _required(values, "to"))
 
 
 def _pack(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> None:
-    config, workdir = _model(values, overrides)
+    ((config, workdir),) = _models(values, overrides)
     from flatjax.inference.pretrained import pack
     pack(config, workdir, _required(values, "to"), values.output)
 

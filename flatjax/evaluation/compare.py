@@ -14,7 +14,7 @@ from flatjax.data.base import Volume
 from flatjax.data.splits import settle_split
 from flatjax.errors import InputError
 from flatjax.evaluation import figures, tables, trajectory
-from flatjax.evaluation.comparison import draw, markdown, panels, plain, tabulate
+from flatjax.evaluation.comparison import draw, markdown, middle_slice, plain, tabulate
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
@@ -37,9 +37,9 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
-    """A copy of the config with another R; the centre keeps its share of what is measured.
+    """A copy of the config with another R; the center keeps its share of what is measured.
 
-    Where R or the centre was a range, the centre stays as it was.
+    Where R or the center was a range, the center stays as it was.
 
     Raises:
         InputError: for one below 1.
@@ -60,7 +60,7 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
     """Evaluate runs on the same slices and write them side by side.
 
     Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
-    image on its way under all runs, and what `evaluate` writes into a folder per run; with several
+    image forming under all runs, and what `evaluate` writes into a folder per run; with several
     accelerations the pictures and a folder per run for each of them.
 
     Args:
@@ -68,7 +68,7 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
             with. All have the same data and acquisition.
         output: folder.
         accelerations: nominal R to evaluate all runs at, in place of that of their configs; the
-            share of the centre in what is measured stays.
+            share of the center in what is measured stays.
 
     Raises:
         InputError: for a run that cannot be evaluated, or that is tested on other data than the
@@ -99,8 +99,8 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
         if results[first]:
             main = next(iter(results[first]))
             own = [row for row in found if row.test_set == main]
-            shown = panels(tested[main][0], configs[first], folders)
-            figures.save(draw(own, shown), output / f"comparison{suffix}.png")
+            shown = middle_slice(tested[main][0], configs[first], folders)
+            figures.save(draw(own, *shown), output / f"comparison{suffix}.png")
             moving = {label: folder for label, folder in folders.items()
                       if results[label][main]["steps"][-1] and configs[label].evaluation.figures}
             if moving:

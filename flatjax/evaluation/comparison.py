@@ -1,7 +1,7 @@
 """The rows, the table and the figure of a comparison of several runs."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import matplotlib.pyplot as plt
@@ -87,27 +87,17 @@ def plain(row: Row) -> dict[str, Any]:
                 "num_volumes", "checkpoint_step", "config_hash", "device")}, **scores(OBJECT)}
 
 
-class Panels(NamedTuple):
-    """One slice as every run reconstructs it.
-
-    Attributes:
-        title: which slice.
-        target: `[h, w]` float32.
-        images: by label, `[h, w]` float32, zero filling first.
-    """
-
-    title: str
-    target: np.ndarray
-    images: dict[str, np.ndarray]
-
-
-def panels(volume: Volume, config: ConfigDict, folders: dict[str, Path]) -> Panels:
-    """The middle slice of a test volume.
+def middle_slice(volume: Volume, config: ConfigDict, folders: dict[str, Path]
+                 ) -> tuple[str, np.ndarray, dict[str, np.ndarray]]:
+    """The middle slice of a test volume as every run reconstructs it.
 
     Args:
         volume: that the runs were tested on.
         config: of any of the runs.
         folders: by run, where `evaluate` wrote.
+
+    Returns:
+        `(title, target, images)`: `[h, w]` float32, images by label, zero filling first.
     """
     slices = measure_volume(volume, configuration.make_acquisition(config))
     index = len(slices) // 2
@@ -121,27 +111,26 @@ def panels(volume: Volume, config: ConfigDict, folders: dict[str, Path]) -> Pane
         path = folder / "reconstructions" / f"{volume.name.removesuffix('.h5')}.h5"
         with h5py.File(path) as file:
             images[label] = file["reconstruction"][index]
-    return Panels(f"{volume.name}, slice {index + 1} of {len(slices)}", target, images)
+    return f"{volume.name}, slice {index + 1} of {len(slices)}", target, images
 
 
-def draw(rows: list[Row], shown: Panels) -> Figure:
+def draw(rows: list[Row], title: str, target: np.ndarray, shown: dict[str, np.ndarray]) -> Figure:
     """All runs side by side above their errors in one window; below, PSNR against the cost.
 
     Args:
         rows: of one acceleration and test set.
-        shown: images of that set.
+        title, target, shown: see `middle_slice`.
     """
-    target = shown.target
     images = {"target\n": target} | {
-        figures.scored_title(label, image, target): image for label, image in shown.images.items()}
+        figures.scored_title(label, image, target): image for label, image in shown.items()}
     width, height = figures.size_of(images)
     figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
     upper, lower = parts
     # One wild image should not hide the errors of the others: colors end at the start's largest.
     figures.panels(upper, images, target,
-                   float(np.abs(shown.images["zero-filled"] - target).max()))
-    upper.suptitle(f"{shown.title}, R = {nominal(rows[0]):g}", fontsize=10)
+                   float(np.abs(shown["zero-filled"] - target).max()))
+    upper.suptitle(f"{title}, R = {nominal(rows[0]):g}", fontsize=10)
     axes = lower.subplots(1, 2, sharey=True)
     colors = plt.get_cmap("tab10" if len(rows) <= 10 else "tab20")
     for one, key, unit, label in zip(axes, ("nfe", "seconds_per_slice"), (1.0, 1000.0), (

@@ -25,9 +25,9 @@ from flatjax.evaluation.scoring import (
     measures_of,
     score_volume,
     scorer,
-    summary as summarise,
+    summary,
 )
-from flatjax.files import make_folder, write_atomically, write_json, write_text
+from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 
@@ -113,7 +113,7 @@ def _device() -> str:
 
 
 def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
-    out = summarise(measured)
+    out = summary(measured)
     out["method"] = {"name": config.method.name} | out["method"]
     middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
     out["acceleration"] = {"nominal": middle,
@@ -132,15 +132,15 @@ def _save(folder: Path, volume: Scored) -> None:
 
 
 def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> None:
-    write_text(folder / "metrics.csv", tables.csv_text([
-        ["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
-         "straightness", "measurement_residual", "acceleration", *OBJECT,
-         *(f"zero_filled_{key}" for key in OBJECT)],
-        *([v.name, len(v.residual), *(v.method[key] for key in QUALITY),
-           *(v.zero_filled[key] for key in QUALITY), v.straightness.mean(), v.residual.mean(),
-           v.acceleration, *(v.method[key] for key in OBJECT),
-           *(v.zero_filled[key] for key in OBJECT)] for v in measured)]))
-    write_text(folder / "slices.csv", tables.csv_text([["volume", "slice", *QUALITY], *(
-        [v.name, index, *scores] for v in measured
-        for index, scores in enumerate(zip(*v.slices.values(), strict=True)))]))
+    def scores(volume: Measures, keys: tuple[str, ...]) -> dict[str, float]:
+        return {f"{prefix}{key}": images[key] for prefix, images in (
+            ("", volume.method), ("zero_filled_", volume.zero_filled)) for key in keys}
+
+    tables.write_csv(folder / "metrics.csv", [
+        {"volume": v.name, "slices": len(v.residual), **scores(v, QUALITY),
+         "straightness": v.straightness.mean(), "measurement_residual": v.residual.mean(),
+         "acceleration": v.acceleration, **scores(v, OBJECT)} for v in measured])
+    tables.write_csv(folder / "slices.csv", [
+        {"volume": v.name, "slice": index, **{key: v.slices[key][index] for key in QUALITY}}
+        for v in measured for index in range(len(v.residual))])
     write_json(folder / "metrics.json", metrics)

@@ -1,7 +1,7 @@
 """Figures of images, of scores against their cost, and of one evaluation.
 
 Images of one figure share one grey window, from 0 to the target's maximum, and their error maps
-share one colour scale: nothing is stretched to look better.
+share one color scale: nothing is stretched to look better.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ _PER_ROW = 8  # at most
 def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
     """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
-    Images with their errors, the image at every state, and the way there of all slices of the
-    drawn volumes, with a table of it: `trajectory.csv`, a row per image and state. The states of
-    the first one's middle slice are kept in `trajectory.h5`.
+    Images with their errors, the image at every state, and the measures of all states of all
+    slices of the drawn volumes, with a table of them: `trajectory.csv`, a row per image and state.
+    The states of the first one's middle slice are kept in `trajectory.h5`.
 
     Args:
         folder: where to.
@@ -45,7 +45,7 @@ def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
             save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
     drawn = [volume for volume in volumes if len(volume.states) > 1]
     if drawn:
-        along = trajectory.analyse(drawn)
+        along = trajectory.analyze(drawn)
         names = [f"{volume.stem} {index}" for volume in drawn
                  for index in range(len(volume.target))]
         trajectory.write_table(folder / "trajectory.csv", names, along)
@@ -183,7 +183,7 @@ def panels(figure: FigureBase, images: dict[str, np.ndarray], target: np.ndarray
         figure: to draw into.
         images: `[y, x] float32` by title. The target may be among them; it has no error.
         target: `[y, x] float32`, to whose maximum all are drawn.
-        largest: error that ends the colours, in the units of the images.
+        largest: error that ends the colors, in the units of the images.
     """
     peak = _peak(target)
     blocks, columns = _blocks(len(images))

@@ -20,17 +20,8 @@ from scipy.ndimage import binary_fill_holes, uniform_filter
 from flatjax.errors import InputError
 from flatjax.mri.crop import center_crop
 
-__all__ = [
-    "center_crop",
-    "nmse",
-    "object_mask",
-    "path_distance",
-    "psnr",
-    "psnr_drops",
-    "psnr_per_step",
-    "ssim",
-    "straightness",
-]
+__all__ = ["center_crop", "nmse", "object_mask", "path_distance", "psnr", "psnr_drops",
+           "psnr_per_step", "ssim", "straightness"]
 
 SSIM_WINDOW = 7
 SSIM_K1, SSIM_K2 = 0.01, 0.03
@@ -105,10 +96,8 @@ def ssim(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
     """
     prediction, target = _volumes(prediction, target)
     if min(target.shape[1:]) < SSIM_WINDOW:
-        raise InputError(
-            f"ssim got volumes of shape {target.shape}, expected slices of at least "
-            f"{SSIM_WINDOW} x {SSIM_WINDOW}; the axes are [slices, height, width]"
-        )
+        raise InputError(f"ssim got volumes of shape {target.shape}, expected slices of at least "
+                         f"{SSIM_WINDOW} x {SSIM_WINDOW}; the axes are [slices, height, width]")
     peak = _peak(target, data_range)
     with np.errstate(all="ignore"):
         maps = np.stack([_ssim_map(x, y, peak) for x, y in zip(prediction, target, strict=True)])
@@ -153,8 +142,7 @@ def psnr_per_step(*, trajectory: np.ndarray, target: np.ndarray) -> np.ndarray:
         raise InputError(
             f"psnr_per_step got a target of shape {np.shape(target)} and a trajectory of shape "
             f"{np.shape(trajectory)}, expected [slices, height, width] and [steps + 1, slices, "
-            "height, width]"
-        )
+            "height, width]")
     return np.array([psnr(prediction=state, target=target) for state in trajectory])
 
 
@@ -172,8 +160,7 @@ def psnr_drops(curve: np.ndarray) -> tuple[int, float, float]:
     if curve.ndim != 1 or curve.size == 0:
         raise InputError(
             f"psnr_drops got shape {curve.shape}, expected one curve [steps + 1]; "
-            "pass the curves of several volumes one by one"
-        )
+            "pass the curves of several volumes one by one")
     curve = np.where(np.isnan(curve), -np.inf, curve)
     falls = curve[1:] < curve[:-1]
     sizes = curve[:-1][falls] - curve[1:][falls]
@@ -210,15 +197,10 @@ def path_distance(states: np.ndarray, ideal: np.ndarray) -> np.ndarray:
     if states.shape != ideal.shape:
         raise InputError(
             f"path_distance got states of shape {states.shape} and an ideal path of shape "
-            f"{ideal.shape}, expected two equal shapes [steps + 1, batch, ...]"
-        )
+            f"{ideal.shape}, expected two equal shapes [steps + 1, batch, ...]")
     _check_states("path_distance", states)
-    return np.stack(
-        [
-            _ratio(_distances(x, best), _distances(best, 0), empty=0.0)
-            for x, best in zip(states, ideal, strict=True)
-        ]
-    )
+    return np.stack([_ratio(_distances(x, best), _distances(best, 0), empty=0.0)
+                     for x, best in zip(states, ideal, strict=True)])
 
 
 def _ssim_map(x, y, peak):
@@ -247,13 +229,11 @@ def _volumes(prediction, target):
         raise InputError(
             f"prediction has shape {prediction.shape} and target {target.shape}, expected two "
             "equal shapes [slices, height, width] without a zero; crop both with center_crop, "
-            "give a single slice as x[None]"
-        )
+            "give a single slice as x[None]")
     if np.iscomplexobj(target) or np.iscomplexobj(prediction):
         raise InputError(
             f"prediction is {prediction.dtype} and target {target.dtype}, expected real "
-            "magnitudes; take the absolute value first"
-        )
+            "magnitudes; take the absolute value first")
     return prediction.astype(np.float64), target.astype(np.float64)
 
 
@@ -262,8 +242,7 @@ def _peak(target, data_range):
     if not 0 <= peak < math.inf:
         raise InputError(
             f"the data range is {peak}, expected a finite number >= 0; "
-            "pass data_range, or a target of finite magnitudes"
-        )
+            "pass data_range, or a target of finite magnitudes")
     return peak
 
 
@@ -271,8 +250,7 @@ def _check_states(name, states):
     if states.ndim < 2 or len(states) == 0:
         raise InputError(
             f"{name} got states of shape {states.shape}, expected [steps + 1, batch, ...] with "
-            "the start included; for one image pass x[:, None]"
-        )
+            "the start included; for one image pass x[:, None]")
 
 
 def _distances(a, b):

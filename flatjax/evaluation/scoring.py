@@ -33,7 +33,7 @@ class Scored(NamedTuple):
         steps: numbers of steps after which the states are, `[states]`, from 0 to the last.
         states: the image then, `[states, slices, h, w]`.
         times: flow times of the states, `[states]`; uniform from 1 to 0 for a method without.
-        straightness: of the way to each state, `[states, slices]`, see `metrics.straightness`.
+        straightness: of the trajectory up to each state, `[states, slices]`, see `metrics`.
         path_distance: from the ideal path at these times, `[states, slices]`.
         residuals: `||M k - y|| / ||y||` of each state, `[states, slices]`.
         residual: of the result, `[slices]`.
@@ -165,7 +165,7 @@ class Measures(NamedTuple):
         steps: as in `Scored`.
         psnr_per_step: of the volume in each state, `[states]`.
         drops, drop_db: at how many states of a slice PSNR falls, and by how much, `[slices]`.
-        straightness, residual: of the whole way and of the result, `[slices]`.
+        straightness, residual: of the whole trajectory and of the result, `[slices]`.
         path_distance: `[states, slices]`.
         acceleration, nfe: as in `Scored`.
     """

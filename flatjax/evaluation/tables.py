@@ -153,11 +153,14 @@ def plain_differences(row: Row) -> dict[str, float | None]:
             for key in PAIRED for end in Difference._fields}
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, the first one being the head."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, below their keys; one that a row lacks is left empty."""
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    return table.getvalue()
+    keys = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(table, list(keys), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def write(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -167,14 +170,12 @@ def write(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, Any]])
         folder: where to.
         name: of the files.
         text: the table as Markdown.
-        rows: the table as plain values; a key that a row lacks is left empty.
+        rows: the table as plain values.
     """
     write_text(folder / f"{name}.md", text + "\n")
     write_json(folder / f"{name}.json", rows)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    if keys:
-        write_text(folder / f"{name}.csv",
-                   csv_text([keys, *([row.get(key) for key in keys] for row in rows)]))
+    if rows:
+        write_csv(folder / f"{name}.csv", rows)
 
 
 def read_slices(folder: Path) -> dict[str, list[float]]:

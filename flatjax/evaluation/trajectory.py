@@ -1,4 +1,4 @@
-"""What happens to an image on its way: quality, geometry and data consistency along the flow.
+"""The states of an image from start to result: quality, geometry and data consistency.
 
 Trajectories of any methods meet in one figure, since every state has a time between 1, the start,
 and 0, the result, and in one animation of an image forming.
@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import Scored
-from flatjax.evaluation.tables import csv_text
-from flatjax.files import write_atomically, write_text
+from flatjax.evaluation.tables import write_csv
+from flatjax.files import write_atomically
 
 _BAND = (10, 90)  # percentiles of the images
 _LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
@@ -28,14 +28,14 @@ _FLOOR = 1e-6  # of what is drawn on a logarithmic axis
 
 
 class Trajectory(NamedTuple):
-    """Measures of images along their way, each `[states, images]` float64.
+    """Measures of the states of images, each `[states, images]` float64.
 
     Attributes:
         times: of the states, `[states]`, from 1 to 0.
         psnr: in dB, with the volume's maximum as peak.
         ssim: with the same range.
         path_distance: relative, see `metrics.path_distance`.
-        straightness: of the way so far, see `metrics.straightness`.
+        straightness: of the trajectory so far, see `metrics.straightness`.
         residual: of the measured data, `||M k - y|| / ||y||`.
     """
 
@@ -47,7 +47,7 @@ class Trajectory(NamedTuple):
     residual: np.ndarray
 
 
-def analyse(volumes: list[Scored]) -> Trajectory:
+def analyze(volumes: list[Scored]) -> Trajectory:
     """The measures of all slices of volumes that one method reconstructed."""
     def each(metric, volume: Scored) -> np.ndarray:
         peak = float(volume.target.max())
@@ -69,9 +69,10 @@ def write_table(path: Path, names: list[str], trajectory: Trajectory) -> None:
         names: of the images.
         trajectory: their measures.
     """
-    write_text(path, csv_text([["image", "state", *Trajectory._fields], *(
-        [name, state, f"{time:.6g}", *(f"{values[state, image]:.6g}" for values in trajectory[1:])]
-        for image, name in enumerate(names) for state, time in enumerate(trajectory.times))]))
+    write_csv(path, [
+        {"image": name, "state": state, "times": f"{time:.6g}"} | {
+            key: f"{getattr(trajectory, key)[state, image]:.6g}" for key in _LABELS}
+        for image, name in enumerate(names) for state, time in enumerate(trajectory.times)])
 
 
 def read_table(path: Path) -> Trajectory:
@@ -91,7 +92,7 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(_LABELS), figsize=(3.4 * len(_LABELS), 3.4),
                                 layout="constrained")
-    for colour, (name, trajectory) in enumerate(trajectories.items()):
+    for color, (name, trajectory) in enumerate(trajectories.items()):
         for one, key in zip(axes, _LABELS, strict=True):
             values = np.asarray(getattr(trajectory, key), np.float64)
             if key in _LOGARITHMIC:
@@ -99,7 +100,7 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
             values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
             if not values.size:
                 continue
-            shown = {"color": f"C{colour}"}
+            shown = {"color": f"C{color}"}
             if len(trajectories) == 1:
                 one.plot(trajectory.times, values, color="0.8", linewidth=0.6)
             low, high = np.percentile(values, _BAND, axis=1)
@@ -116,7 +117,7 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
 
 
 class StateSequence(NamedTuple):
-    """One image on its way.
+    """The states of one image.
 
     Attributes:
         times: of the states, `[states]` float32 from 1 to 0.

@@ -13,9 +13,9 @@ from flatjax import config as configuration
 from flatjax.errors import NonFiniteError, TrainingError
 from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
-from flatjax.experiments import report
+from flatjax.experiments import outcomes, report
 from flatjax.experiments.grid import Grid, Trial, changed, trials
-from flatjax.experiments.outcomes import Outcome, adopt, missing_evaluations, outcome, path_of, save
+from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome, path_of
 from flatjax.files import Busy, locked, make_folder
 from flatjax.runs.checkpoint import Checkpoints, expected_params
 from flatjax.runs.workdir import check_owner
@@ -37,7 +37,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = make_folder(workdir)
     results = make_folder(results or workdir / "results")
-    adopt(grid, results)
+    outcomes.reuse_results(grid, results)
     broken, busy = {}, []
     for trial in trials(grid):
         if not missing_evaluations(trial, results):
@@ -85,8 +85,8 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
                 score: np.round(values, 6).tolist() for score, values in tables.read_slices(
                     output if key == first else output / key).items()}}
                 for key, one in metrics.items()}
-            save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir), sets),
-                   path_of(trial, name, results))
+            outcomes.save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir),
+                                  sets), path_of(trial, name, results))
 
 
 def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> str:

@@ -48,7 +48,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         mask: file of the sampling mask, by default the file's own or where samples are not zero.
             It may leave samples out.
         maps: file of coil sensitivities, by default the file's own or by `mri.espirit` from the
-            fully sampled centre.
+            fully sampled center.
         keep_going: go on with the other files where one is broken, and raise at the end.
 
     Returns:

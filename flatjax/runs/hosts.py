@@ -51,7 +51,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def of_first(tree: Any) -> Any:
+def broadcast_from_first(tree: Any) -> Any:
     """The first process's arrays, in every process."""
     return multihost_utils.broadcast_one_to_all(tree) if jax.process_count() > 1 else tree
 
@@ -71,11 +71,13 @@ def share(size: int) -> range:
     return range(jax.process_index() * own, (jax.process_index() + 1) * own)
 
 
-def text_of_first(text: str) -> str:
+def broadcast_text(text: str) -> str:
     """The first process's text, in every process."""
     content = np.frombuffer(text.encode(), np.uint8)
-    length = int(of_first(np.int32(content.size)))
-    return bytes(np.asarray(of_first(np.resize(content, length)))).decode() if length else ""
+    length = int(broadcast_from_first(np.int32(content.size)))
+    if not length:
+        return ""
+    return bytes(np.asarray(broadcast_from_first(np.resize(content, length)))).decode()
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def writable(workdir: str | Path) -> Iterator[Path]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{split} cannot be read ({error}); mend it, or name another workdir"
                              ) from error
-        text = text_of_first(own)
+        text = broadcast_text(own)
         if text and not is_first():
             split.write_text(text)
         yield folder

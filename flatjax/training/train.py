@@ -24,7 +24,7 @@ from flatjax.files import locked
 from flatjax.methods import Method
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints, check_params
-from flatjax.runs.hosts import is_first, of_first, share, writable
+from flatjax.runs.hosts import broadcast_from_first, is_first, share, writable
 from flatjax.runs.workdir import claim, load_config
 from flatjax.training.loop import run_steps
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped
@@ -41,7 +41,7 @@ def make_optimizer(train: Training) -> optax.GradientTransformation:
 def initial_state(method: Method, optimizer: optax.GradientTransformation, train: Training,
                   rng: Array, batch: Any) -> TrainState:
     """The state before the first update."""
-    # It runs once, and on CPU optimising the random numbers would take longer than all else.
+    # It runs once, and on CPU optimizing the random numbers would take longer than all else.
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     params = jax.jit(method.init, compiler_options=fast)(rng, batch)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params,
@@ -103,7 +103,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             print(f"resuming {workdir} at step {step}")
         elif config.init_from and is_first():
             state = start_from(config.init_from, state)
-        state = of_first(state)
+        state = broadcast_from_first(state)
         update = pmapped(make_update(method, optimizer, ema_decay=options.ema_decay,
                                      axis_name=AXIS))
         validate = make_validation(method, config, dataset, acquisition, key_validate)

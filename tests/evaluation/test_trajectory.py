@@ -1,4 +1,4 @@
-"""The way of an image: its measures against their definitions, its figure and its animation."""
+"""The trajectory of an image: measures against their definitions, figure and animation."""
 
 import csv
 
@@ -47,7 +47,7 @@ def ideal(batch):
 
 def test_the_ideal_path_is_straight_and_keeps_the_measured_data(volumes):
     scored = score(volumes, ideal)
-    along = trajectory.analyse(scored)
+    along = trajectory.analyze(scored)
     assert all(values.shape == (4, 6) for values in along[1:])
     np.testing.assert_allclose(along.path_distance, 0, atol=1e-5)
     np.testing.assert_allclose(along.straightness, 1, atol=1e-5)
@@ -68,7 +68,7 @@ def bent(volumes):
 
 
 def test_measures_are_those_of_their_definitions(volumes, bent):
-    along = trajectory.analyse(bent)
+    along = trajectory.analyze(bent)
     np.testing.assert_allclose(along.times, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     batch = stack(volumes[1][1])
     peak = batch.target.max()
@@ -90,7 +90,7 @@ def test_measures_are_those_of_their_definitions(volumes, bent):
 
 
 def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
-    along = trajectory.analyse(bent)
+    along = trajectory.analyze(bent)
     trajectory.write_table(tmp_path / "t.csv", list("abcdef"), along)
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
@@ -101,7 +101,7 @@ def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
 
 
 def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
-    found = {"ideal": trajectory.analyse(score(volumes, ideal)), "bent": trajectory.analyse(bent)}
+    found = {"ideal": trajectory.analyze(score(volumes, ideal)), "bent": trajectory.analyze(bent)}
     figure = trajectory.draw(found)
     assert len(figure.axes) == 5
     for axes in figure.axes:

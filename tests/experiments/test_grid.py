@@ -110,7 +110,7 @@ def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
     shutil.copytree(whole / "results", tmp_path / "first")
     (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
     grid = Grid("Other", {"base": Run(small()), "other": Run(small(w_velocity=0.0))}, "base")
-    outcomes.adopt(grid, tmp_path / "second")
+    outcomes.reuse_results(grid, tmp_path / "second")
     assert outcomes.outcome(trials(grid)[0], "", tmp_path / "second")
     assert not outcomes.outcome(trials(grid)[1], "", tmp_path / "second")
 

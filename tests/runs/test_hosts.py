@@ -129,11 +129,12 @@ def test_the_others_know_the_runs_split_and_write_elsewhere(tmp_path, monkeypatc
     (tmp_path / "split.json").write_text('{"train": ["ü"]}')
     sent = []
     with monkeypatch.context() as patch:
-        patch.setattr(hosts, "of_first", lambda tree: sent.append(np.array(tree)) or tree)
+        patch.setattr(hosts, "broadcast_from_first",
+                      lambda tree: sent.append(np.array(tree)) or tree)
         with hosts.writable(tmp_path) as folder:
             assert folder == tmp_path
     answers = iter(sent)
-    monkeypatch.setattr(hosts, "of_first", lambda tree: next(answers))
+    monkeypatch.setattr(hosts, "broadcast_from_first", lambda tree: next(answers))
     monkeypatch.setattr(hosts, "is_first", lambda: False)
     with hosts.writable(tmp_path) as folder:
         assert folder != tmp_path and (folder / "split.json").read_text() == '{"train": ["ü"]}'
