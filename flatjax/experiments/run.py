@@ -102,8 +102,7 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
                  if (one := outcome(trial, evaluation, results))]
         known.append(training_rate(workdir / trial.name))
         rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
-    rows = ["| run | method | parameters | steps | state | minutes left |",
-            "|---|---|---|---|---|---|"]
+    rows = []
     total, unknown = 0.0, False
     for trial in trials(grid):
         config = trial.config
@@ -117,12 +116,12 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
             expected_params(configuration.make_method(config))))
         state = ("done" if not missing else "to evaluate" if not left
                  else f"at step {done}" if done else "to train")
-        rows.append(f"| {trial.name} | {config.method.name} | {int(parameters):,} | "
-                    f"{config.train.steps} | {state} | "
-                    f"{'?' if minutes is None else f'{minutes:.1f}'} |")
-    rows.append(f"\n{len(trials(grid))} runs, {total:.0f} minutes left"
-                + (" and those of which nothing is known yet" if unknown else ""))
-    return "\n".join(rows)
+        rows.append([trial.name, config.method.name, f"{int(parameters):,}",
+                     str(config.train.steps), state, "?" if minutes is None else f"{minutes:.1f}"])
+    return "\n".join([
+        *tables.markdown(["run", "method", "parameters", "steps", "state", "minutes left"], rows),
+        "", f"{len(rows)} runs, {total:.0f} minutes left"
+        + " and those of which nothing is known yet" * unknown])
 
 
 def training_rate(workdir: Path) -> float | None:

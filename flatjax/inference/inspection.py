@@ -12,7 +12,7 @@ from tqdm import tqdm
 from flatjax.data.io.kspace import Scan, find_files, find_mask, open_scan, slice_with_signal
 from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
-from flatjax.evaluation import figures
+from flatjax.evaluation import figures, tables
 from flatjax.evaluation.figures import Panel
 from flatjax.files import make_folder
 from flatjax.mri import center_crop
@@ -99,8 +99,7 @@ def inspect_scan(scan: Scan) -> Inspection:
 
 def table(seen: Sequence[Inspection]) -> str:
     """A row per file, as Markdown."""
-    rows = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_row, seen)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(tables.markdown(_COLUMNS, map(_row, seen)))
 
 
 def _row(one: Inspection) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ def test_the_files_hold_what_the_scores_say(run):
         assert images.shape == target.shape and images.dtype == np.float32
         scores.append(metrics.psnr(prediction=images, target=target))
         assert float(row.split(",")[header.index("psnr")]) == pytest.approx(scores[-1])
+        inside = metrics.psnr(prediction=images, target=target, mask=metrics.object_mask(target))
+        assert float(row.split(",")[header.index("psnr_object")]) == pytest.approx(inside)
     assert np.mean(scores) == pytest.approx(results["main"]["method"]["psnr"]["mean"])
 
 
