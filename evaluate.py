@@ -1,6 +1,6 @@
 """Evaluate a trained model: `python evaluate.py --workdir=DIR`."""
 
-from flatjax.cli import evaluate_main
+from flatjax.cli import evaluate_script
 
 if __name__ == "__main__":
-    evaluate_main()
+    evaluate_script()

@@ -1,6 +1,8 @@
 """Train a model: `python train.py --config=configs/demo.py --workdir=DIR`."""
 
-from flatjax.cli import train_main
+import sys
+
+from flatjax.cli import main
 
 if __name__ == "__main__":
-    train_main()
+    main(["train", *sys.argv[1:]])

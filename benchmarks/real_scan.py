@@ -28,7 +28,7 @@ import numpy as np
 
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
-from flatjax.evaluation import report
+from flatjax.evaluation import figures
 from flatjax.files import make_folder, write_json
 from flatjax.methods import compressed_sensing
 from flatjax.mri import Measurement, combine, expand, normal, reduce, zero_filled
@@ -245,7 +245,7 @@ def main():
     complete = predictions(full, model, last)
     images = {name: np.asarray(combine(one[None], full.maps)[0]) for name, one in complete.items()}
     figure = draw(images, mask, {name: np.mean(one["all"]) for name, one in scores.items()})
-    report.save(figure, output / "real_scan.png")
+    figures.save(figure, output / "real_scan.png")
     write_json(output / "real_scan.json", {
         "errors": scores, "control": control, "settings": settings, "checkpoint_step": step,
         "noise_bound": noise_bound(kspace, mask), "seed": options.seed,

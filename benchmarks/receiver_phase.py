@@ -4,7 +4,7 @@
 
 The test images of a run with one coil get a further phase, the same everywhere as of a receiver,
 or smooth. Mean PSNR over the volumes: as it is ("plain"), turned by one angle ("turned"), and as
-`evaluate.py --input` prepares k-space, which also takes the low-resolution phase out.
+`flatjax reconstruct` prepares k-space, which also takes the low-resolution phase out.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main():
                 images = [found["image"] for _, found in reconstruct_slices(
                     reconstruct, params, jax.random.key(0), prepared, 8)]
                 target = np.stack([one.target for one in slices])
-                psnr.append(metrics.psnr(target, np.stack(images)))
+                psnr.append(metrics.psnr(prediction=np.stack(images), target=target))
             scores.append(f"{np.mean(psnr):.2f}")
         print(f"| {name} | {' | '.join(scores)} |", flush=True)
 

@@ -21,9 +21,10 @@ ROOT = Path(__file__).parents[1]
 STEP = """
 import os, sys, time
 started = float(sys.argv.pop(1))
-from flatjax import cli, train
+from flatjax import cli
+from flatjax.training import loop
 
-settle = train._Progress.settle
+settle = loop._Progress.settle
 
 def settle_one(self):
     pending = self._pending
@@ -32,8 +33,8 @@ def settle_one(self):
         print("first step", time.time() - started, flush=True)
         os._exit(0)
 
-train._Progress.settle = settle_one
-cli.train_main()
+loop._Progress.settle = settle_one
+cli.main(["train", *sys.argv[1:]])
 """
 LOAD = """
 import sys, time

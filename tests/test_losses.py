@@ -19,7 +19,8 @@ def images(shape=(3, 17, 20), seed=0):
 
 def test_ssim_is_the_metric():
     target, prediction = images()
-    expected = [metrics.ssim(t[None], p[None]) for t, p in zip(target, prediction, strict=True)]
+    expected = [metrics.ssim(prediction=p[None], target=t[None])
+                for t, p in zip(target, prediction, strict=True)]
     np.testing.assert_allclose(losses.ssim(prediction, target), expected, atol=1e-5)
     np.testing.assert_allclose(losses.ssim(target, target), 1, atol=1e-6)
 

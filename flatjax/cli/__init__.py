@@ -1,10 +1,9 @@
-"""The command-line programs: flags, and one line for whatever is wrong with the input.
+"""The command-line program `flatjax`: flags, and one line for whatever is wrong with the input.
 
-`train`, `evaluate` and `look` are one program each; `program` holds what they share.
+`commands` holds the subcommands and their flags, `program` what they share: parsing, help, errors
+and the cache of compiled programs. Both import nothing heavy before a command runs.
 """
 
-from flatjax.cli.evaluate import evaluate_main
-from flatjax.cli.look import look_main
-from flatjax.cli.train import train_main
+from flatjax.cli.program import evaluate_script, main
 
-__all__ = ["evaluate_main", "look_main", "train_main"]
+__all__ = ["evaluate_script", "main"]

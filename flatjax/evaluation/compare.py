@@ -1,7 +1,7 @@
 """Several runs on the same slices: one table, one figure.
 
-`evaluate.py --workdir=A --workdir=B ... --output=DIR` scores every run as `evaluate` does, into a
-folder each, and puts them side by side. Differences from the first run are paired by slice.
+`flatjax compare --workdir=A --workdir=B ... --output=DIR` scores every run as `evaluate` does, into
+a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from flatjax import config as configuration
 from flatjax.data.base import Volume
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError
-from flatjax.evaluation import report, trajectory
-from flatjax.evaluation.comparison_figure import draw, panels
-from flatjax.evaluation.comparison_table import Row, markdown, tabulate, write_tables
+from flatjax.evaluation import figures, tables, trajectory
+from flatjax.evaluation.comparison import draw, markdown, middle_slice, plain, tabulate
 from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -37,9 +37,9 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
-    """A copy of the config with another R; the centre keeps its share of what is measured.
+    """A copy of the config with another R; the center keeps its share of what is measured.
 
-    Where R or the centre was a range, the centre stays as it was.
+    Where R or the center was a range, the center stays as it was.
 
     Raises:
         InputError: for one below 1.
@@ -60,7 +60,7 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
     """Evaluate runs on the same slices and write them side by side.
 
     Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
-    image on its way under all runs, and what `evaluate` writes into a folder per run; with several
+    image forming under all runs, and what `evaluate` writes into a folder per run; with several
     accelerations the pictures and a folder per run for each of them.
 
     Args:
@@ -68,7 +68,7 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
             with. All have the same data and acquisition.
         output: folder.
         accelerations: nominal R to evaluate all runs at, in place of that of their configs; the
-            share of the centre in what is measured stays.
+            share of the center in what is measured stays.
 
     Raises:
         InputError: for a run that cannot be evaluated, or that is tested on other data than the
@@ -95,20 +95,20 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
                    for label, (_, workdir) in runs.items()}
         found = tabulate(results, folders)
         rows += found
-        write_tables(output, rows)
+        tables.write(output, "comparison", markdown(rows), [plain(row) for row in rows])
         if results[first]:
             main = next(iter(results[first]))
             own = [row for row in found if row.test_set == main]
-            shown = panels(tested[main][0], configs[first], folders)
-            report.save(draw(own, shown), output / f"comparison{suffix}.png")
+            shown = middle_slice(tested[main][0], configs[first], folders)
+            figures.save(draw(own, *shown), output / f"comparison{suffix}.png")
             moving = {label: folder for label, folder in folders.items()
                       if results[label][main]["steps"][-1] and configs[label].evaluation.figures}
             if moving:
-                ways = {label: trajectory.read_table(folder / "trajectory.csv")
-                        for label, folder in moving.items()}
-                report.save(trajectory.draw(ways), output / f"trajectories{suffix}.png")
+                figures.save(trajectory.draw({
+                    label: trajectory.read_table(folder / "trajectory.csv")
+                    for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
                 trajectory.animate(output / f"forming{suffix}.gif", {
-                    label: trajectory.read_film(folder / "trajectory.h5")
+                    label: trajectory.read_states(folder / "trajectory.h5")
                     for label, folder in moving.items()})
     print(markdown(rows))
     print(f"the comparison is in {output}")

@@ -1,7 +1,5 @@
 """Evaluation: from a trained run to scores, reconstructions and figures."""
 
-import csv
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import NonFiniteError
-from flatjax.evaluation import report
+from flatjax.evaluation import figures, tables
 from flatjax.evaluation.scoring import (
+    OBJECT,
     QUALITY,
     Measures,
     Scored,
@@ -26,9 +25,9 @@ from flatjax.evaluation.scoring import (
     measures_of,
     score_volume,
     scorer,
-    summary as summarise,
+    summary,
 )
-from flatjax.files import make_folder, write_atomically, write_json, write_text
+from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 
@@ -96,10 +95,10 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             "device": _device(),
         } | cost(method, params, rng, timed) | _named_summary(measured, config)
         _write(folder, metrics, measured)
-        report.draw(folder, drawn, metrics)
+        figures.draw_run(folder, drawn, config.method.name)
         results[name] = metrics
     if results:
-        print(report.table(results))
+        print(tables.of_run(results))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
 
@@ -114,7 +113,7 @@ def _device() -> str:
 
 
 def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
-    out = summarise(measured)
+    out = summary(measured)
     out["method"] = {"name": config.method.name} | out["method"]
     middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
     out["acceleration"] = {"nominal": middle,
@@ -133,19 +132,15 @@ def _save(folder: Path, volume: Scored) -> None:
 
 
 def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["volume", "slices", *QUALITY, *(f"zero_filled_{key}" for key in QUALITY),
-                     "straightness", "measurement_residual", "acceleration"])
-    for v in measured:
-        writer.writerow([v.name, len(v.residual), *v.method.values(), *v.zero_filled.values(),
-                         v.straightness.mean(), v.residual.mean(), v.acceleration])
-    write_text(folder / "metrics.csv", table.getvalue())
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["volume", "slice", *QUALITY])
-    for v in measured:
-        writer.writerows([v.name, index, *scores]
-                         for index, scores in enumerate(zip(*v.slices.values(), strict=True)))
-    write_text(folder / "slices.csv", table.getvalue())
+    def scores(volume: Measures, keys: tuple[str, ...]) -> dict[str, float]:
+        return {f"{prefix}{key}": images[key] for prefix, images in (
+            ("", volume.method), ("zero_filled_", volume.zero_filled)) for key in keys}
+
+    tables.write_csv(folder / "metrics.csv", [
+        {"volume": v.name, "slices": len(v.residual), **scores(v, QUALITY),
+         "straightness": v.straightness.mean(), "measurement_residual": v.residual.mean(),
+         "acceleration": v.acceleration, **scores(v, OBJECT)} for v in measured])
+    tables.write_csv(folder / "slices.csv", [
+        {"volume": v.name, "slice": index, **{key: v.slices[key][index] for key in QUALITY}}
+        for v in measured for index in range(len(v.residual))])
     write_json(folder / "metrics.json", metrics)

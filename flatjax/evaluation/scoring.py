@@ -16,8 +16,8 @@ from flatjax.methods import Method
 from flatjax.mri import Batch, center_crop, combine, reduce
 from flatjax.mri.sampling import achieved_acceleration
 
-QUALITY: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "psnr": metrics.psnr, "ssim": metrics.ssim, "nmse": metrics.nmse}
+QUALITY = ("psnr", "ssim", "nmse")  # over the whole image, as fastMRI does
+OBJECT = ("psnr_object", "ssim_object")  # inside the object
 STATES = 51  # at most so many of a method's states are scored: more would not fit in memory
 _BY_STATE = ("states", "straightness", "path_distance", "residuals")
 _LONG_ENOUGH = 10.0  # seconds to time a reconstruction for
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
         steps: numbers of steps after which the states are, `[states]`, from 0 to the last.
         states: the image then, `[states, slices, h, w]`.
         times: flow times of the states, `[states]`; uniform from 1 to 0 for a method without.
-        straightness: of the way to each state, `[states, slices]`, see `metrics.straightness`.
+        straightness: of the trajectory up to each state, `[states, slices]`, see `metrics`.
         path_distance: from the ideal path at these times, `[states, slices]`.
         residuals: `||M k - y|| / ||y||` of each state, `[states, slices]`.
         residual: of the result, `[slices]`.
@@ -133,19 +133,26 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
         **fields)
 
 
-def quality(target: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    """PSNR (dB), SSIM and NMSE of a volume, by fastMRI's definitions."""
-    return {name: metric(target, images) for name, metric in QUALITY.items()}
+def quality(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """PSNR (dB), SSIM and NMSE of a volume `[slices, h, w]`, by fastMRI's definitions."""
+    return {name: getattr(metrics, name)(prediction=prediction, target=target) for name in QUALITY}
+
+
+def full_quality(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """As `quality`, with PSNR and SSIM inside the object, see `metrics.object_mask`."""
+    options: dict[str, Any] = {"prediction": prediction, "target": target,
+                               "mask": metrics.object_mask(target)}
+    return quality(prediction, target) | {
+        "psnr_object": metrics.psnr(**options), "ssim_object": metrics.ssim(**options)}
 
 
 def slice_quality(volume: Scored) -> dict[str, np.ndarray]:
     """PSNR (dB), SSIM and NMSE of each slice, `[slices]`; the peak is the whole volume's."""
-    peak = float(volume.target.max())
-    pairs = [(volume.target[i:i + 1], volume.reconstruction[i:i + 1])
-             for i in range(len(volume.target))]
-    return {"psnr": np.array([metrics.psnr(*pair, data_range=peak) for pair in pairs]),
-            "ssim": np.array([metrics.ssim(*pair, data_range=peak) for pair in pairs]),
-            "nmse": np.array([metrics.nmse(*pair) for pair in pairs])}
+    peak = {"data_range": float(volume.target.max())}
+    return {name: np.array([
+        getattr(metrics, name)(prediction=image[None], target=target[None], **options)
+        for image, target in zip(volume.reconstruction, volume.target, strict=True)])
+        for name, options in (("psnr", peak), ("ssim", peak), ("nmse", {}))}
 
 
 class Measures(NamedTuple):
@@ -153,12 +160,12 @@ class Measures(NamedTuple):
 
     Attributes:
         name: of the volume.
-        method, zero_filled: quality of the volume's images, by `quality`.
+        method, zero_filled: quality of the volume's images, by `full_quality`.
         slices: quality of each slice, by `slice_quality`.
         steps: as in `Scored`.
         psnr_per_step: of the volume in each state, `[states]`.
         drops, drop_db: at how many states of a slice PSNR falls, and by how much, `[slices]`.
-        straightness, residual: of the whole way and of the result, `[slices]`.
+        straightness, residual: of the whole trajectory and of the result, `[slices]`.
         path_distance: `[states, slices]`.
         acceleration, nfe: as in `Scored`.
     """
@@ -180,13 +187,14 @@ class Measures(NamedTuple):
 
 def measures_of(volume: Scored) -> Measures:
     """The numbers of a scored volume."""
-    drops = [metrics.psnr_drops(metrics.psnr_per_step(volume.target[i:i + 1],
-                                                      volume.states[:, i:i + 1]))
-             for i in range(len(volume.target))]
+    drops = [metrics.psnr_drops(metrics.psnr_per_step(
+        trajectory=volume.states[:, i:i + 1], target=volume.target[i:i + 1]))
+        for i in range(len(volume.target))]
     return Measures(
-        name=volume.name, method=quality(volume.target, volume.reconstruction),
-        zero_filled=quality(volume.target, volume.zero_filled), slices=slice_quality(volume),
-        steps=volume.steps, psnr_per_step=metrics.psnr_per_step(volume.target, volume.states),
+        name=volume.name, method=full_quality(volume.reconstruction, volume.target),
+        zero_filled=full_quality(volume.zero_filled, volume.target), slices=slice_quality(volume),
+        steps=volume.steps,
+        psnr_per_step=metrics.psnr_per_step(trajectory=volume.states, target=volume.target),
         drops=np.array([count for count, _, _ in drops]),
         drop_db=np.array([total for _, total, _ in drops]),
         straightness=volume.straightness[-1], residual=volume.residual,
@@ -206,7 +214,8 @@ def summary(volumes: list[Measures]) -> dict[str, Any]:
     `steps`, which leaves some out where there are more than `STATES`.
     """
     def over_volumes(images: str) -> dict[str, dict[str, float]]:
-        return {name: _spread(getattr(v, images)[name] for v in volumes) for name in QUALITY}
+        return {name: _spread(getattr(v, images)[name] for v in volumes)
+                for name in (*QUALITY, *OBJECT)}
 
     def over_slices(key: str) -> float:
         return float(np.mean(np.concatenate([getattr(v, key) for v in volumes])))

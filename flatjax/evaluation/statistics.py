@@ -1,7 +1,8 @@
 """Uncertainty of differences between two methods on the same slices. Host side, numpy."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,3 +57,22 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95,
     means = counts @ difference / len(difference)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Difference(float(difference.mean()), float(low), float(high))
+
+
+def seed_differences(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]],
+                     keys: Iterable[str]) -> dict[str, Difference] | None:
+    """`paired_difference` of two runs in several scores, each averaged over its seeds.
+
+    Args:
+        own, base: per seed, scores `[slices]` by name.
+        keys: of the scores.
+
+    Returns:
+        by score; None where `base` is empty or of other slices.
+    """
+    def mean(seeds: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+        return np.mean([one[key] for one in seeds], axis=0)
+
+    if not base or any(mean(own, key).shape != mean(base, key).shape for key in keys):
+        return None
+    return {key: paired_difference(mean(own, key), mean(base, key)) for key in keys}

@@ -1,11 +1,10 @@
-"""What happens to an image on its way: quality, geometry and data consistency along the flow.
+"""The states of an image from start to result: quality, geometry and data consistency.
 
 Trajectories of any methods meet in one figure, since every state has a time between 1, the start,
 and 0, the result, and in one animation of an image forming.
 """
 
 import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from matplotlib.figure import Figure
 
 from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import Scored
-from flatjax.files import write_atomically, write_text
+from flatjax.evaluation.tables import write_csv
+from flatjax.files import write_atomically
 
 _BAND = (10, 90)  # percentiles of the images
 _LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
@@ -28,14 +28,14 @@ _FLOOR = 1e-6  # of what is drawn on a logarithmic axis
 
 
 class Trajectory(NamedTuple):
-    """Measures of images along their way, each `[states, images]` float64.
+    """Measures of the states of images, each `[states, images]` float64.
 
     Attributes:
         times: of the states, `[states]`, from 1 to 0.
         psnr: in dB, with the volume's maximum as peak.
         ssim: with the same range.
         path_distance: relative, see `metrics.path_distance`.
-        straightness: of the way so far, see `metrics.straightness`.
+        straightness: of the trajectory so far, see `metrics.straightness`.
         residual: of the measured data, `||M k - y|| / ||y||`.
     """
 
@@ -47,12 +47,13 @@ class Trajectory(NamedTuple):
     residual: np.ndarray
 
 
-def analyse(volumes: list[Scored]) -> Trajectory:
+def analyze(volumes: list[Scored]) -> Trajectory:
     """The measures of all slices of volumes that one method reconstructed."""
     def each(metric, volume: Scored) -> np.ndarray:
         peak = float(volume.target.max())
-        return np.array([[metric(volume.target[i:i + 1], state[i:i + 1], data_range=peak)
-                          for i in range(len(volume.target))] for state in volume.states])
+        return np.array([[metric(prediction=image[None], target=target[None], data_range=peak)
+                          for image, target in zip(state, volume.target, strict=True)]
+                         for state in volume.states])
 
     parts = [(each(metrics.psnr, v), each(metrics.ssim, v), v.path_distance, v.straightness,
               v.residuals) for v in volumes]
@@ -68,14 +69,10 @@ def write_table(path: Path, names: list[str], trajectory: Trajectory) -> None:
         names: of the images.
         trajectory: their measures.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "state", *Trajectory._fields])
-    for image, name in enumerate(names):
-        for state, time in enumerate(trajectory.times):
-            writer.writerow([name, state, f"{time:.6g}"] + [
-                f"{values[state, image]:.6g}" for values in trajectory[1:]])
-    write_text(path, table.getvalue())
+    write_csv(path, [
+        {"image": name, "state": state, "times": f"{time:.6g}"} | {
+            key: f"{getattr(trajectory, key)[state, image]:.6g}" for key in _LABELS}
+        for image, name in enumerate(names) for state, time in enumerate(trajectory.times)])
 
 
 def read_table(path: Path) -> Trajectory:
@@ -95,7 +92,7 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(_LABELS), figsize=(3.4 * len(_LABELS), 3.4),
                                 layout="constrained")
-    for colour, (name, trajectory) in enumerate(trajectories.items()):
+    for color, (name, trajectory) in enumerate(trajectories.items()):
         for one, key in zip(axes, _LABELS, strict=True):
             values = np.asarray(getattr(trajectory, key), np.float64)
             if key in _LOGARITHMIC:
@@ -103,7 +100,7 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
             values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
             if not values.size:
                 continue
-            shown = {"color": f"C{colour}"}
+            shown = {"color": f"C{color}"}
             if len(trajectories) == 1:
                 one.plot(trajectory.times, values, color="0.8", linewidth=0.6)
             low, high = np.percentile(values, _BAND, axis=1)
@@ -119,8 +116,8 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
     return figure
 
 
-class Film(NamedTuple):
-    """One image on its way.
+class StateSequence(NamedTuple):
+    """The states of one image.
 
     Attributes:
         times: of the states, `[states]` float32 from 1 to 0.
@@ -133,7 +130,7 @@ class Film(NamedTuple):
     target: np.ndarray
 
 
-def write_film(path: Path, volume: Scored, index: int) -> None:
+def write_states(path: Path, volume: Scored, index: int) -> None:
     """Keep the states of a volume's slice in an HDF5 file."""
     def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
@@ -143,44 +140,45 @@ def write_film(path: Path, volume: Scored, index: int) -> None:
     write_atomically(path, write)
 
 
-def read_film(path: Path) -> Film:
-    """The states that `write_film` kept."""
+def read_states(path: Path) -> StateSequence:
+    """The states that `write_states` kept."""
     with h5py.File(path) as file:
-        return Film(*(file[key][()] for key in Film._fields))
+        return StateSequence(*(file[key][()] for key in StateSequence._fields))
 
 
-def animate(path: Path, films: Mapping[str, Film], frames: int = 40, seconds: float = 4.0) -> None:
+def animate(path: Path, sequences: Mapping[str, StateSequence], frames: int = 40,
+            seconds: float = 4.0) -> None:
     """Write a GIF of one image forming under several methods side by side, then its target.
 
     Every method shows the last state that it has reached at the frame's time. One grey window.
 
     Args:
         path: of the `.gif`.
-        films: by method, of the same image.
+        sequences: by method, of the same image.
         frames: from time 1 to 0; the last one is held.
         seconds: that they take.
     """
-    target = next(iter(films.values())).target
+    target = next(iter(sequences.values())).target
     peak = max(float(target.max()), np.finfo(np.float32).tiny)
-    figure, axes = plt.subplots(1, len(films) + 1, layout="constrained", squeeze=False,
-                                figsize=(2 * (len(films) + 1), 2.6 * len(target)
+    figure, axes = plt.subplots(1, len(sequences) + 1, layout="constrained", squeeze=False,
+                                figsize=(2 * (len(sequences) + 1), 2.6 * len(target)
                                          / target.shape[1]))
     grey = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
-    shown = {name: one.imshow(film.states[0], **grey)
-             for one, (name, film) in zip(axes[0], films.items(), strict=False)}
+    shown = {name: one.imshow(sequence.states[0], **grey)
+             for one, (name, sequence) in zip(axes[0], sequences.items(), strict=False)}
     axes[0, -1].imshow(target, **grey)
     axes[0, -1].set_title("target\n\n", fontsize=8)
     for one in axes[0]:
         one.set_axis_off()
 
     def show(time: float) -> None:
-        for name, film in films.items():
-            reached = max(np.count_nonzero(film.times >= time - 1e-6), 1) - 1
-            image = film.states[reached]
+        for name, sequence in sequences.items():
+            reached = max(np.count_nonzero(sequence.times >= time - 1e-6), 1) - 1
+            image = sequence.states[reached]
             shown[name].set_data(image)
             shown[name].axes.set_title(
-                f"{name}\nt = {film.times[reached]:.2f}\n"
-                f"{metrics.psnr(target[None], image[None]):.1f} dB", fontsize=8)
+                f"{name}\nt = {sequence.times[reached]:.2f}\n"
+                f"{metrics.psnr(prediction=image[None], target=target[None]):.1f} dB", fontsize=8)
 
     rate: Any = frames / seconds  # which may be no whole number, whatever the stub says
     movie = FuncAnimation(figure, show, [*np.linspace(1, 0, frames), *[0.0] * (frames // 4)])

@@ -89,3 +89,13 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
             message = message.args[0]
         raise InputError(f"bad config option: {message}") from error
     return holder.value
+
+
+def listing(config: ConfigDict) -> str:
+    """Every key of a config with its value, as the command line takes them, one per line."""
+    def lines(part: ConfigDict, prefix: str) -> list[str]:
+        return [line for key, value in part.items() for line in (
+            lines(value, f"{prefix}.{key}") if isinstance(value, ConfigDict)
+            else [f"{prefix}.{key}={value}"])]
+
+    return "\n".join(lines(config, "--config"))

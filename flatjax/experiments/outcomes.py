@@ -1,4 +1,4 @@
-"""What the evaluations of a grid gave: a small JSON file each, recognised by its configs."""
+"""What the evaluations of a grid gave: a small JSON file each, recognized by its configs."""
 
 import json
 from collections.abc import Iterator
@@ -35,8 +35,8 @@ def outcome(trial: Trial, evaluation: str, results: Path) -> Outcome | None:
         trial.config, changed(trial.config, trial.evaluations[evaluation])) else None
 
 
-def adopt(grid: Grid, results: Path) -> None:
-    """Copy what grids in neighbouring folders have on file for the same configs."""
+def reuse_results(grid: Grid, results: Path) -> None:
+    """Copy what grids in neighboring folders have on file for the same configs."""
     known = dict(filter(None, map(_read, sorted(results.parent.glob("*/runs/*.json")))))
     for trial in trials(grid):
         for name in missing_evaluations(trial, results):

@@ -1,6 +1,5 @@
 """Running a grid: training and evaluating what is missing, or telling what that would take."""
 
-import csv
 import json
 from contextlib import closing
 from pathlib import Path
@@ -12,10 +11,11 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.errors import NonFiniteError, TrainingError
+from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
-from flatjax.experiments import report
+from flatjax.experiments import outcomes, report
 from flatjax.experiments.grid import Grid, Trial, changed, trials
-from flatjax.experiments.outcomes import Outcome, adopt, missing_evaluations, outcome, path_of, save
+from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome, path_of
 from flatjax.files import BusyError, locked, make_folder
 from flatjax.runs.checkpoint import Checkpoints, expected_params
 from flatjax.runs.workdir import check_owner
@@ -37,7 +37,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = make_folder(workdir)
     results = make_folder(results or workdir / "results")
-    adopt(grid, results)
+    outcomes.reuse_results(grid, results)
     broken, busy = {}, []
     for trial in trials(grid):
         if not missing_evaluations(trial, results):
@@ -81,10 +81,12 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
             output = workdir / "evaluations" / (name or "plain")
             metrics = evaluate(config, workdir, output)
             first = next(iter(metrics), None)
-            sets = {key: one | {"slices": _slices(output if key == first else output / key)}
-                    for key, one in metrics.items()}
-            save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir), sets),
-                   path_of(trial, name, results))
+            sets = {key: one | {"slices": {
+                score: np.round(values, 6).tolist() for score, values in tables.read_slices(
+                    output if key == first else output / key).items()}}
+                for key, one in metrics.items()}
+            outcomes.save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir),
+                                  sets), path_of(trial, name, results))
 
 
 def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> str:
@@ -100,8 +102,7 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
                  if (one := outcome(trial, evaluation, results))]
         known.append(training_rate(workdir / trial.name))
         rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
-    rows = ["| run | method | parameters | steps | state | minutes left |",
-            "|---|---|---|---|---|---|"]
+    rows = []
     total, unknown = 0.0, False
     for trial in trials(grid):
         config = trial.config
@@ -115,12 +116,12 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
             expected_params(configuration.make_method(config))))
         state = ("done" if not missing else "to evaluate" if not left
                  else f"at step {done}" if done else "to train")
-        rows.append(f"| {trial.name} | {config.method.name} | {int(parameters):,} | "
-                    f"{config.train.steps} | {state} | "
-                    f"{'?' if minutes is None else f'{minutes:.1f}'} |")
-    rows.append(f"\n{len(trials(grid))} runs, {total:.0f} minutes left"
-                + (" and those of which nothing is known yet" if unknown else ""))
-    return "\n".join(rows)
+        rows.append([trial.name, config.method.name, f"{int(parameters):,}",
+                     str(config.train.steps), state, "?" if minutes is None else f"{minutes:.1f}"])
+    return "\n".join([
+        *tables.markdown(["run", "method", "parameters", "steps", "state", "minutes left"], rows),
+        "", f"{len(rows)} runs, {total:.0f} minutes left"
+        + " and those of which nothing is known yet" * unknown])
 
 
 def training_rate(workdir: Path) -> float | None:
@@ -140,11 +141,3 @@ def _trained_steps(trial: Trial, workdir: Path) -> int:
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(configuration.to_json(config))
-
-
-def _slices(folder: Path) -> dict[str, list]:
-    """Columns of `slices.csv`."""
-    with (folder / "slices.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [round(float(row[key]), 6) for row in rows] for key in rows[0]
-            if key not in ("volume", "slice")}

@@ -2,5 +2,5 @@
 
 `reconstruct` takes files of k-space and volumes, `prepare` makes their slices what methods take,
 `pretrained` loads and packs models (those that are shipped lie in `models/`), `export` writes one
-file that needs JAX alone, `look` lists what files hold.
+file that needs JAX alone, `inspection` lists what files hold.
 """

@@ -68,7 +68,7 @@ def export_run(config: ConfigDict, workdir: str | Path, path: str | Path) -> Non
     try:
         content = program.serialize()
     except ImportError as error:
-        raise InputError("--export needs the package flatbuffers; install flatjax[export]"
+        raise InputError("flatjax export needs the package flatbuffers; install flatjax[export]"
                          ) from error
     try:
         write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))

@@ -94,8 +94,8 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
     Args:
         kspace: `[coil, ky, kx]` complex64.
         mask: `[ky or 1, kx]`, 1 where sampled; by default where any coil is not zero.
-        maps: `[coil, y, x]`; by default made of the fully sampled centre: of several coils by
-            ESPIRiT, of one coil its low-resolution phase, or ones where there is no such centre.
+        maps: `[coil, y, x]`; by default made of the fully sampled center: of several coils by
+            ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
 
     Raises:
         InputError: no sample, or no calibration region where maps are made of it. The message
@@ -114,7 +114,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         return Prepared(_measurement(kspace, mask, ones), 0.0)
     kspace = kspace / np.float32(peak)
     if maps is not None:
-        maps = _normalised(maps)
+        maps = _normalized(maps)
     elif len(kspace) == 1:
         maps = _phase(kspace, mask)
     else:
@@ -131,7 +131,7 @@ def _measurement(kspace: np.ndarray, mask: np.ndarray, maps: np.ndarray) -> Meas
     return Measurement(*arrays)
 
 
-def _normalised(maps: np.ndarray) -> np.ndarray:
+def _normalized(maps: np.ndarray) -> np.ndarray:
     power = np.sum(np.real(maps) ** 2 + np.imag(maps) ** 2, axis=0)
     if not power.any():
         raise InputError("the coil maps are zero everywhere, expected those of this scan")
@@ -154,7 +154,7 @@ def _phase(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _calibrated(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
     rows, columns = (min(int(n), LARGEST_BOX) for n in calibration_size(mask))
     if min(rows, columns) < KERNEL:
-        raise InputError(f"the fully sampled centre of k-space is {rows} x {columns}, expected at "
+        raise InputError(f"the fully sampled center of k-space is {rows} x {columns}, expected at "
                          f"least {KERNEL} x {KERNEL} calibration lines to make coil maps of; give "
                          "the maps as a file (--maps=FILE)")
     return np.asarray(espirit(kspace, (rows, columns), crop=0).maps)

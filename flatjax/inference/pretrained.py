@@ -2,7 +2,7 @@
 
 `config.json` is the config of the training, `weights.npz` the weights in half precision,
 `scores.json` what they score and `MODEL_CARD.md` what they are and are not for. The command line
-packs a run's folder into such a form (`evaluate.py --workdir=DIR --pack=FOLDER`) and takes such a
+packs a run's folder into such a form (`flatjax pack --workdir=DIR --to=FOLDER`) and takes such a
 folder, or the name of one that is shipped, in the place of a workdir (`--pretrained=NAME`).
 """
 
@@ -52,7 +52,7 @@ def folder(name: str) -> Path:
         if (path / weights.FILE).is_file():
             return path
     raise InputError(f"no pretrained model {name!r}, expected {' or '.join(names()) or 'none yet'} "
-                     f"or a folder with {weights.FILE}, made by evaluate.py --pack")
+                     f"or a folder with {weights.FILE}, made by flatjax pack")
 
 
 def load_pretrained(name: str) -> Pretrained:
@@ -119,7 +119,7 @@ def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]
         config: of its training.
         results: as from `evaluate`.
     """
-    from flatjax.evaluation.report import table
+    from flatjax.evaluation.tables import of_run
 
     method, data, acquisition, train = (config[part].to_dict() for part in (
         "method", "data", "acquisition", "train"))
@@ -147,9 +147,10 @@ seed {config.seed}{origin}. `config.json` has all of it.
 
 ## Scores
 
-Of these weights as they are, by `evaluate.py --pretrained=FOLDER --output=DIR` with this folder:
+Of these weights as they are, by `flatjax evaluate --pretrained=FOLDER --output=DIR` with this \
+folder:
 
-{table(results)}
+{of_run(results)}
 
 ## What it must not be used for
 

@@ -4,11 +4,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import h5py
 import jax
-import matplotlib.pyplot as plt
 import nibabel
 import numpy as np
 from jax import Array
@@ -17,13 +15,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from flatjax import config as configuration
-from flatjax.data.io.kspace import (
-    Scan,
-    find_scans,
-    open_scan,
-)
+from flatjax.data.io.kspace import Scan, find_scans, open_scan
 from flatjax.errors import InputError
-from flatjax.evaluation import report
+from flatjax.evaluation import figures
+from flatjax.evaluation.figures import Panel
 from flatjax.files import make_folder, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
@@ -53,7 +48,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         mask: file of the sampling mask, by default the file's own or where samples are not zero.
             It may leave samples out.
         maps: file of coil sensitivities, by default the file's own or by `mri.espirit` from the
-            fully sampled centre.
+            fully sampled center.
         keep_going: go on with the other files where one is broken, and raise at the end.
 
     Returns:
@@ -101,7 +96,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
             if not keep_going:
                 raise
             broken += 1
-            tqdm.write(f"evaluate: error: {' '.join(str(error).split())}", file=sys.stderr)
+            tqdm.write(f"flatjax reconstruct: error: {' '.join(str(error).split())}",
+                       file=sys.stderr)
     if broken:
         raise InputError(f"{broken} of {len(files)} files could not be reconstructed, as said "
                          f"above; the others are in {output}")
@@ -167,7 +163,7 @@ def _write(path: Path, scan: Scan, results: Iterable[tuple[Prepared, dict[str, n
 
     write_atomically(path, save)
     write_atomically(path.with_suffix(".nii"), lambda temporary: _save_nifti(temporary, path, scan))
-    report.save(draw(scan, *middle[0], (height, width)), path.with_suffix(".png"))
+    figures.save(draw(scan, *middle[0], (height, width)), path.with_suffix(".png"))
     return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
             f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}")
 
@@ -197,14 +193,7 @@ def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray, crop: tuple[i
     start = one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))
     start = center_crop(start, crop)
     peak = max(float(np.percentile(image, 99.9)), float(np.finfo(np.float32).tiny))
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
-    panels: list[tuple[Any, str, float]] = [
-        (start, "zero-filled", peak), (image, "reconstruction", peak),
-        (mask[0], f"mask, R = {achieved_acceleration(mask):.2f}", 1.0)]
-    for one_axes, (picture, title, top) in zip(axes, panels, strict=True):
-        one_axes.imshow(picture, cmap="gray", vmin=0, vmax=top, interpolation="nearest")
-        one_axes.set_title(title, fontsize=10)
-        one_axes.set_xticks([])
-        one_axes.set_yticks([])
-    figure.suptitle(f"{scan.name}, slice {index + 1} of {scan.shape[0]}", fontsize=10)
-    return figure
+    return figures.row([
+        Panel(start, "zero-filled", 0.0, peak), Panel(image, "reconstruction", 0.0, peak),
+        Panel(mask[0], f"mask, R = {achieved_acceleration(mask):.2f}", 0.0, 1.0)],
+        f"{scan.name}, slice {index + 1} of {scan.shape[0]}")

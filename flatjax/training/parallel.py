@@ -39,7 +39,7 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
                 ema_decay: float = 0.0, axis_name: str | None = None) -> Callable:
     """One update of the weights, as a pure function.
 
-    Where a metric is not finite, all but the step stays as it was: no state is ever spoilt.
+    Where a metric is not finite, all but the step stays as it was: no state is ever spoiled.
 
     Args:
         method: whose loss is minimized.

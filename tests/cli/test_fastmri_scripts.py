@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +16,8 @@ from tests.support.fastmri_fixture import NAMES, write_folder
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def run(monkeypatch, program, *options):
-    monkeypatch.setattr(sys, "argv", [program, *options])
-    {"train": cli.train_main, "evaluate": cli.evaluate_main}[program]()
+def run(program, *options):
+    cli.main([program, *options])
 
 
 def by_fastmris_definition(target, found):
@@ -40,25 +38,16 @@ def by_fastmris_definition(target, found):
 
 
 @pytest.mark.parametrize("challenge", ["singlecoil", "multicoil"])
-def test_fastmris_evaluation_scores_what_the_scripts_write(challenge, tmp_path, monkeypatch):
+def test_fastmris_evaluation_scores_what_the_scripts_write(challenge, tmp_path):
     folder, workdir = tmp_path / "files", tmp_path / "run"
     write_folder(folder, challenge)
-    run(
-        monkeypatch,
-        "train",
-        f"--config={CONFIGS / f'fastmri_knee_{challenge}.py'}",
-        f"--workdir={workdir}",
-        f"--config.data.path={folder}",
-        "--config.method.network.channels=2",
-        "--config.method.network.pools=1",
-        "--config.method.schedule.steps=2",
-        "--config.train.steps=1",
-        "--config.train.warmup_steps=0",
-        "--config.train.accumulate=1",
-        "--config.train.batch_size=4",
-        "--config.evaluation.figures=0",
-    )
-    run(monkeypatch, "evaluate", f"--workdir={workdir}")
+    run("train", f"--config={CONFIGS / f'fastmri_knee_{challenge}.py'}",
+        f"--workdir={workdir}", f"--config.data.path={folder}",
+        "--config.method.network.channels=2", "--config.method.network.pools=1",
+        "--config.method.schedule.steps=2", "--config.train.steps=1",
+        "--config.train.warmup_steps=0", "--config.train.accumulate=1",
+        "--config.train.batch_size=4", "--config.evaluation.figures=0")
+    run("evaluate", f"--workdir={workdir}")
     targets, results = folder / f"{challenge}_val", workdir / "eval" / "reconstructions"
     files = sorted(path.name for path in targets.glob("*.h5"))
     assert sorted(path.name for path in results.iterdir()) == files

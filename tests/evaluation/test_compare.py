@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,13 +33,12 @@ def runs(tmp_path_factory):
                 workdir(folder / "sparse", config.method("compressed_sensing", steps=3, levels=1))]
 
 
-def call(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    cli.evaluate_main()
+def call(*arguments):
+    cli.main(["compare", *arguments])
 
 
-def test_every_number_is_the_runs_own(runs, tmp_path, monkeypatch, capsys):
-    call(monkeypatch, *(f"--workdir={run}" for run in runs), f"--output={tmp_path}",
+def test_every_number_is_the_runs_own(runs, tmp_path, capsys):
+    call(*(f"--workdir={run}" for run in runs), f"--output={tmp_path}",
          "--accelerations=4,2")
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert [(row["acceleration"], row["test_set"], row["run"]) for row in rows] == [
@@ -79,7 +77,7 @@ def test_every_number_is_the_runs_own(runs, tmp_path, monkeypatch, capsys):
     (["{sparse}", "{flat}", "--output={out}", "--config.method.steps=5"],
      "weights per cascade belong to the steps"),
 ])
-def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, monkeypatch, capsys,
+def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, capsys,
                                                               arguments, words):
     bare = tmp_path / "bare"
     other = workdir(tmp_path / "other", config.method("compressed_sensing"),
@@ -90,7 +88,7 @@ def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, mo
              "other": other}
     filled = [one.format(**names) for one in arguments]
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, *(one if one.startswith("--") else f"--workdir={one}" for one in filled))
+        call(*(one if one.startswith("--") else f"--workdir={one}" for one in filled))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1 and words in error
     assert not (tmp_path / "out").exists()
@@ -122,12 +120,12 @@ def test_runs_of_other_splits_are_refused_and_those_of_one_keep_it(runs, tmp_pat
                              copy)
     arguments = [*(f"--workdir={copy}" for copy in copies), f"--output={tmp_path / 'out'}"]
     with pytest.raises(SystemExit) as stop:
-        call(monkeypatch, *arguments)
+        call(*arguments)
     error = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 2 and "flat and sparse are not tested on the same volumes" in error
     assert "(a, b of one alone)" in error and not (tmp_path / "out").exists()
     shutil.copy(copies[0] / "split.json", copies[1])
-    call(monkeypatch, *arguments)
+    call(*arguments)
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [row["num_volumes"] for row in rows] == [1, 1]
     assert (tmp_path / "out" / "comparison.png").is_file()

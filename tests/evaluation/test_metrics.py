@@ -21,8 +21,11 @@ SCORES = (metrics.nmse, metrics.psnr, metrics.ssim)
 def our_scores(name, peak=None):
     width = make_golden.VOLUMES[name][1]
     target, pred = (metrics.center_crop(v, (width, width)) for v in make_golden.volumes(name))
-    scores = metrics.nmse(target, pred), metrics.psnr(target, pred, peak)
-    return np.array([*scores, metrics.ssim(target, pred, peak)])
+    scores = (
+        metrics.nmse(prediction=pred, target=target),
+        metrics.psnr(prediction=pred, target=target, data_range=peak),
+    )
+    return np.array([*scores, metrics.ssim(prediction=pred, target=target, data_range=peak)])
 
 
 @pytest.fixture(autouse=True)
@@ -64,21 +67,27 @@ def test_equals_scikit_image(shape, unit):
             skimage.structural_similarity(x, y, data_range=data_range)
             for x, y in zip(target, pred, strict=True)
         ]
-        assert metrics.ssim(target, pred, peak) == pytest.approx(np.mean(slices), abs=1e-6)
+        assert metrics.ssim(prediction=pred, target=target, data_range=peak) == pytest.approx(
+            np.mean(slices), abs=1e-6
+        )
         expected = skimage.peak_signal_noise_ratio(target, pred, data_range=data_range)
-        assert metrics.psnr(target, pred, peak) == pytest.approx(expected, abs=1e-6)
+        assert metrics.psnr(prediction=pred, target=target, data_range=peak) == pytest.approx(
+            expected, abs=1e-6
+        )
 
 
 def test_float32_input_is_summed_in_float64():
     target, pred = (v.astype(np.float32) for v in make_golden.volumes("even"))
     for score in SCORES:
-        exact = score(target.astype(np.float64), pred.astype(np.float64))
-        assert isinstance(score(target, pred), float)
-        assert score(target, pred) == exact
+        exact = score(prediction=pred.astype(np.float64), target=target.astype(np.float64))
+        assert isinstance(score(prediction=pred, target=target), float)
+        assert score(prediction=pred, target=target) == exact
     large = np.full((4, 300, 300), 2.0**12, np.float32)
     off = large.copy()
     off[0, 0, 0] += 1
-    assert metrics.nmse(large, off) == pytest.approx(1 / (2**24 * large.size), rel=1e-12)
+    assert metrics.nmse(prediction=off, target=large) == pytest.approx(
+        1 / (2**24 * large.size), rel=1e-12
+    )
 
 
 def test_slices_without_error_do_not_spoil_a_difference():
@@ -93,14 +102,20 @@ def test_values_by_hand():
     target[0, 0, 0], target[1, 3, 3] = 10.0, 5.0
     pred = target.copy()
     pred[1, 3, 3] = 3.0
-    assert metrics.nmse(target, pred) == pytest.approx(4 / 125)
-    assert metrics.psnr(target, pred) == pytest.approx(10 * math.log10(100 / (4 / 128)))
-    assert metrics.psnr(target, pred, 20) == pytest.approx(10 * math.log10(400 / (4 / 128)))
+    assert metrics.nmse(prediction=pred, target=target) == pytest.approx(4 / 125)
+    assert metrics.psnr(prediction=pred, target=target) == pytest.approx(
+        10 * math.log10(100 / (4 / 128))
+    )
+    assert metrics.psnr(prediction=pred, target=target, data_range=20) == pytest.approx(
+        10 * math.log10(400 / (4 / 128))
+    )
     # Constant slices: no variance, so SSIM is its luminance term with the volume's peak of 4.
     flat, half = np.full((2, 9, 9), 4.0), np.full((2, 9, 9), 2.0)
     half[1] = 4.0
     c1 = (0.01 * 4) ** 2
-    assert metrics.ssim(flat, half) == pytest.approx(((16 + c1) / (20 + c1) + 1) / 2)
+    assert metrics.ssim(prediction=half, target=flat) == pytest.approx(
+        ((16 + c1) / (20 + c1) + 1) / 2
+    )
 
 
 def test_scores_are_per_volume_not_means_over_slices():
@@ -108,58 +123,68 @@ def test_scores_are_per_volume_not_means_over_slices():
     pred[0] = (target[0] + pred[0]) / 2
     slices = [(t[None], p[None]) for t, p in zip(target, pred, strict=True)]
     for score in SCORES:
-        per_slice = np.mean([score(t, p) for t, p in slices])
-        assert abs(score(target, pred) / per_slice - 1) > 0.02
-    stacked = np.mean([metrics.ssim(t, p, target.max()) for t, p in slices])
-    assert metrics.ssim(target, pred) == pytest.approx(stacked, rel=1e-12)
+        per_slice = np.mean([score(prediction=p, target=t) for t, p in slices])
+        assert abs(score(prediction=pred, target=target) / per_slice - 1) > 0.02
+    stacked = np.mean(
+        [metrics.ssim(prediction=p, target=t, data_range=target.max()) for t, p in slices]
+    )
+    assert metrics.ssim(prediction=pred, target=target) == pytest.approx(stacked, rel=1e-12)
 
 
 def test_ssim_windows_lie_in_the_slice_plane():
     target, pred = make_golden.volumes("even")
-    whole = metrics.ssim(target, pred)
+    whole = metrics.ssim(prediction=pred, target=target)
     # Rows in another order are other images, slices in another order the same volume.
-    assert metrics.ssim(target[[2, 0, 3, 1]], pred[[2, 0, 3, 1]]) == pytest.approx(whole, rel=1e-12)
+    assert metrics.ssim(
+        prediction=pred[[2, 0, 3, 1]], target=target[[2, 0, 3, 1]]
+    ) == pytest.approx(whole, rel=1e-12)
     mixed = np.random.default_rng(0).permutation(40)
-    assert abs(metrics.ssim(target[:, mixed], pred[:, mixed]) - whole) > 1e-3
+    assert abs(metrics.ssim(prediction=pred[:, mixed], target=target[:, mixed]) - whole) > 1e-3
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_unit_does_not_matter(score):
     target, pred = make_golden.volumes("odd")
     for unit in (1e-9, 1e9):
-        assert score(unit * target, unit * pred) == pytest.approx(score(target, pred), rel=1e-9)
+        assert score(prediction=unit * pred, target=unit * target) == pytest.approx(
+            score(prediction=pred, target=target), rel=1e-9
+        )
 
 
 def test_perfect_predictions():
     for volume in (make_golden.volumes("odd")[0], np.zeros((2, 8, 8)), np.full((1, 8, 8), 3.0)):
-        assert metrics.nmse(volume, volume) == 0.0
-        assert metrics.psnr(volume, volume) == math.inf
-        assert metrics.ssim(volume, volume) == pytest.approx(1.0, abs=1e-12)
+        assert metrics.nmse(prediction=volume, target=volume) == 0.0
+        assert metrics.psnr(prediction=volume, target=volume) == math.inf
+        assert metrics.ssim(prediction=volume, target=volume) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_zero_targets():
     zero, pred = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     pred[1] = 1.0
-    assert metrics.nmse(zero, pred) == math.inf
-    assert metrics.psnr(zero, pred) == -math.inf
-    assert metrics.ssim(zero, pred) == 0.5
-    assert metrics.psnr(zero, pred, 2.0) == pytest.approx(10 * math.log10(4 / 0.5))
+    assert metrics.nmse(prediction=pred, target=zero) == math.inf
+    assert metrics.psnr(prediction=pred, target=zero) == -math.inf
+    assert metrics.ssim(prediction=pred, target=zero) == 0.5
+    assert metrics.psnr(prediction=pred, target=zero, data_range=2.0) == pytest.approx(
+        10 * math.log10(4 / 0.5)
+    )
     # One empty slice in a volume that is not empty is an ordinary case.
     volume = np.stack([np.zeros((16, 16)), np.ones((16, 16))])
-    scores = [score(volume, volume + 0.1) for score in SCORES]
+    scores = [score(prediction=volume + 0.1, target=volume) for score in SCORES]
     assert scores[0] == pytest.approx(0.02)
     assert scores[1] == pytest.approx(20.0)
     assert 0 < scores[2] < 1
-    assert metrics.ssim(volume, 0 * volume) == pytest.approx((1 + 1e-4 / (1 + 1e-4)) / 2)
+    assert metrics.ssim(prediction=0 * volume, target=volume) == pytest.approx(
+        (1 + 1e-4 / (1 + 1e-4)) / 2
+    )
 
 
 def test_diverged_predictions_are_not_hidden():
     target, pred = make_golden.volumes("odd")
     pred[0, 20, 20] = np.nan
-    assert all(math.isnan(score(target, pred)) for score in SCORES)
+    assert all(math.isnan(score(prediction=pred, target=target)) for score in SCORES)
     pred[0, 20, 20] = np.inf
-    assert metrics.nmse(target, pred) == math.inf
-    assert metrics.psnr(target, pred) == -math.inf
+    assert metrics.nmse(prediction=pred, target=target) == math.inf
+    assert metrics.psnr(prediction=pred, target=target) == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -180,48 +205,83 @@ def test_center_crop_refuses_more_than_there_is():
 @pytest.mark.parametrize("score", SCORES)
 def test_bad_volumes_are_refused(score):
     good = np.ones((2, 8, 9))
-    with pytest.raises(InputError, match=r"\(2, 8, 9\) and pred \(2, 9, 8\), expected two equal"):
-        score(good, np.ones((2, 9, 8)))
+    with pytest.raises(InputError, match=r"has shape \(2, 9, 8\) and target \(2, 8, 9\), expected"):
+        score(prediction=np.ones((2, 9, 8)), target=good)
     # numpy would broadcast these two without a word.
-    with pytest.raises(ValueError, match=r"\(2, 8, 9\) and pred \(1, 8, 9\), .*center_crop"):
-        score(good, good[:1])
-    with pytest.raises(InputError, match=r"\(8, 9\) and pred \(8, 9\), .*slice as x\[None\]"):
-        score(good[0], good[0])
-    with pytest.raises(InputError, match=r"\(0, 8, 9\) and pred \(0, 8, 9\), .*without a zero"):
-        score(good[:0], good[:0])
-    with pytest.raises(InputError, match="pred complex64, expected real magnitudes; take the abs"):
-        score(good, good.astype(np.complex64))
+    with pytest.raises(ValueError, match=r"\(1, 8, 9\) and target \(2, 8, 9\), .*center_crop"):
+        score(prediction=good[:1], target=good)
+    with pytest.raises(InputError, match=r"\(8, 9\) and target \(8, 9\), .*slice as x\[None\]"):
+        score(prediction=good[0], target=good[0])
+    with pytest.raises(InputError, match=r"\(0, 8, 9\) and target \(0, 8, 9\), .*out a zero"):
+        score(prediction=good[:0], target=good[:0])
+    with pytest.raises(
+        InputError, match="prediction is complex64 and .*, expected real magnitudes"
+    ):
+        score(prediction=good.astype(np.complex64), target=good)
 
 
 @pytest.mark.parametrize("score", [metrics.psnr, metrics.ssim])
 @pytest.mark.parametrize("peak", [-1.0, math.nan, math.inf])
 def test_bad_data_range_is_refused(score, peak):
     with pytest.raises(InputError, match=f"the data range is {peak}, expected .* pass data_range"):
-        score(np.ones((1, 8, 8)), np.ones((1, 8, 8)), peak)
+        score(prediction=np.ones((1, 8, 8)), target=np.ones((1, 8, 8)), data_range=peak)
 
 
 def test_ssim_refuses_slices_below_its_window():
     with pytest.raises(InputError, match=r"\(9, 8, 6\), expected slices of at least 7 x 7; the"):
-        metrics.ssim(np.ones((9, 8, 6)), np.ones((9, 8, 6)))
+        metrics.ssim(prediction=np.ones((9, 8, 6)), target=np.ones((9, 8, 6)))
+
+
+def test_the_object_is_a_disc_with_its_hole_and_a_margin_and_no_speck():
+    y, x = np.mgrid[:64, :80]
+    radius = np.hypot(y - 30, x - 40)
+    disc = radius < 20
+    target = np.stack([np.where(disc & (radius > 6), 100.0, 0.0), np.zeros((64, 80))])
+    noisy = np.hypot(
+        target + np.random.default_rng(0).normal(size=target.shape),
+        np.random.default_rng(1).normal(size=target.shape),
+    )
+    mask = metrics.object_mask(noisy)
+    assert mask.dtype == bool and mask[0][disc].all() and not mask[1].any()
+    assert not mask[0][radius > 20 + 3 * math.sqrt(2) + 1].any()
+    np.testing.assert_array_equal(metrics.object_mask(1e-9 * noisy), mask)
+    assert metrics.object_mask(0 * target).all()
+
+
+def test_inside_a_mask_scores_are_those_of_its_pixels():
+    target, pred = make_golden.volumes("even")
+    mask = np.zeros(target.shape, bool)
+    mask[:, 8:30, 5:25] = True
+    inside = {"prediction": pred, "target": target, "mask": mask}
+    error = np.mean((target - pred)[mask] ** 2)
+    assert metrics.psnr(**inside) == pytest.approx(10 * math.log10(target.max() ** 2 / error))
+    # Windows around a pixel of the mask are those of the box that is 3 pixels larger.
+    box = {"prediction": pred[:, 5:33, 2:28], "target": target[:, 5:33, 2:28]}
+    assert metrics.ssim(**inside) == pytest.approx(metrics.ssim(**box, data_range=target.max()))
+    pred = np.where(mask, pred, 0)
+    assert metrics.psnr(**inside | {"prediction": pred}) == metrics.psnr(**inside)
+    whole = {"prediction": pred, "target": target}
+    for score in (metrics.psnr, metrics.ssim):
+        assert score(**whole, mask=np.ones_like(mask)) == pytest.approx(score(**whole), rel=1e-12)
 
 
 def test_psnr_per_step():
     target, pred = make_golden.volumes("tall")
     states = np.stack([pred, (pred + target) / 2, target, 0 * target])
-    curve = metrics.psnr_per_step(target, states)
+    curve = metrics.psnr_per_step(trajectory=states, target=target)
     assert curve.shape == (4,) and curve.dtype == np.float64
-    assert curve[0] == metrics.psnr(target, pred)
+    assert curve[0] == metrics.psnr(prediction=pred, target=target)
     assert curve[1] == pytest.approx(curve[0] + 20 * math.log10(2))
     assert curve[2] == math.inf
-    assert curve[3] == metrics.psnr(target, 0 * target)
+    assert curve[3] == metrics.psnr(prediction=0 * target, target=target)
 
 
 def test_psnr_per_step_refuses_other_shapes():
     message = r"target of shape \(3, 8, 8\) and a trajectory of shape \({}\), expected \[slices"
     with pytest.raises(InputError, match=message.format("5, 2, 8, 8")):
-        metrics.psnr_per_step(np.ones((3, 8, 8)), np.ones((5, 2, 8, 8)))
+        metrics.psnr_per_step(trajectory=np.ones((5, 2, 8, 8)), target=np.ones((3, 8, 8)))
     with pytest.raises(InputError, match=message.format("3, 8, 8")):
-        metrics.psnr_per_step(np.ones((3, 8, 8)), np.ones((3, 8, 8)))
+        metrics.psnr_per_step(trajectory=np.ones((3, 8, 8)), target=np.ones((3, 8, 8)))
 
 
 @pytest.mark.parametrize(

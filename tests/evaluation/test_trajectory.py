@@ -1,4 +1,4 @@
-"""The way of an image: its measures against their definitions, its figure and its animation."""
+"""The trajectory of an image: measures against their definitions, figure and animation."""
 
 import csv
 
@@ -47,7 +47,7 @@ def ideal(batch):
 
 def test_the_ideal_path_is_straight_and_keeps_the_measured_data(volumes):
     scored = score(volumes, ideal)
-    along = trajectory.analyse(scored)
+    along = trajectory.analyze(scored)
     assert all(values.shape == (4, 6) for values in along[1:])
     np.testing.assert_allclose(along.path_distance, 0, atol=1e-5)
     np.testing.assert_allclose(along.straightness, 1, atol=1e-5)
@@ -68,17 +68,17 @@ def bent(volumes):
 
 
 def test_measures_are_those_of_their_definitions(volumes, bent):
-    along = trajectory.analyse(bent)
+    along = trajectory.analyze(bent)
     np.testing.assert_allclose(along.times, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     batch = stack(volumes[1][1])
     peak = batch.target.max()
     half = np.abs(mri.combine(0.5 * batch.kspace, batch.measurement.maps))
     for index in range(3):
-        pair = batch.target[index][None], np.asarray(half)[index][None]
+        pair = {"prediction": np.asarray(half)[index][None], "target": batch.target[index][None]}
         assert along.psnr[1, 3 + index] == pytest.approx(
-            metrics.psnr(*pair, data_range=float(peak)), abs=1e-3)
+            metrics.psnr(**pair, data_range=float(peak)), abs=1e-3)
         assert along.ssim[1, 3 + index] == pytest.approx(
-            metrics.ssim(*pair, data_range=float(peak)), abs=1e-4)
+            metrics.ssim(**pair, data_range=float(peak)), abs=1e-4)
     np.testing.assert_allclose(along.residual[1], 0.5, rtol=1e-5)
     t = 2 / 3
     expected = (1 - t) * batch.kspace + t * batch.measurement.kspace
@@ -90,7 +90,7 @@ def test_measures_are_those_of_their_definitions(volumes, bent):
 
 
 def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
-    along = trajectory.analyse(bent)
+    along = trajectory.analyze(bent)
     trajectory.write_table(tmp_path / "t.csv", list("abcdef"), along)
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
@@ -101,7 +101,7 @@ def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
 
 
 def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
-    found = {"ideal": trajectory.analyse(score(volumes, ideal)), "bent": trajectory.analyse(bent)}
+    found = {"ideal": trajectory.analyze(score(volumes, ideal)), "bent": trajectory.analyze(bent)}
     figure = trajectory.draw(found)
     assert len(figure.axes) == 5
     for axes in figure.axes:
@@ -116,9 +116,9 @@ def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
 def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
     dark, bright = np.zeros((2, 12, 10)), np.ones((2, 12, 10))
     dark[1], bright[0] = 1, 0.5
-    films = {"late": trajectory.Film(np.array([1.0, 0.0]), dark, bright[1]),
-             "early": trajectory.Film(np.array([1.0, 0.5]), bright, bright[1])}
-    trajectory.animate(tmp_path / "forming.gif", films, frames=8, seconds=1)
+    sequences = {"late": trajectory.StateSequence(np.array([1.0, 0.0]), dark, bright[1]),
+             "early": trajectory.StateSequence(np.array([1.0, 0.5]), bright, bright[1])}
+    trajectory.animate(tmp_path / "forming.gif", sequences, frames=8, seconds=1)
     with Image.open(tmp_path / "forming.gif") as movie:
         columns = []
         for frame in range(movie.n_frames):
@@ -130,7 +130,7 @@ def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
     assert min(last) > 220
     assert [c[0] > 220 for c in columns].index(True) > [c[1] > 220 for c in columns].index(True)
     assert {path.name for path in tmp_path.iterdir()} == {"forming.gif"}
-    trajectory.write_film(tmp_path / "film.h5", bent[1], 2)
-    film = trajectory.read_film(tmp_path / "film.h5")
-    np.testing.assert_array_equal(film.states, bent[1].states[:, 2])
-    np.testing.assert_array_equal(film.target, bent[1].target[2])
+    trajectory.write_states(tmp_path / "states.h5", bent[1], 2)
+    sequence = trajectory.read_states(tmp_path / "states.h5")
+    np.testing.assert_array_equal(sequence.states, bent[1].states[:, 2])
+    np.testing.assert_array_equal(sequence.target, bent[1].target[2])

@@ -101,10 +101,9 @@ def test_a_run_may_have_seeds_of_its_own():
     assert [trial.name for trial in trials(grid)] == ["b_seed0", "a_seed1", "b_seed3"]
 
 
-def test_the_command_describes_and_refuses(monkeypatch, tmp_path, capsys):
+def test_the_command_describes_and_refuses(tmp_path, capsys):
     def command(*argv):
-        monkeypatch.setattr("sys.argv", ["train", *argv])
-        cli.train_main()
+        cli.main(["train", *argv])
 
     command(f"--config={COMPARE}:evaluations", f"--workdir={tmp_path}", "--dry-run")
     printed = capsys.readouterr().out

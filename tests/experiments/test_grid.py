@@ -112,7 +112,7 @@ def test_grids_share_the_runs_that_they_have_in_common(whole, tmp_path):
     shutil.copytree(whole / "results", tmp_path / "first")
     (tmp_path / "first" / "runs" / "unaligned_seed0.json").write_text("{}")
     grid = Grid("Other", {"base": Run(small()), "other": Run(small(velocity=0.0))}, "base")
-    outcomes.adopt(grid, tmp_path / "second")
+    outcomes.reuse_results(grid, tmp_path / "second")
     assert outcomes.outcome(trials(grid)[0], "", tmp_path / "second")
     assert not outcomes.outcome(trials(grid)[1], "", tmp_path / "second")
 
@@ -283,10 +283,9 @@ def test_the_eight_cells_differ_by_what_they_are_called():
         assert ("alignment" in name) == (method.loss.velocity > 0)
 
 
-def test_the_command_line_runs_describes_and_refuses(monkeypatch, tmp_path, capsys):
+def test_the_command_line_runs_describes_and_refuses(tmp_path, capsys):
     def command(*argv):
-        monkeypatch.setattr("sys.argv", ["train", *argv])
-        cli.train_main()
+        cli.main(["train", *argv])
 
     command(f"--config={ABLATE}:flat_parts", f"--workdir={tmp_path}", "--dry-run",
             "--config.train.steps=50")

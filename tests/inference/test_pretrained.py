@@ -14,7 +14,7 @@ from flatjax import cli, config
 from flatjax.data import DATASETS
 from flatjax.data.batches import measure_volume, stack
 from flatjax.errors import InputError
-from flatjax.evaluation import evaluate as evaluation, metrics, report
+from flatjax.evaluation import evaluate as evaluation, metrics, tables
 from flatjax.inference import pretrained
 from flatjax.runs import weights
 from flatjax.runs.checkpoint import expected_params
@@ -39,7 +39,7 @@ def packed(tmp_path_factory):
         patch.setitem(DATASETS, "toy", toy.make)
         run = workdir(folder / "run", config.method("flat", **toy.TINY))
         patch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}", f"--pack={folder / 'tiny'}"])
-        cli.evaluate_main()
+        cli.evaluate_script()
     return run, folder / "tiny"
 
 
@@ -61,7 +61,7 @@ def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_pa
         monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}",
                                           f"--pack={tmp_path / 'to'}", f"--config.method.{change}"])
         with pytest.raises(SystemExit) as stop:
-            cli.evaluate_main()
+            cli.evaluate_script()
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and words in error
         assert not (tmp_path / "to").exists()
@@ -82,7 +82,7 @@ def test_options_that_exclude_each_other_are_refused(packed, tmp_path, monkeypat
     filled = [one.format(to=tmp_path / "to") for one in options]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}", *filled])
     with pytest.raises(SystemExit) as stop:
-        cli.evaluate_main()
+        cli.evaluate_script()
     assert stop.value.code == 2 and words in capsys.readouterr().err
     assert not (tmp_path / "to").exists()
 
@@ -92,7 +92,7 @@ def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
                                       f"--pack={tmp_path / 'to'}"])
     with pytest.raises(SystemExit) as stop:
-        cli.evaluate_main()
+        cli.evaluate_script()
     assert stop.value.code == 2 and "no test volume of data set toy" in capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_the_scores_are_those_of_the_packed_weights(packed, tmp_path, monkeypatc
     _, folder = packed
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--pretrained={folder}",
                                       f"--output={tmp_path}"])
-    cli.evaluate_main()
+    cli.evaluate_script()
     now = json.loads((tmp_path / "metrics.json").read_text())
     saved = json.loads((folder / "scores.json").read_text())["main"]
     assert now["method"] == saved["method"] and now["checkpoint_step"] == saved["checkpoint_step"]
@@ -175,7 +175,7 @@ def test_files_that_are_no_weights_get_one_line(packed, tmp_path):
 def test_an_unknown_model_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "--pretrained=brian", "--output=x"])
     with pytest.raises(SystemExit) as stop:
-        cli.evaluate_main()
+        cli.evaluate_script()
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert "no pretrained model 'brian', expected" in error
@@ -183,7 +183,7 @@ def test_an_unknown_model_is_named(monkeypatch, capsys):
                              (["--pretrained=brain", "--input=a.h5"], "--output is missing")):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
         with pytest.raises(SystemExit):
-            cli.evaluate_main()
+            cli.evaluate_script()
         assert words in capsys.readouterr().err
 
 
@@ -200,8 +200,8 @@ def test_a_shipped_model_reconstructs_another_head(name):
     image = jax.jit(model.method.reconstruct)(model.params, jax.random.key(0),
                                               batch.measurement).image
     zero = flatjax.mri.combine(batch.measurement.kspace, batch.measurement.maps)
-    assert metrics.psnr(batch.target, np.asarray(image)) > 3 + metrics.psnr(batch.target,
-                                                                            np.asarray(zero))
+    assert metrics.psnr(prediction=image, target=batch.target) > 3 + metrics.psnr(
+        prediction=zero, target=batch.target)
     scores = json.loads((folder / "scores.json").read_text())
     assert f"{scores['other_head']['method']['psnr']['mean']:.2f}" in (
         folder / "MODEL_CARD.md").read_text()
@@ -216,5 +216,5 @@ def test_models_of_the_comparison_are_what_their_scores_are_of(folder):
         assert one["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))
         assert one["config_hash"] == config.config_hash(model.config)
         assert one["method"]["name"] == model.config.method.name
-        shown = report.spread(one["method"]["psnr"], 2, one["num_volumes"])
+        shown = tables.over_volumes(one, "method", "psnr")
         assert f"| {shown} |" in (folder / "MODEL_CARD.md").read_text()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import h5py
 import jax
@@ -41,9 +40,8 @@ def workdir(tmp_path, monkeypatch):
 
 def run(workdir, *arguments):
     """The program's exit status."""
-    sys.argv = ["evaluate.py", f"--workdir={workdir}", *arguments]
     try:
-        cli.evaluate_main()
+        cli.main(["reconstruct", f"--workdir={workdir}", *arguments])
     except SystemExit as status:
         return status.code
     return 0
@@ -141,7 +139,7 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
     bart = kspace.transpose(2, 3, 1, 0).reshape(*SIZE, 1, 4, *[1] * 9, 3, 1, 1)
     write_cfl(tmp_path / "bart.cfl", bart, bart.shape)
     output = tmp_path / "out"
-    assert run(workdir, f"--input={tmp_path / 'array.npy'}", f"--input={tmp_path / 'archive.npz'}",
+    assert run(workdir, str(tmp_path / "array.npy"), f"--input={tmp_path / 'archive.npz'}",
                f"--input={tmp_path / 'bart.cfl'}", f"--output={output}") == 0
     for name in ("array", "archive", "bart"):
         found = reconstruction(output / f"{name}.h5")
@@ -251,7 +249,8 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
     output = tmp_path / "out"
     assert run(workdir, f"--input={folder}", f"--output={output}") == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith("evaluate: error: ") and "b.npy: is not a NumPy" in lines[-1]
+    assert lines[-1].startswith("flatjax reconstruct: error: ")
+    assert "b.npy: is not a NumPy" in lines[-1]
     assert not (output / "c.h5").exists()
     assert run(workdir, f"--input={folder}", f"--output={output}", "--keep-going") == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
@@ -284,8 +283,8 @@ def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir
     inputs = f"--input={tmp_path / 'scan.npy'}", f"--input={tmp_path / 'scan.npz'}"
     for arguments, message in [
             (inputs, "is the reconstruction of .*rename one"),
-            ((inputs[0], "--workdir=b"), "2 workdirs with --input"),
-            ((inputs[0], "--masks=a.npy"), "unexpected argument '--masks=a.npy'"),
+            ((inputs[0], "--workdir=b"), "flatjax compare takes several"),
+            ((inputs[0], "--masks=a.npy"), "Unknown command line flag 'masks'. Did you mean: mask"),
             ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
         assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
         assert re.search(message, capsys.readouterr().err)

@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import h5py
@@ -95,13 +94,12 @@ def test_what_is_refused(make, tmp_path, tree):
 
 
 @pytest.mark.parametrize("name", ["brainweb", "mrbrains13"])
-def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, monkeypatch, capsys):
+def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, capsys):
     path = write_brainweb(tmp_path / "files") if name == "brainweb" else tree
     workdir = tmp_path / "run"
 
     def run(program, *options):
-        monkeypatch.setattr(sys, "argv", [program, *options])
-        {"train": cli.train_main, "evaluate": cli.evaluate_main}[program]()
+        cli.main([program, *options])
 
     run(
         "train",
@@ -133,4 +131,4 @@ def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, monkeypatch, c
             run("evaluate", f"--workdir={workdir}", *options)
         assert caught.value.code == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("evaluate: error: ") and match in error
+        assert error.startswith("flatjax evaluate: error: ") and match in error

@@ -1,6 +1,4 @@
-"""The look before training: a row for what is good, a line for what is broken, a picture."""
-
-import sys
+"""What files hold: a row for what is good, a line for what is broken, a picture."""
 
 import matplotlib.pyplot as plt
 import nibabel
@@ -9,7 +7,7 @@ import pytest
 
 from flatjax import cli
 from flatjax.data.io.kspace import open_scan
-from flatjax.inference.look import draw, look, look_at
+from flatjax.inference.inspection import draw, inspect_files, inspect_scan
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import host_ifft2c
 from tests.support import fastmri_fixture
@@ -41,12 +39,12 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, capsys):
-    seen, errors = look([folder], tmp_path / "look")
+    seen, errors = inspect_files([folder], tmp_path / "out")
     assert len(seen) == 5 and list(errors) == [folder / "arrays" / "broken.npz"]
     out, err = capsys.readouterr()
     good = row(out, "good.npy")
     assert (good["slices"], good["coils"], good["k-space"]) == ("3", "4", "24 x 20")
-    assert good["R"] == "1.82" and good["centre"] == "24 x 8" and good["format"] == "NumPy .npy"
+    assert good["R"] == "1.82" and good["center"] == "24 x 8" and good["format"] == "NumPy .npy"
     assert good["missing"] == "mask, maps, affine"
     assert "calibration lines" in row(out, "no_centre.npy")["missing"]
     knee = row(out, "file1.h5")
@@ -55,10 +53,10 @@ def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, cap
     head = row(out, "head.nii.gz")
     assert head["voxel (mm)"] == "2 x 3 x 4" and head["R"] == "-" and head["slices"] == "7"
     assert err.count("broken: ") == 1 and "broken.npz: is not a NumPy file" in err
-    pictures = {path.name for path in (tmp_path / "look").iterdir()}
+    pictures = {path.name for path in (tmp_path / "out").iterdir()}
     assert pictures == {"again.png", "file1.png", "head.png"}
     for name in pictures:
-        assert plt.imread(tmp_path / "look" / name)[..., :3].std() > 0.05
+        assert plt.imread(tmp_path / "out" / name)[..., :3].std() > 0.05
 
 
 def test_pictures_of_one_name_are_numbered(tmp_path):
@@ -66,13 +64,13 @@ def test_pictures_of_one_name_are_numbered(tmp_path):
         (tmp_path / part).mkdir()
         image = np.random.default_rng(0).normal(size=(3, 1, size, size))
         np.save(tmp_path / part / "scan.npy", image.astype(np.complex64))
-    look([tmp_path / "a", tmp_path / "b"], tmp_path / "look")
-    assert sorted(path.name for path in (tmp_path / "look").iterdir()) == [
+    inspect_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "scan-2.png", "scan.png"]
 
 
 def test_the_picture_shows_the_slice(folder):
-    one = look_at(open_scan(folder / "arrays" / "good.npy"))
+    one = inspect_scan(open_scan(folder / "arrays" / "good.npy"))
     figure = draw(one)
     samples, mask, image = [axes.images[0].get_array() for axes in figure.axes[:3]]
     np.testing.assert_array_equal(mask, np.broadcast_to(one.mask, SIZE))
@@ -85,17 +83,17 @@ def test_the_picture_shows_the_slice(folder):
 @pytest.mark.parametrize("arguments, status, message", [
     (["data/arrays/good.npy"], 0, ""), (["data/arrays"], 2, "1 broken files, named above"),
     (["data/notes.txt"], 2, "unknown format '.txt'"), (["none"], 2, "none: no such file or folder"),
-    (["empty"], 2, "empty: holds no file named"), (["data", "--all"], 2, "--all, expected paths"),
+    (["empty"], 2, "empty: holds no file named"),
+    (["data", "--all"], 2, "Unknown command line flag 'all'"), (["--output=x"], 2, "no path"),
 ])
 def test_the_program(folder, monkeypatch, capsys, arguments, status, message):
     monkeypatch.chdir(folder.parent)
     (folder.parent / "empty").mkdir()
-    monkeypatch.setattr(sys, "argv", ["flatjax-look", *arguments])
     if status:
         with pytest.raises(SystemExit) as stopped:
-            cli.look_main()
+            cli.main(["inspect", *arguments])
         assert stopped.value.code == status
         assert message in capsys.readouterr().err
     else:
-        cli.look_main()
-        assert (folder.parent / "look" / "good.png").exists()
+        cli.main(["inspect", *arguments])
+        assert (folder.parent / "inspect" / "good.png").exists()

@@ -1,11 +1,12 @@
-"""What a reader sees of an evaluation: a table and figures.
+"""Figures of images, of scores against their cost, and of one evaluation.
 
 Images of one figure share one grey window, from 0 to the target's maximum, and their error maps
-share one colour scale: nothing is stretched to look better.
+share one color scale: nothing is stretched to look better.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,8 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
-from flatjax.evaluation import metrics as measures, trajectory
+from flatjax.evaluation import trajectory
+from flatjax.evaluation.metrics import psnr
 from flatjax.evaluation.scoring import Scored, quality
 from flatjax.files import write_atomically
 
@@ -23,46 +26,18 @@ _PANEL = 2.0  # inches
 _PER_ROW = 8  # at most
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
-    """The scores of every test set beside zero filling's, as Markdown."""
-    rows = ["| test set | images | PSNR (dB) | SSIM | NMSE |", "|---|---|---|---|---|"]
-    for name, metrics in results.items():
-        for images in ("zero_filled", "method"):
-            scores = metrics[images]
-            cells = [spread(scores[key], digits, metrics["num_volumes"])
-                     for key, digits in (("psnr", 2), ("ssim", 4), ("nmse", 4))]
-            label = scores.get("name", "zero-filled")
-            rows.append(f"| {name} | {label} | {' | '.join(cells)} |")
-        gain, similarity = (metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
-                            for key in ("psnr", "ssim"))
-        rows.append(f"| {name} | gain | {gain:+.2f} | {similarity:+.4f} | |")
-    first = next(iter(results.values()))
-    acceleration = first["acceleration"]
-    rows.append(f"\nmean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
-                f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
-                f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}")
-    return "\n".join(rows)
-
-
-def spread(score: dict[str, float], digits: int, volumes: int) -> str:
-    """A score as tables show it: mean ± standard deviation over volumes, of one its own alone."""
-    mean = f"{score['mean']:.{digits}f}"
-    return f"{mean} ± {score['std']:.{digits}f}" if volumes > 1 else mean
-
-
-def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any]) -> None:
+def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
     """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
-    Images with their errors, the image at every state, and the way there of all slices of the
-    drawn volumes, with a table of it: `trajectory.csv`, a row per image and state. The states of
-    the first one's middle slice are kept in `trajectory.h5`.
+    Images with their errors, the image at every state, and the measures of all states of all
+    slices of the drawn volumes, with a table of them: `trajectory.csv`, a row per image and state.
+    The states of the first one's middle slice are kept in `trajectory.h5`.
 
     Args:
         folder: where to.
         volumes: to draw, each by its middle slice.
-        metrics: of the set, as in `metrics.json`.
+        method: its name.
     """
-    method = metrics["method"]["name"]
     for volume in volumes:
         index = len(volume.target) // 2
         save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
@@ -70,18 +45,24 @@ def draw(folder: Path, volumes: list[Scored], metrics: dict[str, Any]) -> None:
             save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
     drawn = [volume for volume in volumes if len(volume.states) > 1]
     if drawn:
-        along = trajectory.analyse(drawn)
+        along = trajectory.analyze(drawn)
         names = [f"{volume.stem} {index}" for volume in drawn
                  for index in range(len(volume.target))]
         trajectory.write_table(folder / "trajectory.csv", names, along)
         save(trajectory.draw({method: along}), folder / "trajectory.png")
-        trajectory.write_film(folder / "trajectory.h5", drawn[0], len(drawn[0].target) // 2)
+        trajectory.write_states(folder / "trajectory.h5", drawn[0], len(drawn[0].target) // 2)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure and close it."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
     plt.close(figure)
+
+
+def scored_title(name: str, image: np.ndarray, target: np.ndarray) -> str:
+    """A title that tells the PSNR and SSIM of one image."""
+    scores = quality(image[None], target[None])
+    return f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}"
 
 
 def _image(axes: Axes, image: np.ndarray, title: str, **window: Any) -> Any:
@@ -108,9 +89,7 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
     shown = [_image(axes[0, 0], target, "target", **grey)]
     last = []
     for column, (name, image) in enumerate(images.items(), start=1):
-        scores = quality(target[None], image[None])
-        _image(axes[0, column], image,
-               f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", **grey)
+        _image(axes[0, column], image, scored_title(name, image, target), **grey)
         error = errors[name]
         absolute = _image(axes[1, column], error, f"|error|, {name}", cmap=_ERRORS,
                           vmin=0, vmax=largest)
@@ -137,11 +116,56 @@ def strip(volume: Scored, index: int) -> Figure:
     images = {}
     for step, image in zip(volume.steps, states, strict=True):
         name = "start" if step == 0 else f"step {step}"
-        images[f"{name}\n{measures.psnr(target[None], image[None]):.2f} dB"] = image
+        images[f"{name}\n{psnr(prediction=image[None], target=target[None]):.2f} dB"] = image
     images["target\n"] = target
     figure = plt.figure(figsize=size_of(images), layout="constrained")
     panels(figure, images, target, max(float(np.abs(image - target).max()) for image in states))
     return figure
+
+
+class Panel(NamedTuple):
+    """An image `[y, x]` in a grey window from `low` to `high`."""
+
+    image: np.ndarray
+    title: str
+    low: float
+    high: float
+
+
+def row(shown: Sequence[Panel], title: str) -> Figure:
+    """Images side by side, each in its own window and frame: a mask of ones shows too."""
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 4.4), layout="constrained")
+    for one, panel in zip(axes, shown, strict=True):
+        one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high,
+                   interpolation="nearest")
+        one.set_title(panel.title, fontsize=10)
+        one.set_xticks([])
+        one.set_yticks([])
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+class Series(NamedTuple):
+    """Points that belong together: `(cost, PSNR in dB)` each, and how they are drawn."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    color: Any
+    marker: str = "o"
+
+
+def costs(axes: Axes, series: Sequence[Series], xlabel: str) -> None:
+    """PSNR against a cost, logarithmic, with a place for methods that cost nothing."""
+    for one in series:
+        axes.plot(*zip(*sorted(one.points), strict=True), marker=one.marker, color=one.color,
+                  label=one.label)
+    at = [cost for one in series for cost, _ in one.points]
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(-0.1 if min(at) < 1 else min(at) / 2, 2 * max(1, *at))
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel=xlabel, ylabel="PSNR (dB)")
+    axes.grid(alpha=0.3)
 
 
 def size_of(images: dict[str, np.ndarray]) -> tuple[float, float]:
@@ -159,7 +183,7 @@ def panels(figure: FigureBase, images: dict[str, np.ndarray], target: np.ndarray
         figure: to draw into.
         images: `[y, x] float32` by title. The target may be among them; it has no error.
         target: `[y, x] float32`, to whose maximum all are drawn.
-        largest: error that ends the colours, in the units of the images.
+        largest: error that ends the colors, in the units of the images.
     """
     peak = _peak(target)
     blocks, columns = _blocks(len(images))

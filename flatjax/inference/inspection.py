@@ -1,11 +1,10 @@
-"""A look at data before training or reconstructing: what files hold, as the program tells."""
+"""What files hold, as `flatjax inspect` tells before training or reconstructing."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -13,19 +12,20 @@ from tqdm import tqdm
 from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
 from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
-from flatjax.evaluation import report
+from flatjax.evaluation import figures, tables
+from flatjax.evaluation.figures import Panel
 from flatjax.files import make_folder
 from flatjax.mri import center_crop
 from flatjax.mri.espirit import KERNEL
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration, calibration_size
 
-_COLUMNS = ("file", "format", "slices", "coils", "k-space", "image", "voxel (mm)", "R", "centre",
+_COLUMNS = ("file", "format", "slices", "coils", "k-space", "image", "voxel (mm)", "R", "center",
             "tells", "missing")
 _FLOOR = 1e-4  # of the largest sample: where the logarithmic grey scale of k-space begins
 
 
-class Seen(NamedTuple):
+class Inspection(NamedTuple):
     """What one slice of a scan shows.
 
     Attributes:
@@ -33,18 +33,18 @@ class Seen(NamedTuple):
         index: of the slice, the one nearest the middle that is not empty.
         kspace: of it, `[coil, ky, kx]` complex64.
         mask: its sampling mask, `[ky or 1, kx]` float32.
-        centre: `(rows, columns)` of the fully sampled box around the zero frequency.
+        center: `(rows, columns)` of the fully sampled box around the zero frequency.
     """
 
     scan: Scan
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # of a tuple
     kspace: np.ndarray
     mask: np.ndarray
-    centre: tuple[int, int]
+    center: tuple[int, int]
 
 
-def look(paths: Sequence[str | Path], output: str | Path = "look"
-         ) -> tuple[list[Seen], dict[Path, str]]:
+def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect"
+                  ) -> tuple[list[Inspection], dict[Path, str]]:
     """List what files hold and draw a slice of each kind: print a table and write PNGs.
 
     One slice of every file is read. Files of one format, coil count and size of k-space are of a
@@ -64,9 +64,9 @@ def look(paths: Sequence[str | Path], output: str | Path = "look"
     files = _files(paths)
     folder = make_folder(output)
     seen, errors, drawn = [], {}, {}
-    for file in tqdm(files, desc="look", unit="file", delay=2):
+    for file in tqdm(files, desc="inspect", unit="file", delay=2):
         try:
-            one = look_at(open_scan(file))
+            one = inspect_scan(open_scan(file))
         except InputError as error:
             errors[file] = " ".join(str(error).split())
             continue
@@ -74,7 +74,7 @@ def look(paths: Sequence[str | Path], output: str | Path = "look"
         if kind not in drawn:
             names = unique_names([*(path.stem for path in drawn.values()), one.scan.name])
             drawn[kind] = folder / f"{names[-1]}.png"
-            report.save(draw(one), drawn[kind])
+            figures.save(draw(one), drawn[kind])
         seen.append(one._replace(kspace=np.empty(0)))
     if seen:
         print(table(seen))
@@ -84,7 +84,7 @@ def look(paths: Sequence[str | Path], output: str | Path = "look"
     return seen, errors
 
 
-def look_at(scan: Scan) -> Seen:
+def inspect_scan(scan: Scan) -> Inspection:
     """Read the slice nearest the middle of a scan that is not empty.
 
     Raises:
@@ -94,34 +94,33 @@ def look_at(scan: Scan) -> Seen:
     mask = find_mask(kspace) if scan.mask is None else scan.mask
     full = np.broadcast_to(mask, kspace.shape[1:])
     rows, columns = calibration_size(full)
-    return Seen(scan, index, kspace, mask, (int(rows), int(columns)))
+    return Inspection(scan, index, kspace, mask, (int(rows), int(columns)))
 
 
-def table(seen: Sequence[Seen]) -> str:
+def table(seen: Sequence[Inspection]) -> str:
     """A row per file, as Markdown."""
-    rows = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_row, seen)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(tables.markdown(_COLUMNS, map(_row, seen)))
 
 
-def _row(one: Seen) -> tuple[str, ...]:
+def _row(one: Inspection) -> tuple[str, ...]:
     scan = one.scan
     slices, coils, *size = scan.shape
     missing = list(scan.missing)
-    if coils > 1 and scan.maps is None and min(one.centre) < KERNEL:
+    if coils > 1 and scan.maps is None and min(one.center) < KERNEL:
         missing.append(f"calibration lines ({KERNEL} or more, or maps)")
     if scan.simulated:
-        acceleration, centre = "-", "-"
+        acceleration, center = "-", "-"
     else:
         acceleration = f"{achieved_acceleration(one.mask):.2f}"
-        centre = " x ".join(map(str, one.centre))
+        center = " x ".join(map(str, one.center))
     return (str(scan.file), scan.form, str(slices), "-" if scan.simulated else str(coils),
             " x ".join(map(str, size)), " x ".join(map(str, scan.crop or size)),
             " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",
-            acceleration, centre, "; ".join(f"{k} {v}" for k, v in scan.facts.items()) or "-",
+            acceleration, center, "; ".join(f"{k} {v}" for k, v in scan.facts.items()) or "-",
             ", ".join(missing) or "-")
 
 
-def draw(one: Seen) -> Figure:
+def draw(one: Inspection) -> Figure:
     """k-space on a logarithmic scale, the mask, and the image of a slice.
 
     Coils are combined by root sum of squares. Of a volume, k-space is made of the image.
@@ -131,24 +130,16 @@ def draw(one: Seen) -> Figure:
     samples = np.log10(np.maximum(samples / samples.max(), _FLOOR))
     image = np.sqrt(np.sum(np.abs(host_ifft2c(one.kspace)) ** 2, axis=0))
     image = center_crop(image, scan.crop or image.shape)
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.4), layout="constrained")
     acquired = "made of the image" if scan.simulated else f"{len(one.kspace)} coils"
-    panels = (
-        (samples, f"log10 |k-space|, {acquired}", np.log10(_FLOOR), 0.0),
-        (mask, f"mask, R = {achieved_acceleration(mask):.2f}, centre "
-               f"{' x '.join(map(str, one.centre))}", 0.0, 1.0),
-        (image, "image" if mask.all() else "zero-filled image", 0.0,
-         float(np.percentile(image, 99.9))))
-    shown = []
-    for one_axes, (picture, title, low, high) in zip(axes, panels, strict=True):
-        shown.append(one_axes.imshow(picture, cmap="gray", vmin=low, vmax=high,
-                                     interpolation="nearest"))
-        one_axes.set_title(title, fontsize=10)
-        one_axes.set_xticks([])
-        one_axes.set_yticks([])  # the frame stays: a mask of ones would be invisible
-    figure.colorbar(shown[-1], ax=axes[2], shrink=0.8, label="intensity")
-    figure.suptitle(f"{scan.file.name} ({scan.form}), slice {one.index + 1} of {scan.shape[0]}",
-                    fontsize=10)
+    figure = figures.row([
+        Panel(samples, f"log10 |k-space|, {acquired}", np.log10(_FLOOR), 0.0),
+        Panel(mask, f"mask, R = {achieved_acceleration(mask):.2f}, center "
+                    f"{' x '.join(map(str, one.center))}", 0.0, 1.0),
+        Panel(image, "image" if mask.all() else "zero-filled image", 0.0,
+              float(np.percentile(image, 99.9)))],
+        f"{scan.file.name} ({scan.form}), slice {one.index + 1} of {scan.shape[0]}")
+    last = figure.axes[-1]
+    figure.colorbar(last.images[0], ax=last, shrink=0.8, label="intensity")
     return figure
 
 

@@ -1,0 +1,185 @@
+"""Tables of scores: of one run, of a comparison, of a grid; as Markdown, CSV and JSON."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flatjax.evaluation.scoring import OBJECT, QUALITY
+from flatjax.evaluation.statistics import Difference
+from flatjax.files import write_json, write_text
+
+PAIRED = ("psnr", "ssim")  # scores whose differences are told
+_DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
+
+
+class Row(NamedTuple):
+    """A run on one test set, over the seeds of its trainings.
+
+    Attributes:
+        label: of the run.
+        test_set: its name.
+        metrics: per seed, as in `metrics.json`, with the scores `[slices]` by name in `"slices"`.
+        against: the run that it is compared with, in the scores of `PAIRED`; None for none.
+        seeds: of the trainings.
+        baseline: label of the run that it is compared with.
+        series: the same for rows that differ in nothing but their number of steps.
+    """
+
+    label: str
+    test_set: str
+    metrics: tuple[dict[str, Any], ...]
+    against: dict[str, Difference] | None
+    seeds: tuple[int, ...] = (0,)
+    baseline: str = ""
+    series: str = ""
+
+    def values(self, *keys: str) -> np.ndarray:
+        """An entry of the metrics, `[seeds, ...]` float64."""
+        found: list[Any] = list(self.metrics)
+        for key in keys:
+            found = [one[key] for one in found]
+        return np.array(found, np.float64)
+
+    def mean(self, *keys: str) -> float:
+        """An entry of the metrics, averaged over the seeds."""
+        return float(self.values(*keys).mean())
+
+    def slice_std(self, key: str) -> float:
+        """Standard deviation of a score over slices, averaged over the seeds."""
+        return float(np.mean(np.std(self.values("slices", key), axis=1)))
+
+    def zero_filled(self) -> tuple[float, float]:
+        """PSNR in dB and SSIM of zero filling."""
+        return self.mean("zero_filled", "psnr", "mean"), self.mean("zero_filled", "ssim", "mean")
+
+
+# What tables tell of a row besides its scores, by the column's title.
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "straightness": lambda row: f"{row.mean('straightness'):.2f}",
+    "drops (dB)": lambda row: f"{row.mean('psnr_drops'):.1f} ({row.mean('psnr_drop_db'):.2f})",
+    "residual": lambda row: f"{row.mean('measurement_residual'):.1e}",
+    "data residual": lambda row: f"{row.mean('measurement_residual'):.3f}",
+    "NFE": lambda row: f"{row.mean('nfe'):g}",
+    "parameters": lambda row: f"{row.mean('parameters'):,.0f}",
+    "ms per slice": lambda row: f"{1000 * row.mean('seconds_per_slice'):.1f}",
+    "memory (MB)": lambda row: f"{row.mean('peak_memory_bytes') / 1e6:.0f}",
+}
+
+
+def difference(row: Row, key: str) -> str:
+    """The cell of a difference from the baseline, with its interval."""
+    if not row.against:
+        return ""
+    mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
+    return f"{mean} [{low}, {high}]"
+
+
+def spread(mean: float, std: float | None, key: str) -> str:
+    """The cell of a score: mean ± standard deviation, or the mean alone."""
+    digits = _DIGITS[key.removesuffix("_object")]
+    return f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+
+
+def over_volumes(metrics: Mapping[str, Any], images: str, key: str) -> str:
+    """The cell of a score with its spread over volumes, if there are several."""
+    score = metrics[images][key]
+    return spread(score["mean"], score["std"] if metrics["num_volumes"] > 1 else None, key)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head),
+            *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def start(row: Row) -> str:
+    """What zero filling scores on a test set."""
+    psnr, ssim = row.zero_filled()
+    return f"zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}"
+
+
+def size(row: Row) -> str:
+    """How many slices and volumes a test set has."""
+    volumes = row.metrics[0]["num_volumes"]
+    return f"{row.metrics[0]['num_slices']} slices of {volumes} volume{'s' * (volumes > 1)}"
+
+
+def devices(rows: Iterable[Row]) -> str:
+    """All devices that rows were evaluated on."""
+    return "; ".join(sorted({one["device"] for row in rows for one in row.metrics}))
+
+
+def of_run(results: dict[str, dict[str, Any]]) -> str:
+    """The scores of every test set of one run beside zero filling's, as Markdown.
+
+    Args:
+        results: as from `evaluate`. Scores inside the object may be missing, as in older files.
+    """
+    first = next(iter(results.values()))
+    heads = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE",
+             "psnr_object": "PSNR, object (dB)", "ssim_object": "SSIM, object"}
+    keys = [key for key in heads if key in first["method"]]
+    rows = []
+    for name, metrics in results.items():
+        rows += [[name, metrics[images].get("name", "zero-filled"), *(
+            over_volumes(metrics, images, key) for key in keys)]
+            for images in ("zero_filled", "method")]
+        gains = {key: metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
+                 for key in keys}
+        rows.append([name, "gain", *(
+            "" if key == "nmse" else f"{gain:+.{_DIGITS[key.removesuffix('_object')]}f}"
+            for key, gain in gains.items())])
+    acceleration = first["acceleration"]
+    return "\n".join([
+        *markdown(["test set", "images", *(heads[key] for key in keys)], rows), "",
+        f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
+        f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
+        f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
+
+
+def plain_scores(row: Row) -> dict[str, float]:
+    """Mean scores of a row, those inside the object where it has them."""
+    return {key: row.mean("method", key, "mean") for key in (*QUALITY, *OBJECT)
+            if all(key in one["method"] for one in row.metrics)}
+
+
+def plain_differences(row: Row) -> dict[str, float | None]:
+    """Differences of a row from its baseline, as CSV and JSON hold them."""
+    return {f"{key}_difference_{end}": getattr(row.against[key], end) if row.against else None
+            for key in PAIRED for end in Difference._fields}
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, below their keys; one that a row lacks is left empty."""
+    table = io.StringIO()
+    keys = dict.fromkeys(key for row in rows for key in row)
+    writer = csv.DictWriter(table, list(keys), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
+
+
+def write(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table as `name.md`, `name.json` and, where it has rows, `name.csv`.
+
+    Args:
+        folder: where to.
+        name: of the files.
+        text: the table as Markdown.
+        rows: the table as plain values.
+    """
+    write_text(folder / f"{name}.md", text + "\n")
+    write_json(folder / f"{name}.json", rows)
+    if rows:
+        write_csv(folder / f"{name}.csv", rows)
+
+
+def read_slices(folder: Path) -> dict[str, list[float]]:
+    """The scores in a `slices.csv`, per slice by name."""
+    with (folder / "slices.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {key: [float(row[key]) for row in rows] for key in QUALITY}

@@ -1,0 +1,113 @@
+"""The program `flatjax`: help that imports nothing heavy, and one line for a wrong command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flatjax import cli
+from flatjax.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+HEAVY = "jax", "numpy", "matplotlib", "ml_collections", "h5py", "flax", "scipy"
+HELP = f"""
+import sys
+from flatjax import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+print("heavy:", sorted({{*{HEAVY!r}}} & {{*sys.modules}}))
+"""
+
+
+def fails(capsys, *arguments):
+    """The line on stderr of a command line that is refused."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_lists_all_options_and_imports_nothing_heavy(command):
+    done = subprocess.run([sys.executable, "-c", HELP, *filter(None, [command]), "--help"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stdout
+    if not command:
+        assert all(f"  {name} " in done.stdout for name in COMMANDS)
+        return
+    assert done.stdout.startswith(f"usage: flatjax {command} ")
+    for option in COMMANDS[command].options:
+        assert f"\n  --{option.name}" in done.stdout
+    text = " ".join(done.stdout.split())
+    assert ("--show-config lists all keys" in text) == (command != "inspect")
+
+
+def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
+    for arguments, words in (([], "usage: flatjax SUBCOMMAND"), (["train"], "--workdir=DIR")):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2 and words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["trian", "--config=demo"], "no subcommand 'trian', expected one of train, evaluate, "),
+    (["trian", "--config=demo"], "did you mean train?"),
+    (["train", "--config=demo", "--wrokdir=x"], "Did you mean: workdir"),
+    (["reconstruct", "a.npy", "--keep-goin"], "Did you mean: keep-going"),
+    (["train", "--config=demo", "--workdir"], "Missing value for flag --workdir"),
+    (["train", "--config=demo", "--dry-run=perhaps"], "Non-boolean argument"),
+    (["train", "--config=demo"], "--workdir is missing"),
+    (["evaluate", "--workdir=a", "x.npy"], "unexpected argument 'x.npy'"),
+    (["evaluate", "--workdir=a", "--pretrained=brain"], "flatjax compare takes several"),
+    (["evaluate", "--workdir=a", "--config.x=1", "--input=b"], "Unknown command line flag 'input'"),
+    (["inspect", "a.npy", "--config.seed=1"], "unexpected argument '--config.seed=1'"),
+    (["reconstruct", "--pretrained=brain", "--output=x"], "no input, expected files"),
+    (["compare", "--workdir=a", "--output=x", "--accelerations=4,x"], "'4,x', expected numbers"),
+])
+def test_a_wrong_command_line_gets_one_line(capsys, arguments, words):
+    assert words in fails(capsys, *arguments)
+
+
+def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--config=demo", "--config.train.steps=7", "--show-config"])
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 0 and "--config.train.steps=7" in lines
+    assert "--config.data.name=icbm" in lines and "--config.acquisition.mask=random" in lines
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--pretrained=brain", "--show-config"])
+    assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("options, command", [
+    (["--workdir=a"], "evaluate"), (["--workdir=a", "--workdir", "b"], "compare"),
+    (["--workdir=a", "--accelerations=4"], "compare"),
+    (["--workdir=a", "--pretrained=brain"], "compare"),
+    (["--pretrained=brain", "--input=a.npy", "--mask=b"], "reconstruct"),
+    (["--workdir=a", "--pack=b"], "pack"), (["--workdir=a", "--export=b"], "export"),
+    (["--workdir=a", "--config.method.steps=4"], "evaluate")])
+def test_evaluate_py_hands_on_to_the_subcommand_of_its_options(monkeypatch, options, command):
+    called = []
+    for name, one in COMMANDS.items():
+        monkeypatch.setitem(COMMANDS, name, one._replace(
+            run=lambda values, *rest, name=name: called.append((name, values))))
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *options])
+    cli.evaluate_script()
+    (name, values), = called
+    assert name == command
+    if command in ("pack", "export"):
+        assert values.to == "b"
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_the_scripts_answer_help(script):
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True,
+                          text=True, timeout=60, env=os.environ)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: flatjax {script.removesuffix('.py')} ")
