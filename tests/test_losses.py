@@ -75,8 +75,8 @@ def test_alignment_is_the_difference_of_velocities():
 
 
 def test_a_loss_without_terms_is_refused():
-    with pytest.raises(InputError, match=r"terms \(a, b\) are all 0, expected one above 0"):
-        losses.check_weights({"a": 0.0, "b": 0.0})
+    with pytest.raises(InputError, match=r"terms \(ssim, l1\) are all 0, expected one above"):
+        losses.image(ssim=0.0, l1=0.0)
 
 
 def test_total_loss_leaves_terms_of_weight_zero_uncomputed():

@@ -74,7 +74,7 @@ def test_every_number_is_the_runs_own(runs, tmp_path, capsys):
     (["{flat}", "{sparse}", "--output={out}", "--accelerations=4,0.5"], "0.5, expected at least 1"),
     (["{flat}", "{other}", "--output={out}"], "acquisition.noise is 0.0 for flat but 0.1 for"),
     (["{flat}", "{bare}", "--output={out}"], "no checkpoint in"),
-    (["{sparse}", "{flat}", "--output={out}", "--config.method.steps=5"],
+    (["{flat}", "--accelerations=4", "--output={out}", "--config.method.schedule.steps=5"],
      "weights per cascade belong to the steps"),
 ])
 def test_bad_input_gets_one_line_before_anything_is_evaluated(runs, tmp_path, capsys,
