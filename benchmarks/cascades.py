@@ -3,7 +3,7 @@
     python benchmarks/cascades.py
 
 Temporary memory of the training step (`compiled.memory_analysis()`), with and without
-rematerialisation, and processor seconds to trace and compile inference and training step. Prints
+rematerialization, and processor seconds to trace and compile inference and training step. Prints
 JSON with medians and their ratios.
 """
 

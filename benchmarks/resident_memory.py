@@ -5,7 +5,7 @@
 Each in a process of its own, measured the same way: the highest resident size (VmHWM) after two
 steps, less that just before the network and its data are made; weights and gradients count.
 E2E-VarNet's cascades, the mean squared error of the k-space; flatjax plain and with
-rematerialisation, at a first start, which compiles, and at a second, which does not. Needs torch
+rematerialization, at a first start, which compiles, and at a second, which does not. Needs torch
 and fastmri, see torch_varnet.py, unless --without-torch. Prints JSON.
 """
 

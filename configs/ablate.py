@@ -141,9 +141,9 @@ def alignment() -> Grid:
     return Grid("Velocity alignment", runs, baseline="mean, image")
 
 
-def initialisation() -> Grid:
+def initialization() -> Grid:
     """The last layer of every network: zero, or random."""
-    return Grid("Initialisation", {
+    return Grid("Initialization", {
         "zero": run(), "random": run({"network.zero_init": False}),
         "vanilla, zero": run(method="vanilla"),
         "vanilla, random": run({"network.zero_init": False}, method="vanilla")}, baseline="zero")
@@ -161,7 +161,7 @@ def teacher() -> Grid:
 
 GRIDS = {grid.__name__: grid for grid in (
     flat_parts, loss_terms, schedule, steps, solver, parameterization, sigma, sharing,
-    acceleration, alignment, initialisation, teacher)}
+    acceleration, alignment, initialization, teacher)}
 
 
 def get_config(name: str = "") -> Grid:

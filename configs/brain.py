@@ -5,7 +5,7 @@
 
 METHOD is one of `METHODS` below, "flat" if it is left out. FLAT has 12 cascades of 18 channels, 30
 million parameters. The effective batch of 8 slices is shared by all devices, so their number must
-divide it, and learning rate and result do not depend on it. Rematerialisation keeps one cascade's
+divide it, and learning rate and result do not depend on it. Rematerialization keeps one cascade's
 activations at a time. The generative methods take four times as many updates, each of which
 evaluates their one network once. Times and scores on a GPU have not been measured.
 """

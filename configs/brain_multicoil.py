@@ -5,7 +5,7 @@
 
 The demo's network on the demo's simulated brains, of many fields of view and seen by eight coils;
 it starts from the demo's weights if they are given. Masks and noise are like those of the real
-scan that benchmarks/real_scan.py reconstructs: R = 8 with a fully sampled box in the centre, noise
+scan that benchmarks/real_scan.py reconstructs: R = 8 with a fully sampled box in the center, noise
 of about 1 % of the maximum.
 """
 

@@ -78,8 +78,9 @@ def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
         *parents, key = section.split(".")
         parent: Any = config
         for one in parents:
-            parent = parent.get(one) if isinstance(parent, ConfigDict) else None
-        old = parent.get(key) if isinstance(parent, ConfigDict) else None
+            found = isinstance(parent, ConfigDict) and one in parent
+            parent = parent[one] if found else None
+        old: Any = parent[key] if isinstance(parent, ConfigDict) and key in parent else None
         if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
             parent[key] = _renamed(config, section, names[section])
 

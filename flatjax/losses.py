@@ -24,7 +24,7 @@ def _same_shape(prediction: Array, target: Array) -> None:
 
 
 def _window_mean(x: Array, window: int) -> Array:
-    """Mean over every full `window x window` neighbourhood of `[..., y, x]`."""
+    """Mean over every full `window x window` neighborhood of `[..., y, x]`."""
     height, width = (n - window + 1 for n in x.shape[-2:])
     rows: Any = sum(x[..., i:i + height, :] for i in range(window))
     total: Any = sum(rows[..., j:j + width] for j in range(window))

@@ -67,9 +67,10 @@ class Command(NamedTuple):
 
 
 def _required(values: flags.FlagValues, name: str) -> str:
-    if not values[name].value:
+    value = values[name].value
+    if not value:
         raise InputError(f"--{name} is missing, expected --{name}=VALUE (see --help)")
-    return values[name].value
+    return str(value)
 
 
 def _set(config: "ConfigDict", values: flags.FlagValues, overrides: list[str]) -> "ConfigDict":
@@ -142,7 +143,7 @@ def _reconstruct(values: flags.FlagValues, overrides: list[str], paths: list[str
         raise InputError("no input, expected files or folders of k-space (see --help)")
     from flatjax.inference.reconstruct import reconstruct_files
     reconstruct_files(config, workdir, inputs, values.output, mask=values.mask or "",
-                      maps=values.maps or "", keep_going=values["keep-going"].value)
+                      maps=values.maps or "", keep_going=bool(values["keep-going"].value))
 
 
 def _compare(values: flags.FlagValues, overrides: list[str], paths: list[str]) -> None:

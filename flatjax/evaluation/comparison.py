@@ -139,7 +139,7 @@ def draw(rows: list[Row], title: str, target: np.ndarray, shown: dict[str, np.nd
         figures.costs(one, [
             figures.Series(row.label, [(unit * row.mean(key), row.mean("method", "psnr", "mean"))],
                            colors(index % colors.N)) for index, row in enumerate(rows)], label)
-        one.axhline(rows[0].zero_filled()[0], color="grey", linestyle=":", label="zero-filled")
+        one.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
     axes[0].legend(fontsize=7)
     axes[1].set_ylabel("")
     lower.suptitle(f"mean over {rows[0].test_set}", fontsize=10)

@@ -1,6 +1,6 @@
 """Figures of images, of scores against their cost, and of one evaluation.
 
-Images of one figure share one grey window, from 0 to the target's maximum, and their error maps
+Images of one figure share one gray window, from 0 to the target's maximum, and their error maps
 share one color scale: nothing is stretched to look better.
 """
 
@@ -85,11 +85,11 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
     height = _PANEL * target.shape[0] / target.shape[1]
     figure, axes = plt.subplots(3, 3, figsize=(3 * _PANEL + 1.2, 3 * (height + 0.35)),
                                 layout="constrained")
-    grey = {"cmap": "gray", "vmin": 0, "vmax": peak}
-    shown = [_image(axes[0, 0], target, "target", **grey)]
+    gray = {"cmap": "gray", "vmin": 0, "vmax": peak}
+    shown = [_image(axes[0, 0], target, "target", **gray)]
     last = []
     for column, (name, image) in enumerate(images.items(), start=1):
-        _image(axes[0, column], image, scored_title(name, image, target), **grey)
+        _image(axes[0, column], image, scored_title(name, image, target), **gray)
         error = errors[name]
         absolute = _image(axes[1, column], error, f"|error|, {name}", cmap=_ERRORS,
                           vmin=0, vmax=largest)
@@ -124,7 +124,7 @@ def strip(volume: Scored, index: int) -> Figure:
 
 
 class Panel(NamedTuple):
-    """An image `[y, x]` in a grey window from `low` to `high`."""
+    """An image `[y, x]` in a gray window from `low` to `high`."""
 
     image: np.ndarray
     title: str
@@ -190,16 +190,16 @@ def panels(figure: FigureBase, images: dict[str, np.ndarray], target: np.ndarray
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for one in axes.flat:
         one.set_axis_off()
-    grey = ScalarMappable(Normalize(0, peak), "gray")
+    gray = ScalarMappable(Normalize(0, peak), "gray")
     error = ScalarMappable(Normalize(0, largest / peak or 1.0), _ERRORS)
     for at, (title, image) in enumerate(images.items()):
         row, column = 2 * (at // columns), at % columns
-        _image(axes[row, column], image, title, norm=grey.norm, cmap=grey.cmap)
+        _image(axes[row, column], image, title, norm=gray.norm, cmap=gray.cmap)
         if image is not target:
             _image(axes[row + 1, column], np.abs(image - target) / peak, "", norm=error.norm,
                    cmap=error.cmap)
     for block in range(blocks):
-        figure.colorbar(grey, ax=axes[2 * block, :], label="intensity")
+        figure.colorbar(gray, ax=axes[2 * block, :], label="intensity")
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
 
 

@@ -28,7 +28,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, level: float = 0.95,
 
     Slices are drawn with replacement, each with both its scores, so that what makes a slice hard
     for both does not widen the interval (Efron and Tibshirani, "An Introduction to the Bootstrap",
-    1993, ch. 13). Neighbouring slices of one head are alike: the interval speaks of slices like
+    1993, ch. 13). Neighboring slices of one head are alike: the interval speaks of slices like
     these, not of other heads.
 
     Args:

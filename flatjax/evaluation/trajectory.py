@@ -150,7 +150,7 @@ def animate(path: Path, sequences: Mapping[str, StateSequence], frames: int = 40
             seconds: float = 4.0) -> None:
     """Write a GIF of one image forming under several methods side by side, then its target.
 
-    Every method shows the last state that it has reached at the frame's time. One grey window.
+    Every method shows the last state that it has reached at the frame's time. One gray window.
 
     Args:
         path: of the `.gif`.
@@ -163,10 +163,10 @@ def animate(path: Path, sequences: Mapping[str, StateSequence], frames: int = 40
     figure, axes = plt.subplots(1, len(sequences) + 1, layout="constrained", squeeze=False,
                                 figsize=(2 * (len(sequences) + 1), 2.6 * len(target)
                                          / target.shape[1]))
-    grey = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
-    shown = {name: one.imshow(sequence.states[0], **grey)
+    gray = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
+    shown = {name: one.imshow(sequence.states[0], **gray)
              for one, (name, sequence) in zip(axes[0], sequences.items(), strict=False)}
-    axes[0, -1].imshow(target, **grey)
+    axes[0, -1].imshow(target, **gray)
     axes[0, -1].set_title("target\n\n", fontsize=8)
     for one in axes[0]:
         one.set_axis_off()

@@ -75,7 +75,7 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     if stray:
         raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
                          "(see --help)")
-    names = dict(match.groups() for match in map(_NAMED.fullmatch, argv) if match)
+    names = {match[1]: match[2] for match in map(_NAMED.fullmatch, argv) if match}
     configuration.with_names(config, names)
     argv = ["flatjax", *argv]
     values = flags.FlagValues()

@@ -38,8 +38,8 @@ def rows(grid: Grid, results: Path) -> list[Row]:
         for name, seeds in own.items():
             baseline = baselines[name]
             base = {} if name == baseline else own.get(baseline, {})
-            against = seed_differences(*([one["slices"] for one in which.values()]
-                                         for which in (seeds, base)), tables.PAIRED)
+            ours, theirs = ([one["slices"] for one in which.values()] for which in (seeds, base))
+            against = seed_differences(ours, theirs, tables.PAIRED)
             out.append(Row(name, test_set, tuple(seeds.values()), against, tuple(seeds), baseline,
                            series[name]))
     return out
@@ -136,7 +136,7 @@ def draw(grid: Grid, lines: list[Row]) -> Figure:
         for at, row in enumerate(own):
             each = row.values("method", "psnr", "mean")
             if start:
-                scores.plot(row.zero_filled()[0], at, "x", color="grey")
+                scores.plot(row.zero_filled()[0], at, "x", color="gray")
             scores.plot(each.mean(), at, "o", color=colors[row.label], markersize=8)
             scores.plot(each, np.full(len(each), at), "|", color="black", markersize=10)
             paths = [one["psnr_per_step"] for one in row.metrics]

@@ -22,7 +22,7 @@ from flatjax.mri.sampling import achieved_acceleration, calibration_size
 
 _COLUMNS = ("file", "format", "slices", "coils", "k-space", "image", "voxel (mm)", "R", "center",
             "tells", "missing")
-_FLOOR = 1e-4  # of the largest sample: where the logarithmic grey scale of k-space begins
+_FLOOR = 1e-4  # of the largest sample: where the logarithmic gray scale of k-space begins
 
 
 class Inspection(NamedTuple):

@@ -188,7 +188,7 @@ def _save_nifti(path: Path, images: Path, scan: Scan) -> None:
 
 
 def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray, crop: tuple[int, int]) -> Figure:
-    """Zero-filled image and reconstruction of a slice in one grey window, and its mask."""
+    """Zero-filled image and reconstruction of a slice in one gray window, and its mask."""
     kspace, mask, maps = map(np.asarray, one.measurement[:3])
     start = one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))
     start = center_crop(start, crop)

@@ -77,7 +77,7 @@ def apply_network(net: nn.Module, params: Params, *images: Array, **times: Any) 
 def with_sensitivities(method: Method, net: SensitivityNet | None) -> Method:
     """The method as it is, or with maps of a network that is trained along with it.
 
-    The network sees the fully sampled centre of the measurement alone, and the maps that come
+    The network sees the fully sampled center of the measurement alone, and the maps that come
     with the measurement are not used; see `nets.SensitivityNet`.
 
     Args:
@@ -88,8 +88,8 @@ def with_sensitivities(method: Method, net: SensitivityNet | None) -> Method:
         return method
 
     def estimated(params: Params, measurement: Measurement) -> Measurement:
-        centre = ifft2c(measurement.kspace * calibration_mask(measurement.mask))
-        return measurement._replace(maps=apply_network(net, params["sensitivities"], centre))
+        center = ifft2c(measurement.kspace * calibration_mask(measurement.mask))
+        return measurement._replace(maps=apply_network(net, params["sensitivities"], center))
 
     def init(rng: Array, batch: Batch) -> Params:
         key_maps, key_method = jax.random.split(rng)
@@ -115,7 +115,7 @@ def project(kspace: Array, measured: Measurement) -> Array:
     return jnp.where(measured.mask > 0, measured.kspace, kspace)
 
 
-def normalise_measurement(measurement: Measurement) -> tuple[Measurement, Array]:
+def normalize_measurement(measurement: Measurement) -> tuple[Measurement, Array]:
     """The measurement divided by each slice's `mri.intensity_scale`, and that scale."""
     scale = intensity_scale(measurement)
     noise = None if measurement.noise is None else measurement.noise / scale[:, 0, 0, 0]
@@ -123,7 +123,7 @@ def normalise_measurement(measurement: Measurement) -> tuple[Measurement, Array]
 
 
 def result_unit(measurement: Measurement, scale: Array) -> Array:
-    """What a result on the scale of a normalised measurement is to be multiplied with.
+    """What a result on the scale of a normalized measurement is to be multiplied with.
 
     `scale`, or 0 for an empty slice, whose result so is empty: the limit of an ever weaker one.
     """
@@ -131,9 +131,9 @@ def result_unit(measurement: Measurement, scale: Array) -> Array:
     return jnp.where(present, scale, 0)
 
 
-def normalise(batch: Batch) -> Batch:
+def normalize(batch: Batch) -> Batch:
     """The batch divided by each slice's `mri.intensity_scale`."""
-    measured, scale = normalise_measurement(batch.measurement)
+    measured, scale = normalize_measurement(batch.measurement)
     return Batch(measured, batch.kspace / scale, batch.target / scale[:, 0])
 
 
@@ -142,7 +142,7 @@ def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[
 
     Args:
         kspace: the result `[batch, coil, ky, kx]` complex64, on the scale of `batch`.
-        batch: from `normalise`.
+        batch: from `normalize`.
         combine: how coils are combined, "sense" or "rss".
 
     Returns:
@@ -178,7 +178,7 @@ def saved_steps(steps: int, times: Array | None, trajectory: bool | int) -> Save
 
 def reconstructor(rollout: Rollout, *, combine: str, steps: int,
                   times: Array | None = None) -> Callable[..., Reconstruction]:
-    """The `reconstruct` of a `Method` from a rollout on normalised k-space.
+    """The `reconstruct` of a `Method` from a rollout on normalized k-space.
 
     Args:
         rollout: see `Rollout`.
@@ -188,7 +188,7 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int,
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool | int = False) -> Reconstruction:
-        measured, scale = normalise_measurement(measurement)
+        measured, scale = normalize_measurement(measurement)
         final, states, nfe = rollout(params, measured, trajectory)
         unit = result_unit(measurement, scale)
         final = unit * final
@@ -219,7 +219,7 @@ def end_supervised(init: Callable[[Array, Batch], Params],
     check_choice("combine", combine, COMBINES)
 
     def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        batch = normalise(batch)
+        batch = normalize(batch)
         final, _ = rollout(params, batch.measurement, False)
         return losses.total_loss(loss.weights, end_terms(final, batch, combine))
 

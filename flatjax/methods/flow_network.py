@@ -24,7 +24,7 @@ from flatjax.methods.common import (
     apply_network,
     end_terms,
     init_network,
-    normalise,
+    normalize,
     project,
     reconstructor,
 )
@@ -125,7 +125,7 @@ def flow_network(network: nn.Module, schedule: Schedule, space: StateSpace,
         if solver == ADAPTIVE:
             raise InputError("solver is 'adaptive', expected a fixed one for training: a loop of "
                              "unknown length has no gradient in reverse mode")
-        batch = normalise(batch)
+        batch = normalize(batch)
         measured = batch.measurement
         if told is not None:
             measured = measured._replace(noise=likelihood.perturb(rng, told(measured)))

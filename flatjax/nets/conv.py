@@ -1,5 +1,7 @@
 """Convolutions in channels-last layout whose gradients are fast inside `lax.scan`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -24,7 +26,7 @@ def _correlate(x: Array, kernel: Array) -> Array:
 def conv2d(x: Array, kernel: Array) -> Array:
     """Cross-correlation of stride 1 with zero padding that keeps the size.
 
-    A CPU computes neighbouring pixels at once where channels are few. XLA's own gradient of a
+    A CPU computes neighboring pixels at once where channels are few. XLA's own gradient of a
     convolution falls back to a slow loop there inside `lax.scan`
     (github.com/jax-ml/jax/issues/12868), so both gradients are written out. Other backends keep
     XLA's own operators.
@@ -58,7 +60,7 @@ def _gradients_on_cpu(x: Array, kernel: Array, grad: Array) -> tuple[Array, Arra
 
 
 def _correlate_on_cpu(x: Array, kernel: Array) -> Array:
-    """The correlation, with 4 or 2 neighbours along x as further output channels if that is faster.
+    """The correlation, with 4 or 2 neighbors along x as further output channels if that is faster.
 
     A convolution is a matrix product with as many columns as output channels; with 8 a CPU
     mostly waits for the pixels. A block of pixels has a stride of its length and a kernel wider
@@ -75,7 +77,7 @@ def _correlate_on_cpu(x: Array, kernel: Array) -> Array:
                       for i in range(block)], axis=3)
     blocks = lax.conv_general_dilated(
         x, lax.optimization_barrier(wide.reshape(*wide.shape[:3], block * out)), (1, block),
-        ((rows // 2,) * 2, (columns // 2,) * 2), dimension_numbers=_LAYOUT)
+        ((rows // 2, rows // 2), (columns // 2, columns // 2)), dimension_numbers=_LAYOUT)
     return blocks.reshape(batch, height, width, out)
 
 
@@ -118,7 +120,7 @@ def _kernel_gradient(x: Array, kernel: Array, grad: Array) -> Array:
         total, _ = lax.scan(lambda sum_, start: (sum_ + products(start), None), total,
                             jnp.arange(chunk, height, chunk))
     total = total.reshape(-1, features, rows, block, out)
-    per_pixel = sum(total[i:i + columns, :, :, i] for i in range(block))
+    per_pixel: Any = sum(total[i:i + columns, :, :, i] for i in range(block))
     return per_pixel.transpose(2, 0, 1, 3).astype(kernel.dtype)
 
 

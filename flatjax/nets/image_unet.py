@@ -11,7 +11,7 @@ from flatjax.nets.unet import UNet, checked_dtype
 
 
 class ImageUNet(nn.Module):
-    """U-Net on complex images of any size, without normalisation: for noise of a known scale.
+    """U-Net on complex images of any size, without normalization: for noise of a known scale.
 
     `NormUNet` divides each image by its own deviation and multiplies the result by that of the
     first. But noise is as large whatever the image, and the difference of two images is

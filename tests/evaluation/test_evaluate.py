@@ -105,11 +105,11 @@ def test_windows_are_shared_and_nothing_is_clipped():
     scored = scored_zero_filling()
     figure = figures.comparison(scored, 1, "zero_filled")
     images = [one for axes in figure.axes for one in axes.images]
-    grey = [one for one in images if one.get_cmap().name == "gray"]
+    gray = [one for one in images if one.get_cmap().name == "gray"]
     errors = [one for one in images if one.get_cmap().name != "gray"]
-    assert len(grey) == 3 and len(errors) == 4
-    assert {one.get_clim() for one in grey} == {(0, float(scored.target[1].max()))}
-    np.testing.assert_array_equal(grey[0].get_array(), scored.target[1])
+    assert len(gray) == 3 and len(errors) == 4
+    assert {one.get_clim() for one in gray} == {(0, float(scored.target[1].max()))}
+    np.testing.assert_array_equal(gray[0].get_array(), scored.target[1])
     for pair in (errors[:2], errors[2:]):
         assert len({one.get_clim() for one in pair}) == 1
         assert max(one.get_array().max() for one in pair) == pytest.approx(pair[0].get_clim()[1])
@@ -455,8 +455,8 @@ def test_options_that_do_not_exist_are_refused():
         config.method("flat", netwrk={})
     with pytest.raises(InputError, match="method.network is 8, expected a dict"):
         config.method("flat", network=8)
-    with pytest.raises(InputError, match="a part of a config is 'optimiser'"):
-        config.experiment(optimiser=1)
+    with pytest.raises(InputError, match="a part of a config is 'optimizer'"):
+        config.experiment(optimizer=1)
 
 
 def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypatch):

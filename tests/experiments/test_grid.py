@@ -21,7 +21,7 @@ from tests.support import toy
 
 ABLATE = Path(__file__).parents[2] / "configs" / "ablate.py"
 NAMES = ("flat_parts", "loss_terms", "schedule", "steps", "solver", "parameterization", "sigma",
-         "sharing", "acceleration", "alignment", "initialisation", "teacher")
+         "sharing", "acceleration", "alignment", "initialization", "teacher")
 
 
 @pytest.fixture(autouse=True)

@@ -147,7 +147,7 @@ def test_networks_start_at_zero_or_at_random(make_batch):
     jax.tree.map(np.testing.assert_array_equal, zero, random)
 
 
-def test_rematerialisation_changes_nothing(make_batch):
+def test_rematerialization_changes_nothing(make_batch):
     batch = make_batch()
     plain, remat = build("flat", **SMALL), build("flat", **SMALL, remat=True)
     params = noisy(plain.init(jax.random.key(0), batch), 0.1)
@@ -194,7 +194,7 @@ def test_reconstruction_commutes_with_scaling(make_batch, factor):
     np.testing.assert_allclose(b.image / factor, a.image, rtol=1e-4, atol=1e-4)
 
 
-def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbour(make_batch):
+def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbor(make_batch):
     batch = make_batch()
     method = build("flat", **SMALL)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
@@ -210,7 +210,7 @@ def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbour(make_batch):
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
-def test_alignment_is_measured_on_the_normalised_path(make_batch):
+def test_alignment_is_measured_on_the_normalized_path(make_batch):
     batch = make_batch()
     method = build("flat", **SMALL, loss__ssim=0, loss__l1=0, loss__kspace=0, loss__velocity=1)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)

@@ -28,7 +28,7 @@ OPTIONS = {
     "varnet": {"steps": 2, **NET},
     "zero_filled": {},
 }
-CASES = ("usual", "empty", "one bright pixel", "real", "constant", "every sample", "the centre",
+CASES = ("usual", "empty", "one bright pixel", "real", "constant", "every sample", "the center",
          "one sample")
 
 
@@ -41,11 +41,11 @@ def hard_batch(shape=(15, 22), coils=2):
     images = jnp.stack([usual, 0 * usual, pixel, np.abs(usual).astype(np.complex64),
                         np.ones_like(usual), usual, usual, usual])
     drawn = make_mask("random", shape, 3, 0.2, 0)
-    centre = np.zeros(shape, np.float32)
-    centre[:, shape[1] // 2 - 1:shape[1] // 2 + 2] = 1
+    center = np.zeros(shape, np.float32)
+    center[:, shape[1] // 2 - 1:shape[1] // 2 + 2] = 1
     one = np.zeros(shape, np.float32)
     one[shape[0] // 2, shape[1] // 2] = 1
-    masks = [np.broadcast_to(drawn, shape)] * 5 + [np.ones(shape, np.float32), centre, one]
+    masks = [np.broadcast_to(drawn, shape)] * 5 + [np.ones(shape, np.float32), center, one]
     maps = jnp.broadcast_to(birdcage_maps(coils, shape), (len(images), coils, *shape))
     kspace, mask = expand(images, maps), jnp.asarray(np.stack(masks))[:, None]
     return Batch(Measurement(mask * kspace, mask, maps), kspace, combine(kspace, maps))

@@ -121,7 +121,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_made_again(whole, tmp_path, c
 
 
 def test_where_no_checkpoint_can_be_read_none_is_touched(whole, tmp_path, monkeypatch):
-    """They may be of another version's optimiser, or the file system may fail for a moment."""
+    """They may be of another version's optimizer, or the file system may fail for a moment."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     for steps in ([2, 4], [4]):
         with monkeypatch.context() as patch:
@@ -187,7 +187,7 @@ def poisoned(broken):
     def batch(dataset, acquisition, seed, step, *rows):
         made = training_batch(dataset, acquisition, seed, step, *rows)
         if np.isfinite(value := broken.get(step, 1.0)):
-            made.target[1] *= value  # k-space would be normalised
+            made.target[1] *= value  # k-space would be normalized
         else:
             made.measurement.kspace[1, 0, 8, 8] = value
         return made

@@ -123,7 +123,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     if data["challenge"] == "multicoil" and data["calibration"] > center:
         raise InputError(f"data.calibration is {data['calibration']}, expected at most "
                          f"acquisition.center_fraction = {center}: coil maps are made from the "
-                         "fully sampled centre")
+                         "fully sampled center")
 
 
 def _names(option: str, values: Sequence[str]) -> Sequence[str]:

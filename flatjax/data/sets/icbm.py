@@ -4,7 +4,7 @@ Gray and white matter maps, the spin-echo equation and BrainWeb's tissue table m
 PD-weighted axial slices; random deformations, tissue values, sharpness, heads around the brain,
 spots and fields make many training slices of them. No download is needed.
 
-One smooth, skull-stripped average head: scores on its held-out slab are optimistic. The second
+One smooth, skull-stripped average head: scores on its held-out slab are optimiztic. The second
 test set is the real brain of another person, who is never trained on.
 
 References: nilearn's `mni_icbm152_*_tal_nlin_sym_09a` (Fonov et al., NeuroImage 2011); tissue

@@ -18,7 +18,7 @@ from flatjax.methods.common import (
     Rolled,
     check_loss,
     end_terms,
-    normalise,
+    normalize,
     reconstructor,
 )
 from flatjax.mri import (
@@ -82,7 +82,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
         return expand(image, maps), states, 0
 
     def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        batch = normalise(batch)
+        batch = normalize(batch)
         kspace, _, _ = rollout(params, batch.measurement, False)
         return losses.total_loss(loss.weights, end_terms(kspace, batch, combine))
 

@@ -44,7 +44,7 @@ from flatjax.methods.common import (
     Rolled,
     apply_network,
     init_network,
-    normalise,
+    normalize,
 )
 from flatjax.methods.generative.sampling import (
     at_time,
@@ -141,7 +141,7 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
         return {"net": init_network(network, rng, batch)}
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalise(batch)
+        measured, kspace, _ = normalize(batch)
         image = reduce(kspace, measured.maps)
         key_time, key_noise = jax.random.split(rng)
         index = jax.random.randint(key_time, image.shape[:1], 1, TOTAL + 1)

@@ -36,8 +36,8 @@ from flatjax.methods.common import (
     Rolled,
     apply_network,
     init_network,
-    normalise,
-    normalise_measurement,
+    normalize,
+    normalize_measurement,
     project,
 )
 from flatjax.methods.generative.sampling import (
@@ -106,7 +106,7 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         return (1 - measured.mask) * predicted if data_consistency else predicted
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalise(batch)
+        measured, kspace, _ = normalize(batch)
         key_time, key_noise = jax.random.split(rng)
         t = jax.random.uniform(key_time, kspace.shape[:1])
         start = random_start(key_noise, measured, tau)
@@ -143,7 +143,7 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         if not data_consistency:
             raise InputError("data_consistency is False, expected True for a density: the start "
                              "has none where it is the measurement, and the flow leaves it")
-        measured, scale = normalise_measurement(measurement)
+        measured, scale = normalize_measurement(measurement)
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(

@@ -39,7 +39,7 @@ from flatjax.methods.common import (
     Rolled,
     apply_network,
     init_network,
-    normalise,
+    normalize,
 )
 from flatjax.methods.generative.sampling import (
     at_time,
@@ -150,7 +150,7 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
         return (1 - measured.mask) * expand(image, measured.maps)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalise(batch)
+        measured, kspace, _ = normalize(batch)
         key_time, key_noise = jax.random.split(rng)
         index = jax.random.randint(key_time, kspace.shape[:1], 1, TOTAL + 1)
         level = levels[index][:, None, None, None]

@@ -14,14 +14,14 @@ from flatjax.flow.scan import Record
 from flatjax.methods.base import Params, Reconstruction
 from flatjax.methods.common import (
     Rolled,
-    normalise_measurement,
+    normalize_measurement,
     result_unit,
     saved_steps,
 )
 from flatjax.mri import Measurement, combine as combine_coils
 
 # `(params, rng, measurement, trajectory, record)` to k-space, records or None, and evaluations of
-# the network, where the measurement is normalised and repeated, `trajectory` says which states are
+# the network, where the measurement is normalized and repeated, `trajectory` says which states are
 # kept, see `flow.scan.saved_indices`, and `record` is to be applied to their k-space.
 Sampler = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
@@ -74,7 +74,7 @@ def posterior_summary(kspace: Array, maps: Array,
 
 def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, steps: int,
                             times: Array | None = None) -> Callable[..., Reconstruction]:
-    """The `reconstruct` of a `Method` that averages samples of normalised k-space.
+    """The `reconstruct` of a `Method` that averages samples of normalized k-space.
 
     Args:
         draw: see `Sampler`.
@@ -85,8 +85,8 @@ def posterior_reconstructor(draw: Sampler, *, samples: int, combine: str, steps:
     """
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool | int = False) -> Reconstruction:
-        normalised, scale = normalise_measurement(measurement)
-        measured = repeat(normalised, samples)
+        normalized, scale = normalize_measurement(measurement)
+        measured = repeat(normalized, samples)
 
         def by_sample(kspace: Array) -> Array:
             return kspace.reshape(samples, *measurement.kspace.shape)

@@ -43,7 +43,7 @@ from flatjax.methods.common import (
     Rolled,
     apply_network,
     init_network,
-    normalise,
+    normalize,
 )
 from flatjax.methods.generative.sampling import (
     at_time,
@@ -68,7 +68,7 @@ def langevin(state: Array, score: Array, noise: Array, snr: float) -> Array:
 
     Song et al., algorithm 4: `x + h s + sqrt(2 h) n` with `h = 2 (snr ||n|| / ||s||)^2`. The
     norms are those of each element; the paper's code averages them over the batch, which
-    would let neighbours in a batch change each other.
+    would let neighbors in a batch change each other.
 
     Args:
         state, score, noise: `[batch, y, x]` complex64.
@@ -169,7 +169,7 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
         return 1 / (1 + geometric_sigma(t, sigma_min, sigma_max) ** 2)
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalise(batch)
+        measured, kspace, _ = normalize(batch)
         image = reduce(kspace, measured.maps)
         key_time, key_noise = jax.random.split(rng)
         t = jax.random.uniform(key_time, image.shape[:1])

@@ -36,7 +36,7 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
     """E2E-VarNet as a `Method`.
 
     Its parameters are those of the networks and the step sizes `eta`, one per cascade, learned
-    from 1. Slices are normalised as in FLAT, which changes nothing with `nets.fastmri_unet`: all
+    from 1. Slices are normalized as in FLAT, which changes nothing with `nets.fastmri_unet`: all
     that fastMRI's cascades do commutes with scaling.
 
     Args:

@@ -94,7 +94,7 @@ def test_reconstruction_commutes_with_scaling_slice_by_slice(make_batch, name):
 
 
 @every_method
-def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbour(make_batch, name):
+def test_an_empty_slice_gives_an_empty_image_and_harms_no_neighbor(make_batch, name):
     batch = make_batch()
     method, params = trained(name, batch, samples=3)
     emptied = jax.tree.map(lambda x: x.at[0].set(0), (batch.measurement.kspace, batch.kspace,
@@ -161,6 +161,6 @@ def test_the_network_takes_any_size_and_keeps_intensities(shape):
     np.testing.assert_array_equal(net.apply(params, *images, t=jnp.ones(2)), 0)
     out = net.apply(noisy(params), *images, t=jnp.asarray([0.1, 0.9]))
     assert out.shape == (2, *shape) and out.dtype == jnp.complex64 and np.isfinite(out).all()
-    if shape != (1, 1):  # one pixel is all mean, which the normalisation takes away
+    if shape != (1, 1):  # one pixel is all mean, which the normalization takes away
         difference = net.apply(noisy(params), images[0], 3 * images[1], t=jnp.asarray([0.1, 0.9]))
         assert np.abs(out - difference).max() > 1e-2

@@ -168,11 +168,11 @@ def test_reconstruction_commutes_with_scaling(make_batch):
 
 
 @pytest.mark.parametrize("coils", [1, 2])
-def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch, coils):
+def test_an_empty_slice_stays_empty_and_harms_no_neighbor(make_batch, coils):
     check_empty_slice(build("modl", **SMALL), make_batch(coils=coils))
 
 
-def test_rematerialisation_changes_memory_alone(make_batch):
+def test_rematerialization_changes_memory_alone(make_batch):
     check_remat(lambda **options: build("modl", **SMALL, **options), make_batch())
 
 

@@ -55,7 +55,7 @@ def test_the_projection_restores_the_measurement_exactly(make_batch, projection)
     np.testing.assert_array_equal(result.trajectory[-1], result.kspace)
 
 
-def test_the_loss_is_on_the_normalised_image(make_batch):
+def test_the_loss_is_on_the_normalized_image(make_batch):
     batch = make_batch(coils=2)
     method = build("unet", **SMALL, loss__ssim=0.3, loss__l1=2.0)
     params = trained(method, batch)
@@ -83,7 +83,7 @@ def test_reconstruction_commutes_with_scaling(make_batch):
     check_scaling(build("unet", **SMALL), make_batch(coils=2))
 
 
-def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch):
+def test_an_empty_slice_stays_empty_and_harms_no_neighbor(make_batch):
     check_empty_slice(build("unet", **SMALL), make_batch())
 
 

@@ -130,14 +130,14 @@ def test_reconstruction_commutes_with_scaling(make_batch, network):
 
 
 @pytest.mark.parametrize("network", ["fastmri", "plain"])
-def test_an_empty_slice_stays_empty_and_harms_no_neighbour(make_batch, network):
+def test_an_empty_slice_stays_empty_and_harms_no_neighbor(make_batch, network):
     loss = "own" if network == "fastmri" else "flat"
     check_empty_slice(
         build("varnet", **SMALL, network__name=network, loss__name=loss), make_batch()
     )
 
 
-def test_rematerialisation_changes_memory_alone(make_batch):
+def test_rematerialization_changes_memory_alone(make_batch):
     check_remat(lambda **options: build("varnet", **SMALL, **options), make_batch())
 
 
