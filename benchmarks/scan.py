@@ -18,7 +18,7 @@ import numpy as np
 from common import build_method
 
 from flatjax import mri
-from flatjax.flow import walk
+from flatjax.flow import scan as flow_scan
 
 
 def unrolled_scan(body, carry, xs):
@@ -41,7 +41,7 @@ def random_batch(batch, size):
 
 def compiled(method, params, batch, scan):
     gradient = jax.value_and_grad(method.loss, has_aux=True)
-    with mock.patch.object(walk.lax, "scan", scan):
+    with mock.patch.object(flow_scan.lax, "scan", scan):
         start = time.perf_counter()
         step = jax.jit(lambda p, b: gradient(p, None, b)).lower(params, batch).compile()
     return step, time.perf_counter() - start
