@@ -62,7 +62,7 @@ def plan(options):
     third += [base(options, precision=precision, batch=many)
               for precision in ("bfloat16", "float32")]
     if many == few:  # quick
-        first, second, third = first[:2], first[-1:], third[4:5] + third[6:7]
+        first, second, third = first[:2], first[-1:], third[4:5] + third[7:8]
     unique = {json.dumps(case): case for case in first + second + third}
     return [[unique.pop(json.dumps(case)) for case in wave if json.dumps(case) in unique]
             for wave in (first, second, third)]

@@ -47,7 +47,12 @@ def rows(grid: Grid, results: Path) -> list[Row]:
 
 def _but_steps(config: dict[str, Any]) -> str:
     """A config as text, without its number of steps and its seed."""
-    method = {key: value for key, value in config["method"].items() if key != "steps"}
+    def left(section: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in section.items() if key != "steps"}
+
+    method = left(config["method"])
+    if "schedule" in method:
+        method["schedule"] = left(method["schedule"])
     return json.dumps(config | {"method": method, "seed": None}, sort_keys=True)
 
 

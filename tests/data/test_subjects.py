@@ -192,7 +192,8 @@ def test_bad_files_are_named_or_left_out(tmp_path):
 
 def small(data):
     return config.experiment(
-        method=config.method("flat", channels=2, pools=1, steps=2),
+        method=config.method("flat", network={"channels": 2, "pools": 1},
+                             schedule={"steps": 2}),
         data=data,
         acquisition=config.acquisition(acceleration=2.0, center_fraction=0.2),
         train=config.training(steps=1, warmup_steps=0, batch_size=4),

@@ -46,7 +46,7 @@ def test_every_reconstruction_lowers_for_every_platform_and_any_batch(name):
 
 
 @pytest.mark.parametrize("name, options", [("flat", {}), ("mc_ddpm", {"samples": 2})])
-def test_the_result_is_bit_equal_for_another_batch_size_and_seed(name, options):
+def test_the_result_is_the_same_to_rounding_for_another_batch_size_and_seed(name, options):
     method = shrunk(name, **options)
     params = method.init(jax.random.key(0), batch(2))
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
@@ -55,7 +55,7 @@ def test_the_result_is_bit_equal_for_another_batch_size_and_seed(name, options):
     out = program.call(*measurement[:3], np.int32(7))
     expected = jax.jit(method.reconstruct)(params, jax.random.key(7), measurement)
     for key, array in out.items():
-        np.testing.assert_array_equal(array, getattr(expected, key))
+        np.testing.assert_allclose(array, getattr(expected, key), rtol=2e-5, atol=2e-7)
     assert ("std" in out) == (expected.std is not None)
     with pytest.raises(ValueError, match="[Ss]hape|dim"):
         program.call(*jax.tree.map(lambda x: x[..., :12], measurement[:3]), np.int32(7))

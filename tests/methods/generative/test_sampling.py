@@ -16,8 +16,8 @@ SMALL = {"network__channels": 2, "network__pools": 1, "network__time_channels": 
 EVALUATIONS = {"flow_matching": 3, "mc_ddpm": 3, "score_sde": 6, "dds": 3}
 
 
-def steps_of(name):
-    return {"schedule__steps" if name == "flow_matching" else "steps": 3}
+def steps_of(name, steps=3):
+    return {"schedule__steps" if name == "flow_matching" else "steps": steps}
 
 
 every_method = pytest.mark.parametrize("name", EVALUATIONS)
@@ -66,7 +66,7 @@ def test_a_result_is_the_end_of_its_trajectory(make_batch, name):
 @every_method
 def test_a_thinned_trajectory_is_a_part_of_the_whole(make_batch, name):
     batch = make_batch(coils=2)
-    method, params = trained(name, batch, steps=7, samples=2)
+    method, params = trained(name, batch, **steps_of(name, 7), samples=2)
     whole, part = (reconstruct(method, params, batch.measurement, trajectory=trajectory)
                    for trajectory in (True, 3))
     np.testing.assert_array_equal(whole.steps, np.arange(8))
