@@ -50,8 +50,8 @@ def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
 
 def calibration_mask(mask: AnyArray) -> AnyArray:
     """The box of `calibration_size` as a mask, shaped like `mask`, bool; it may be jitted."""
-    rows, columns = (np.argsort(_outward(n)) < length[..., None] for n, length
-                     in zip(mask.shape[-2:], calibration_size(mask), strict=True))
+    sides: Any = zip(mask.shape[-2:], calibration_size(mask), strict=True)
+    rows, columns = (np.argsort(_outward(n)) < length[..., None] for n, length in sides)
     return rows[..., :, None] & columns[..., None, :]
 
 

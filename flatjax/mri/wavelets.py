@@ -9,6 +9,7 @@ Daubechies, "Ten Lectures on Wavelets", 1992, table 6.1; Mallat, IEEE TPAMI 11(7
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,10 +28,9 @@ def _level(size: int) -> np.ndarray:
     half, taps = size // 2, np.arange(len(_FILTER))
     filters = np.stack([_FILTER, _FILTER[::-1] * (-1.0) ** taps])
     row = np.arange(half)[:, None]
-    column = (2 * row + taps + 1 - len(_FILTER) // 2) % size
+    places: Any = slice(None), row, (2 * row + taps + 1 - len(_FILTER) // 2) % size
     rows = np.zeros((2, half, size))
-    # A filter longer than the axis wraps around to the same sample.
-    np.add.at(rows, (slice(None), row, column), filters[:, None])
+    np.add.at(rows, places, filters[:, None])  # a filter longer than the axis meets itself
     return rows.reshape(size, size)
 
 

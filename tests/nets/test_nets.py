@@ -70,7 +70,7 @@ def draw(net, shape, seed=0):
 
 @pytest.mark.parametrize("shape", [(13, 18), (1, 1)])
 def test_any_size_goes_through_and_an_untrained_network_gives_zero(shape):
-    image, params, apply = draw(NormUNet(channels=2, pools=2), (2, *shape))
+    image, params, apply = draw(NormUNet(channels=2, pools=1), (2, *shape))
     np.testing.assert_array_equal(apply(params, image, t=jnp.ones(2)), 0)
     out = apply(noisy(params), image, t=jnp.ones(2))
     assert out.shape == image.shape and out.dtype == jnp.complex64
