@@ -175,7 +175,7 @@ def _inspect(values: flags.FlagValues, overrides: list[str], paths: list[str]) -
     if not paths:
         raise InputError("no path, expected files or folders (see --help)")
     from flatjax.inference.inspection import inspect_files
-    _, errors = inspect_files(paths, values.output or "inspect")
+    errors = inspect_files(paths, values.output or "inspect")
     if errors:
         raise InputError(f"{len(errors)} broken files, named above")
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import binary_fill_holes, uniform_filter
 
 from flatjax.errors import InputError
-from flatjax.mri.crop import center_crop
+from flatjax.mri.sampling import center_crop
 
 __all__ = ["center_crop", "nmse", "object_mask", "path_distance", "psnr", "psnr_drops",
            "psnr_per_step", "ssim", "straightness"]

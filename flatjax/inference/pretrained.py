@@ -1,40 +1,34 @@
 """Trained models that come with the package, a folder each.
 
 `config.json` is the config of the training, `weights.npz` the weights in half precision,
-`scores.json` what they score and `MODEL_CARD.md` what they are and are not for. The command line
-packs a run's folder into such a form (`flatjax pack --workdir=DIR --to=FOLDER`) and takes such a
-folder, or the name of one that is shipped, in the place of a workdir (`--pretrained=NAME`).
+`scores.json` what they score and `MODEL_CARD.md` what they are and are not for. `flatjax pack`
+makes such a folder, and `--pretrained=NAME` takes it, or one that is shipped, as a workdir.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.errors import InputError
+from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.tables import of_run
 from flatjax.files import make_folder, write_json, write_text
 from flatjax.methods import Method, Params
 from flatjax.options import flattened
 from flatjax.runs import weights
+from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 _SHIPPED = Path(__file__).parent / "models"
 
 
 class Pretrained(NamedTuple):
-    """A trained model.
+    """A trained model: `method.reconstruct(params, key, measurement)` uses it."""
 
-    Attributes:
-        config: that it was trained with.
-        method: its functions; `reconstruct(params, key, measurement)` uses it.
-        params: its weights, float32.
-    """
-
-    config: ConfigDict
+    config: ConfigDict  # that it was trained with
     method: Method
-    params: Params
+    params: Params  # float32
 
 
 def names() -> list[str]:
@@ -43,29 +37,16 @@ def names() -> list[str]:
 
 
 def folder(name: str) -> Path:
-    """Where a model is: shipped under that name, or a folder that `pack` wrote.
-
-    Raises:
-        InputError: if there is neither.
-    """
+    """Where a model is: shipped under that name, or a folder that `pack` wrote; else InputError."""
     for path in (_SHIPPED / name, Path(name)):
         if (path / weights.FILE).is_file():
             return path
-    raise InputError(f"no pretrained model {name!r}, expected {' or '.join(names()) or 'none yet'} "
-                     f"or a folder with {weights.FILE}, made by flatjax pack")
+    raise InputError(f"no pretrained model {name!r}, expected {' or '.join(names())} or a folder "
+                     f"with {weights.FILE}, made by flatjax pack")
 
 
 def load_pretrained(name: str) -> Pretrained:
-    """A model that is shipped, or was packed into a folder.
-
-    Args:
-        name: of the model, or path of the folder.
-
-    Raises:
-        InputError: if there is no such model, or its files are damaged.
-    """
-    from flatjax.runs.workdir import load_config, load_params
-
+    """A model by its name, or its folder's path; InputError if it is missing or damaged."""
     path = folder(name)
     config = load_config(path)
     method = configuration.make_method(config)
@@ -73,25 +54,14 @@ def load_pretrained(name: str) -> Pretrained:
 
 
 def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
-         output: str | Path | None = None) -> dict[str, dict[str, Any]]:
+         output: str | Path | None = None) -> None:
     """Write a run's weights in half precision, score these, and write what they are.
 
     Args:
-        config: of the run.
-        workdir: of the run.
-        to: folder of the model.
+        config, workdir: of the run.
+        to: folder of the model. InputError if it holds a run, or for no volume with a reference.
         output: folder for what `evaluate` writes, by default `workdir/eval`.
-
-    Returns:
-        what `evaluate` does.
-
-    Raises:
-        InputError: as `evaluate`; for a folder that holds a run; or if no test volume has a
-            reference: there is no model card then, nor scores.
     """
-    from flatjax.evaluation.evaluate import evaluate
-    from flatjax.runs.workdir import at_test_time, load_config, load_params
-
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
     config = at_test_time(config, load_config(workdir))
@@ -104,45 +74,28 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     results = evaluate(config, to, output or Path(workdir) / "eval")
     if not results:
         raise InputError(f"no test volume of data set {config.data.name} has a reference, expected "
-                         f"one at least: {to} has weights, but no scores and no model card; pack "
-                         "with other data")
+                         f"one: {to} has no scores and no model card; pack with other data")
     write_json(to / "scores.json", results)
     write_text(to / "MODEL_CARD.md", model_card(to.name, config, results))
-    return results
 
 
 def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]) -> str:
-    """What a model is, what it was trained on, what it scores and what it is not for, as Markdown.
-
-    Args:
-        name: of the model.
-        config: of its training.
-        results: as from `evaluate`.
-    """
-    from flatjax.evaluation.tables import of_run
-
-    method, data, acquisition, train = (config[part].to_dict() for part in (
-        "method", "data", "acquisition", "train"))
+    """What a model is, what it was trained on, its scores and what it is not for, as Markdown."""
+    method, data, train = config.method.name, config.data.name, config.train
     first = next(iter(results.values()))
-
-    def listed(options: dict[str, Any], usual: Mapping[str, Any] = MappingProxyType({})) -> str:
-        shown = {key: value for key, value in flattened(options).items()
-                 if key != "name" and (key not in usual or usual[key] != value)}
-        return ", ".join(f"{key} {value}" for key, value in shown.items()) or "as it is"
-
-    defaults = flattened(configuration.method(method["name"]))
-
+    usual = flattened(configuration.method(method))
+    changed = {key: value for key, value in flattened(config.method).items()
+               if key not in usual or usual[key] != value}
     origin = ", started from the weights of another run" if config.init_from else ""
     return f"""# {name}
 
 **For research only, not a medical device: no image that it makes may be used for a diagnosis, a
 treatment or any other clinical decision.**
 
-- Method: `{method["name"]}` ({listed(method, defaults)}); {first["parameters"]:,} parameters, \
-half precision.
-- Trained on: data set `{data["name"]}` ({listed(data)}).
-- Measured by: {listed(acquisition)}.
-- Training: step {first["checkpoint_step"]} of {train["steps"]}, batches of {train["batch_size"]}, \
+- Method: `{method}` ({_listed(changed)}); {first["parameters"]:,} parameters, half precision.
+- Trained on: data set `{data}` ({_listed(flattened(config.data))}).
+- Measured by: {_listed(flattened(config.acquisition))}.
+- Training: step {first["checkpoint_step"]} of {train.steps}, batches of {train.batch_size}, \
 seed {config.seed}{origin}. `config.json` has all of it.
 
 ## Scores
@@ -160,3 +113,7 @@ folder:
   accelerations, noise, coils. It may do worse there than zero filling: measure first.
 - Claims about scanners from simulated k-space, which flatters every method.
 """
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items() if key != "name") or "as is"

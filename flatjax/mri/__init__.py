@@ -1,12 +1,11 @@
 """Physics: what a scanner does to an image. Knows nothing of flows or networks.
 
-`fourier`, `coils`, `forward` and `crop` are the forward model, in JAX; `linalg` solves with it,
+`fourier`, `coils` and `forward` are the forward model, in JAX; `linalg` solves with it,
 `wavelets` and `espirit` are transforms of their own, `sampling` is what a mask tells. In `host`,
-in NumPy: masks, simulation, coil compression and sensitivities.
+in NumPy: masks, simulation, sensitivities and virtual coils.
 """
 
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
-from flatjax.mri.crop import center_crop
 from flatjax.mri.forward import (
     COMBINES,
     Batch,
@@ -15,11 +14,12 @@ from flatjax.mri.forward import (
     combine,
     forward,
     intensity_scale,
+    noise_level,
     normal,
     zero_filled,
 )
 from flatjax.mri.fourier import fft2c, ifft2c
-from flatjax.mri.noise import noise_level
+from flatjax.mri.sampling import center_crop
 
 __all__ = ["COMBINES", "Batch", "Measurement", "adjoint", "center_crop", "combine", "expand",
            "fft2c", "forward", "ifft2c", "intensity_scale", "noise_level", "normal", "reduce",

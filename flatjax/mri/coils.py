@@ -7,29 +7,17 @@ from flatjax.mri.fourier import fft2c, ifft2c
 
 
 def expand(image: Array, maps: Array) -> Array:
-    """E: image to multi-coil k-space, `F(S x)`.
+    """E: image `[batch, y, x]` to multi-coil k-space `[batch, coil, ky, kx]`, `F(S x)`, complex64.
 
-    Args:
-        image: `[batch, y, x]` complex64.
-        maps: coil sensitivities `[batch, coil, y, x]` complex64.
-
-    Returns:
-        k-space `[batch, coil, ky, kx]` complex64.
+    S are the coil sensitivities, `maps` `[batch, coil, y, x]` complex64.
     """
     return fft2c(maps * image[..., None, :, :])
 
 
 def reduce(kspace: Array, maps: Array) -> Array:
-    """E^H, the adjoint of `expand`: `sum_c conj(S_c) F^-1 k_c`.
+    """E^H, the adjoint of `expand`: k-space to image, `sum_c conj(S_c) F^-1 k_c`.
 
     It is also a left inverse wherever `sum_c |S_c|^2 == 1`.
-
-    Args:
-        kspace: `[batch, coil, ky, kx]` complex64.
-        maps: coil sensitivities `[batch, coil, y, x]` complex64.
-
-    Returns:
-        image `[batch, y, x]` complex64.
     """
     return jnp.sum(jnp.conj(maps) * ifft2c(kspace), axis=-3)
 
@@ -41,15 +29,7 @@ def safe_abs(x: Array) -> Array:
 
 
 def rss(images: Array, axis: int = -3) -> Array:
-    """Root sum of squares over coils, with gradient 0 where every coil is 0.
-
-    Args:
-        images: coil images `[..., coil, y, x]` complex64.
-        axis: the coil axis.
-
-    Returns:
-        magnitude `[..., y, x]` float32.
-    """
+    """Root sum of squares over the coil axis, with gradient 0 where every coil is 0; float32."""
     power = jnp.sum(jnp.real(images) ** 2 + jnp.imag(images) ** 2, axis=axis)
     zero = power == 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, power)))

@@ -1,12 +1,18 @@
-"""What the scanner does: the forward model A = M E and its adjoint."""
+"""What the scanner does: the forward model A = M E, its adjoint, and the noise of a measurement."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from flatjax.errors import check_choice
 from flatjax.mri.coils import expand, reduce, rss, safe_abs
 from flatjax.mri.fourier import ifft2c
+from flatjax.mri.sampling import distance_from_center
+
+_OUTERMOST = 0.05  # of the measured samples: where the object's signal is weakest
+_MEDIAN = float(np.sqrt(np.log(2)))  # of |n| for circular complex noise with E |n|^2 = 1
 
 
 class Measurement(NamedTuple):
@@ -53,10 +59,10 @@ def adjoint(kspace: Array, mask: Array, maps: Array) -> Array:
 
 
 def normal(image: Array, mask: Array, maps: Array) -> Array:
-    """A^H A: image `[batch, y, x]` to `[batch, y, x]`, complex64.
+    """A^H A: image `[batch, y, x]` to image, complex64.
 
-    It equals `adjoint(forward(image))`, without the shifts of the centered transforms: `F^-1 M F`
-    is a circular convolution, which commutes with a circular shift of the image.
+    Without the shifts of the centered transforms: `F^-1 M F` is a circular convolution, which
+    commutes with a circular shift of the image.
     """
     mask = jnp.fft.ifftshift(mask, axes=(-2, -1))
     coils = jnp.fft.fft2(maps * image[..., None, :, :])
@@ -72,33 +78,34 @@ COMBINES = ("sense", "rss")
 
 
 def combine(kspace: Array, maps: Array, kind: str = "sense") -> Array:
-    """Magnitude image of multi-coil k-space, in the manner of the reference it is scored against.
+    """Magnitude image `[batch, y, x]` float32 of k-space `[batch, coil, ky, kx]` complex64.
 
-    Args:
-        kspace: `[batch, coil, ky, kx]` complex64.
-        maps: coil sensitivities `[batch, coil, y, x]` complex64.
-        kind: "sense" for `|E^H k|`, "rss" for the root sum of squares over the coil images.
-
-    Returns:
-        `[batch, y, x]` float32. Its gradient is 0, not NaN, at pixels that are 0.
+    It is made as the reference that it is scored against: "sense" for `|E^H k|`, "rss" for the
+    root sum of squares over the coil images. Its gradient is 0, not NaN, at pixels that are 0.
     """
-    if kind == "sense":
-        return safe_abs(reduce(kspace, maps))
-    if kind == "rss":
-        return rss(ifft2c(kspace))
-    raise ValueError(f"combine is {kind!r}, expected one of {', '.join(COMBINES)}")
+    check_choice("combine", kind, COMBINES)
+    return safe_abs(reduce(kspace, maps)) if kind == "sense" else rss(ifft2c(kspace))
 
 
 def intensity_scale(measurement: Measurement) -> Array:
     """Largest magnitude of the zero-filled image, `max |A^H y|`, or 1 for an empty slice.
 
-    Dividing by it puts every slice on one scale, so that losses, sigma and the network see the
-    same numbers from every scanner, and reconstruction commutes with scaling. It gets no gradient,
-    so that maps that are learned cannot lower a loss by their scale.
-
-    Returns:
-        `[batch, 1, 1, 1]` float32, positive.
+    Dividing by it puts every slice on one scale, whatever the scanner's unit. It gets no gradient,
+    so that maps that are learned cannot lower a loss by their scale. `[batch, 1, 1, 1]` float32.
     """
     magnitude = jnp.abs(zero_filled(measurement))
     peak = jnp.max(magnitude, axis=(-2, -1))[:, None, None, None]
     return lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))
+
+
+def noise_level(kspace: Array, mask: Array) -> Array:
+    """Standard deviation of the noise, from the median of the outermost measured samples.
+
+    `[batch]` float32, as in `Measurement`; 0 where it is empty. It is too large where the object
+    reaches the edge of k-space, and too small where the scanner filtered or padded k-space there.
+    """
+    distance = jnp.where(mask > 0, distance_from_center(kspace.shape[-2:]), jnp.nan)
+    edge = jnp.nanquantile(distance, 1 - _OUTERMOST, axis=(-3, -2, -1), keepdims=True)
+    present = jnp.any(kspace != 0, axis=(-2, -1), keepdims=True)
+    far = jnp.where((distance >= edge) & present, jnp.abs(kspace), jnp.nan)
+    return jnp.nan_to_num(jnp.nanmedian(far, axis=(-3, -2, -1))) / _MEDIAN

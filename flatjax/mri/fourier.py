@@ -7,16 +7,10 @@ _AXES = (-2, -1)
 
 
 def fft2c(image: Array) -> Array:
-    """Centered orthonormal DFT over the last two axes: image to k-space.
+    """Centered orthonormal DFT over the last two axes: image to k-space, same precision.
 
     The origin is index `n // 2` along each axis in both domains, for odd and even `n`, and
     `||fft2c(x)|| == ||x||`.
-
-    Args:
-        image: `[..., y, x]` complex.
-
-    Returns:
-        k-space `[..., ky, kx]` complex, same precision.
     """
     shifted = jnp.fft.ifftshift(image, axes=_AXES)
     return jnp.fft.fftshift(jnp.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)

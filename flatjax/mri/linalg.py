@@ -5,10 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from flatjax.errors import InputError
-
 Operator = Callable[[Array], Array]
-_State = tuple[Array, Array, Array, Array, Array]
 
 
 def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
@@ -20,25 +17,12 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
     in reverse mode: see `solve_hermitian`.
 
     Args:
-        operator: H, `[batch, ...]` to `[batch, ...]`: linear, Hermitian and positive definite,
-            each element of the batch by itself.
-        b: right-hand side `[batch, ...]`, real or complex.
-        x0: first guess, same shape.
+        operator: H, linear, Hermitian and positive definite, each element of the batch by itself.
+        b, x0: right-hand side and first guess, `[batch, ...]`, real or complex, as the result.
         iterations: at most so many, each with one application of `operator`.
         tolerance: an element has converged when `||b - H x|| <= tolerance ||b||`, by the residual
             that the iteration carries along. float32 resolves hardly more than the default.
-
-    Returns:
-        x, shaped like `b`.
-
-    Raises:
-        InputError: if `iterations < 1` or `tolerance < 0`.
     """
-    if not iterations >= 1:
-        raise InputError(f"conjugate gradients were given {iterations} iterations, expected at "
-                         "least 1")
-    if not tolerance >= 0:
-        raise InputError(f"tolerance is {tolerance}, expected at least 0")
     axes = tuple(range(1, b.ndim))
 
     def inner(u: Array, v: Array) -> Array:
@@ -47,11 +31,11 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
 
     goal = tolerance**2 * inner(b, b)
 
-    def unfinished(state: _State) -> Array:
+    def unfinished(state: tuple[Array, ...]) -> Array:
         count, _, _, _, power = state
         return (count < iterations) & jnp.any(power > goal)
 
-    def advance(state: _State) -> _State:
+    def advance(state: tuple[Array, ...]) -> tuple[Array, ...]:
         count, x, residual, direction, power = state
         image = operator(direction)
         curvature = inner(direction, image)
@@ -70,23 +54,12 @@ def conjugate_gradient(operator: Operator, b: Array, x0: Array, iterations: int,
 
 def solve_hermitian(operator: Operator, b: Array, x0: Array, iterations: int,
                     tolerance: float = 1e-6) -> Array:
-    """`conjugate_gradient` with the gradient of the exact solution.
+    """`conjugate_gradient` with the gradient of the exact solution; arguments as there.
 
-    The gradients of `x = H^-1 b` with respect to `b`, and to every array that `operator` closes
-    over, follow from one more system in H (implicit differentiation, as in Aggarwal et al., IEEE
-    TMI 38(2), 2019, sec. III-C). No iteration is stored for them. They are as exact as the two
-    solutions. The first guess gets no gradient.
-
-    Args:
-        operator, b, iterations: as in `conjugate_gradient`.
-        x0: first guess; the system solved is the one for the correction to it.
-        tolerance: relative to the residual of the first guess.
-
-    Returns:
-        x, shaped like `b`.
-
-    Raises:
-        InputError: as `conjugate_gradient`.
+    It solves for the correction to the first guess, to a tolerance relative to its residual. The
+    gradients with respect to `b`, and to every array that `operator` closes over, follow from one
+    more system in H (implicit differentiation, as in Aggarwal et al., IEEE TMI 38(2), 2019,
+    sec. III-C): no iteration is stored for them. The first guess gets no gradient.
     """
     def solve(matvec: Operator, right: Array) -> Array:
         return conjugate_gradient(matvec, right, jnp.zeros_like(right), iterations, tolerance)

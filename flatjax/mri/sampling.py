@@ -1,42 +1,46 @@
-"""Where samples of k-space lie: central box, calibration region, acquired columns, acceleration."""
+"""Where samples of k-space lie: center, calibration region, acquired columns, acceleration."""
 
 import math
-import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
-from flatjax.mri.crop import AnyArray
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 
-def central(size: int, length: Any) -> slice:
-    """The `length` central indices of an axis of k-space, as `center_mask` places them.
-
-    For an array of lengths the ends of the slice are arrays.
-    """
+def central(size: int, length: int) -> slice:
+    """The `length` central indices of an axis of k-space."""
     start = (size - length + 1) // 2
     return slice(start, start + length)
+
+
+def center_crop(image: AnyArray, shape: Sequence[int]) -> AnyArray:
+    """The central `shape` `(h, w)` of the last two axes; ValueError if the image is smaller."""
+    height, width = image.shape[-2:]
+    if shape[0] > height or shape[1] > width:
+        raise ValueError(f"cannot crop {height} x {width} to {shape[0]} x {shape[1]}: "
+                         "expected a shape no larger than the image")
+    top, left = (height - shape[0]) // 2, (width - shape[1]) // 2
+    return image[..., top:top + shape[0], left:left + shape[1]]
+
+
+def _outward(size: int) -> np.ndarray:
+    """The indices of an axis in the order in which a growing central box reaches them."""
+    return np.argsort(np.abs(np.arange(size) - (size - 0.5) / 2))
 
 
 def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
     """The largest fully sampled box around the zero frequency, by its number of points.
 
-    Args:
-        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
-
-    Returns:
-        `(rows, columns)`, int arrays `[...]`: the box is `central` along both axes. Of masks of
-        lines the one row stands for all. Both are 0 where the zero frequency was not sampled.
+    Of a mask `[..., ky or 1, kx]`, numpy or JAX, non-zero where sampled: `(rows, columns)`, int
+    arrays `[...]`. The box is `central` along both axes; of masks of lines the one row stands for
+    all. Both are 0 where the zero frequency was not sampled.
     """
     ky, kx = mask.shape[-2:]
-    # indices in the order in which a growing central box reaches them
-    rows, columns = (np.argsort([min(length for length in range(1, n + 1)
-                                     if i in range(n)[central(n, length)]) for i in range(n)])
-                     for n in (ky, kx))
-    grown: Any = (mask != 0)[..., rows, :][..., columns].astype(np.int32)
+    grown: Any = (mask != 0)[..., _outward(ky), :][..., _outward(kx)].astype(np.int32)
     full = grown.cumprod(-2).cumprod(-1)
     points = full * np.arange(1, ky + 1)[:, None] * np.arange(1, kx + 1)
     best = points.reshape(*mask.shape[:-2], -1).argmax(-1)
@@ -45,64 +49,21 @@ def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
 
 
 def calibration_mask(mask: AnyArray) -> AnyArray:
-    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it runs under `jax.jit`.
-
-    Args:
-        mask: `[..., ky or 1, kx]` numpy or JAX array, non-zero where sampled.
-    """
-    inside = []
-    for n, length in zip(mask.shape[-2:], calibration_size(mask), strict=True):
-        box = central(n, length[..., None])
-        inside.append((np.arange(n) >= box.start) & (np.arange(n) < box.stop))
-    rows, columns = inside
+    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it may be jitted."""
+    sides: Any = zip(mask.shape[-2:], calibration_size(mask), strict=True)
+    rows, columns = (np.argsort(_outward(n)) < length[..., None] for n, length in sides)
     return rows[..., :, None] & columns[..., None, :]
 
 
-def achieved_acceleration(mask: ArrayLike, valid: ArrayLike | None = None) -> float:
-    """Total points per sampled point, a float; infinite for a mask that samples nothing.
-
-    Args:
-        mask: any shape, non-zero where sampled.
-        valid: non-zero where a point could have been sampled, for example
-            `valid_columns(kx, padding)`; it broadcasts against the mask. None means everywhere.
-
-    Raises:
-        InputError: valid does not broadcast to the mask's shape, or leaves no point.
-    """
-    sampled = np.asarray(mask) != 0
-    possible = np.asarray(True if valid is None else np.asarray(valid) != 0)
-    try:
-        counted = np.broadcast_to(possible, sampled.shape)
-    except ValueError:
-        raise InputError(
-            f"valid has shape {possible.shape}, expected one that broadcasts to the mask's "
-            f"{sampled.shape}; pass valid_columns(kx, padding)"
-        ) from None
-    total, hits = int(counted.sum()), int((sampled & counted).sum())
-    if total == 0:
-        raise InputError(
-            f"no point of the mask of shape {sampled.shape} is valid, expected at least one; "
-            "check the padding"
-        )
-    return total / hits if hits else math.inf
+def achieved_acceleration(mask: ArrayLike) -> float:
+    """Points of a mask of any shape per sampled point; infinite if it samples nothing."""
+    sampled = np.count_nonzero(mask)
+    return np.size(mask) / sampled if sampled else math.inf
 
 
 def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndarray:
-    """The columns that were acquired, `[width]` bool: left <= i < right for padding (left, right).
-
-    Raises InputError unless 0 <= left < right <= width.
-    """
-    if padding is None:
-        return np.ones(width, bool)
-    try:
-        left, right = (operator.index(edge) for edge in padding)
-    except (TypeError, ValueError):
-        left, right = 0, 0
-    if not 0 <= left < right <= width:
-        raise InputError(
-            f"padding is {padding!r}, expected two ints (left, right) with 0 <= left < right <= "
-            f"{width}; columns from left up to, not including, right are acquired"
-        )
+    """The columns left <= i < right of a padding (left, right), or all, `[width]` bool."""
+    left, right = padding or (0, width)
     columns = np.arange(width)
     return (left <= columns) & (columns < right)
 

@@ -1,15 +1,15 @@
 """Orthonormal wavelet transform of images, by Daubechies' filter with four vanishing moments.
 
-The filter of eight taps ("db4") and the pyramid of Mallat, wrapped around at the borders
-("periodization"): with these the transform of an image whose sides `2^levels` divides is
-orthonormal, its inverse is its adjoint, and the sum of the coefficients' magnitudes has an exact
-proximal operator. Images of other sizes are padded with zeros.
+With the filter of eight taps ("db4") and the pyramid of Mallat, wrapped around at the borders
+("periodization"), the inverse is the adjoint, and the sum of the coefficients' magnitudes has an
+exact proximal operator. Images whose sides `2^levels` does not divide are padded with zeros.
 
-References: Daubechies, "Ten Lectures on Wavelets", 1992, table 6.1; Mallat, IEEE TPAMI 11(7), 1989.
+Daubechies, "Ten Lectures on Wavelets", 1992, table 6.1; Mallat, IEEE TPAMI 11(7), 1989.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,22 +25,17 @@ _FILTER = np.array([  # low-pass, of sum sqrt(2) and norm 1
 @lru_cache(maxsize=64)
 def _level(size: int) -> np.ndarray:
     """One level along one axis, `[size, size]` float64 orthonormal: averages, then details."""
-    half, taps = size // 2, len(_FILTER)
+    half, taps = size // 2, np.arange(len(_FILTER))
+    filters = np.stack([_FILTER, _FILTER[::-1] * (-1.0) ** taps])
+    row = np.arange(half)[:, None]
+    places: Any = slice(None), row, (2 * row + taps + 1 - len(_FILTER) // 2) % size
     rows = np.zeros((2, half, size))
-    details = _FILTER[::-1] * (-1.0) ** np.arange(taps)
-    for filters, taken in zip(rows, (_FILTER, details), strict=True):
-        for row in range(half):
-            # A filter longer than the axis wraps around to the same sample.
-            np.add.at(filters[row], (2 * row + np.arange(taps) + 1 - taps // 2) % size, taken)
+    np.add.at(rows, places, filters[:, None])  # a filter longer than the axis meets itself
     return rows.reshape(size, size)
 
 
 def padded_shape(shape: Sequence[int], levels: int) -> tuple[int, int]:
-    """The next larger shape whose sides `2^levels` divides.
-
-    Raises:
-        InputError: for more levels than halve the shorter side to a pixel.
-    """
+    """The next larger shape whose sides `2^levels` divides; InputError for too many levels."""
     most = min(shape).bit_length() - 1
     if levels > most:
         raise InputError(f"levels is {levels}, expected at most {most} for images of "
@@ -50,22 +45,16 @@ def padded_shape(shape: Sequence[int], levels: int) -> tuple[int, int]:
 
 
 def forward(image: Array, levels: int) -> Array:
-    """Coefficients of an image.
+    """Coefficients `[..., *padded_shape]` of an image `[..., y, x]`, real or complex.
 
-    Args:
-        image: `[..., y, x]`, real or complex.
-        levels: of the pyramid, from 0 to as many as halve the shorter side to a pixel.
-
-    Returns:
-        `[..., *padded_shape]`: the coarsest averages in the corner of the first indices, around
-        them the details of each level.
+    The coarsest averages are in the first corner, around them the details of each level.
     """
     shape = padded_shape(image.shape[-2:], levels)
     margins = [(0, to - n) for n, to in zip(image.shape[-2:], shape, strict=True)]
-    out = jnp.pad(image, [(0, 0)] * (image.ndim - 2) + margins)
+    coefficients = jnp.pad(image, [(0, 0)] * (image.ndim - 2) + margins)
     for level in range(levels):
-        out = _on_corner(out, level, inverse=False)
-    return out
+        coefficients = _on_corner(coefficients, level, inverse=False)
+    return coefficients
 
 
 def inverse(coefficients: Array, shape: Sequence[int], levels: int) -> Array:

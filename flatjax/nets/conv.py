@@ -11,8 +11,6 @@ from jax.ad_checkpoint import checkpoint_name
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 SAVED = "convolved"  # name of the convolutions' results, for policies of `jax.checkpoint`
-
-
 # Limits of the rules below, from one core of an AMD EPYC (Zen 3) with AVX2.
 _WIDE_OUT, _WIDE_KERNEL = 36, 288
 _CACHED_BYTES, _CHUNK_BYTES = 20 << 20, 1 << 20
@@ -24,33 +22,19 @@ def _correlate(x: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def conv2d(x: Array, kernel: Array) -> Array:
-    """Cross-correlation of stride 1 with zero padding that keeps the size.
+    """Cross-correlation of `[batch, y, x, in]`, of stride 1, zero-padded to keep the size.
 
-    A CPU computes neighboring pixels at once where channels are few. XLA's own gradient of a
-    convolution falls back to a slow loop there inside `lax.scan`
-    (github.com/jax-ml/jax/issues/12868), so both gradients are written out. Other backends keep
-    XLA's own operators.
-
-    Args:
-        x: `[batch, y, x, in]`.
-        kernel: `[height, width, in, out]`, odd height and width.
-
-    Returns:
-        `[batch, y, x, out]`.
+    The kernel is `[height, width, in, out]`, height and width odd. On a CPU XLA's own gradient
+    falls back to a slow loop inside `lax.scan` (github.com/jax-ml/jax/issues/12868), so both
+    gradients are written out. Other backends keep XLA's own operators.
     """
     return lax.platform_dependent(x, kernel, cpu=_correlate_on_cpu, default=_correlate)
 
 
-def _conv2d_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d(x, kernel), (x, kernel)
-
-
-def _conv2d_backward(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
-    return lax.platform_dependent(*saved, grad, cpu=_gradients_on_cpu, default=_gradients)
-
-
-def _gradients(x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
-    return jax.vjp(_correlate, x, kernel)[1](grad)
+def _gradients(saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    return lax.platform_dependent(
+        *saved, grad, cpu=_gradients_on_cpu,
+        default=lambda x, kernel, grad: jax.vjp(_correlate, x, kernel)[1](grad))
 
 
 def _gradients_on_cpu(x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
@@ -62,10 +46,9 @@ def _gradients_on_cpu(x: Array, kernel: Array, grad: Array) -> tuple[Array, Arra
 def _correlate_on_cpu(x: Array, kernel: Array) -> Array:
     """The correlation, with 4 or 2 neighbors along x as further output channels if that is faster.
 
-    A convolution is a matrix product with as many columns as output channels; with 8 a CPU
-    mostly waits for the pixels. A block of pixels has a stride of its length and a kernel wider
-    by as much, partly zero: 18 -> 30 GFLOP/s (useful ones) for 8 to 8 channels, 4 -> 23 for 2 to
-    8, 23 -> 31 for 8 to 16, 28 -> 36 for 2 to 18. The zeros cost more where the product is large.
+    It is a matrix product with as many columns as output channels; with few a CPU mostly waits for
+    the pixels. A block of pixels has a stride of its length and a kernel wider by as much, partly
+    zero: 18 -> 30 GFLOP/s for 8 to 8 channels. The zeros cost more where the product is large.
     """
     rows, columns, features, out = kernel.shape
     batch, height, width, _ = x.shape
@@ -84,10 +67,9 @@ def _correlate_on_cpu(x: Array, kernel: Array) -> Array:
 def _kernel_gradient(x: Array, kernel: Array, grad: Array) -> Array:
     """Products over all pixels of the input, shifted along x, with the gradient, along y.
 
-    With few channels they run several times faster than a convolution with kernels as large as
-    the image: as one product of all shifted copies, or, where those leave the cache, as one for
-    each two copies of a few rows, with pairs of pixels as channels. At 320 x 320 and 18 channels
-    that takes 21 ms and one product 56; at 64 x 64 and 16 channels, batch 4, 2.9 and 2.2.
+    It is one product of all shifted copies, or, where those leave the cache, one for each two
+    copies of a few rows, with pairs of pixels as channels: at 320 x 320 and 18 channels 21 ms in
+    place of 56. A convolution with kernels as large as the image takes several times longer.
     """
     rows, columns, features, out = kernel.shape
     _, height, width, _ = x.shape
@@ -124,34 +106,31 @@ def _kernel_gradient(x: Array, kernel: Array, grad: Array) -> Array:
     return per_pixel.transpose(2, 0, 1, 3).astype(kernel.dtype)
 
 
-conv2d.defvjp(_conv2d_forward, _conv2d_backward)
+conv2d.defvjp(lambda x, kernel: (conv2d(x, kernel), (x, kernel)), _gradients)
 
 
 class Conv(nn.Module):
-    """`conv2d` with a learned kernel and no bias: `[batch, y, x, in]` to `[batch, y, x, out]`."""
+    """`conv2d` with a learned kernel and no bias."""
 
     features: int
     size: int = 3
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Apply it."""
+        """Map `[batch, y, x, in]` to `[batch, y, x, features]`."""
         kernel = self.param("kernel", nn.initializers.he_normal(),
                             (self.size, self.size, x.shape[-1], self.features))
         return checkpoint_name(conv2d(x, kernel.astype(x.dtype)), SAVED)
 
 
 class UpConv(nn.Module):
-    """2x2 transposed convolution of stride 2: `[batch, y, x, in]` to `[batch, 2y, 2x, out]`.
-
-    Its windows do not overlap, so it is a matrix product and a reshape.
-    """
+    """2x2 transposed convolution of stride 2: without overlap, a matrix product and a reshape."""
 
     features: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Apply it."""
+        """Map `[batch, y, x, in]` to `[batch, 2y, 2x, features]`."""
         kernel = self.param("kernel", nn.initializers.he_normal(in_axis=2),
                             (2, 2, x.shape[-1], self.features))
         batch, height, width, _ = x.shape

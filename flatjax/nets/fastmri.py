@@ -6,19 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-Arrays = dict[str, Any]
 
+def norm_unet_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Parameters of `fastmri_unet`, of the same size, from a `varnet.NormUnet`'s state dict.
 
-def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
-    """Parameters of `NormUNet(parity=True)` from a `fastmri.models.varnet.NormUnet` state dict.
-
-    Args:
-        state: names to arrays; torch tensors need `.numpy()` first.
-
-    Returns:
-        the `params` of `NormUNet(parity=True)` with the same `channels` (chans) and `pools`.
+    `state` maps names to arrays: torch tensors need `.numpy()` first.
     """
-    def block(prefix: str) -> Arrays:
+    def block(prefix: str) -> dict[str, Any]:
         return {f"Conv_{i}": {"kernel": np.transpose(state[f"{prefix}.layers.{layer}.weight"],
                                                      (2, 3, 1, 0))}
                 for i, layer in enumerate((0, 4))}
@@ -37,17 +31,11 @@ def norm_unet_params(state: Mapping[str, np.ndarray]) -> Arrays:
     return {"unet": unet}
 
 
-def varnet_params(state: Mapping[str, np.ndarray]) -> Arrays:
-    """Parameters of `methods.varnet` from a `fastmri.models.VarNet` state dict.
+def varnet_params(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Parameters of `methods.varnet` from a `fastmri.models.VarNet`'s state dict, as above.
 
-    Args:
-        state: names to arrays; torch tensors need `.numpy()` first.
-
-    Returns:
-        the params of a `varnet.make(parity=True)` with the same `steps` (num_cascades),
-        `channels` (chans) and `pools`, `weights="per_cascade"` and, if `state` holds its network
-        for the coil sensitivities, `sensitivities="learned"` with `sens_channels` and
-        `sens_pools`.
+    The method has as many `steps` (num_cascades), a `fastmri_unet` of the same size and, if `state`
+    holds a network for the coil sensitivities, `learned_maps` of the same size.
     """
     steps = sum(name.endswith(".dc_weight") for name in state)
     prefixes = [f"cascades.{j}." for j in range(steps)]

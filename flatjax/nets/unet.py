@@ -1,7 +1,6 @@
 """The U-Net of every learned method, in the manner of E2E-VarNet.
 
-Sriram et al., "End-to-End Variational Networks for Accelerated MRI Reconstruction", MICCAI 2020
-(arXiv 2004.06688), on the U-Net of Ronneberger et al., MICCAI 2015 (arXiv 1505.04597).
+Sriram et al., MICCAI 2020 (arXiv 2004.06688); Ronneberger et al., MICCAI 2015 (arXiv 1505.04597).
 """
 
 from functools import partial
@@ -13,51 +12,16 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
-from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.nets.conv import SAVED, Conv, UpConv, average_pool
 
 _NORM_EPS = 1e-5  # torch's InstanceNorm2d default, which E2E-VarNet uses
 
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def checked_dtype(channels: int, pools: int, dtype: str) -> DTypeLike:
-    """The dtype of that name, for a U-Net of a size that makes sense.
-
-    Raises:
-        InputError: naming what is out of range.
-    """
-    check_at_least(1, channels=channels)
-    check_at_least(0, pools=pools)
-    check_choice("dtype", dtype, DTYPES)
-    return DTYPES[dtype]
-
-
-def check_time_channels(time_channels: int) -> None:
-    """Refuse a width of the time embedding that leaves no room for the time.
-
-    Raises:
-        InputError: naming it.
-    """
-    if not (time_channels == 0 or time_channels >= 2):
-        raise InputError(f"time_channels is {time_channels}, expected at least 2, half of them "
-                         "sines and half cosines, or 0 for a network without time")
-
-
 def time_features(t: Array, features: int) -> Array:
-    """Sinusoids of the flow time: `[batch]` in [0, 1] to `[batch, features]`, float32.
-
-    Half are sines and half cosines, with periods from 4 down to 1/16 in geometric progression.
-    """
+    """Sines and cosines of times `[batch]` in [0, 1], of periods 4 to 1/16, `[batch, features]`."""
     frequencies = 2 * np.pi * np.geomspace(0.25, 16.0, features // 2, dtype=np.float32)
     angles = t[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def noise_position(noise: Array) -> Array:
-    """Where a noise level lies between 1e-4 and 1 of the image's maximum, in [0, 1], by decades."""
-    return 1 + jnp.log10(jnp.clip(noise, 1e-4, 1.0)) / 4
 
 
 def instance_norm(x: Array) -> Array:
@@ -73,7 +37,7 @@ class Activate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None) -> Array:
-        """Map `[batch, y, x, in]` and the embedding `[batch, time_channels]` or None."""
+        """Map `[batch, y, x, c]`, with the embedding `[batch, time_channels]` or None."""
         x = instance_norm(x)
         if embedding is not None:
             film = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros)(embedding)
@@ -89,20 +53,18 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None) -> Array:
-        """Map `[batch, y, x, in]` and the embedding `[batch, time_channels]` or None."""
+        """Map `[batch, y, x, in]` and the embedding to `[batch, y, x, features]`."""
         for _ in range(2):
             x = Activate()(Conv(self.features)(x), embedding)
         return x
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skip connections, optionally conditioned on time.
+    """Encoder and decoder with skip connections, to two channels; it may be told time and noise.
 
-    For its gradient only the convolutions' results are kept; norms, activations and
-    concatenations cost less to compute again than to store and read.
+    For its gradient only the convolutions' results are kept: all else is cheaper to compute again.
 
     Attributes:
-        out_channels: of the result.
         channels: of the first level; each pooling doubles them.
         pools: number of poolings; the input's sides must be multiples of `2 ** pools`.
         time_channels: width of the embedding of time and noise, or 0 for a network without.
@@ -110,7 +72,6 @@ class UNet(nn.Module):
         dtype: of the computation. Weights and normalization stay float32.
     """
 
-    out_channels: int = 2
     channels: int = 18
     pools: int = 4
     time_channels: int = 32
@@ -121,17 +82,16 @@ class UNet(nn.Module):
              policy=jax.checkpoint_policies.save_only_these_names(SAVED))
     @nn.compact
     def __call__(self, x: Array, t: Array | None = None, noise: Array | None = None) -> Array:
-        """Map `[batch, y, x, in]`, times and noise levels `[batch]` to `[batch, y, x, out]`."""
+        """Map `[batch, y, x, in]`, times and noise levels `[batch]` to `[batch, y, x, 2]`."""
         embedding = None
-        check_time_channels(self.time_channels)
         if self.time_channels:
             if t is None:
                 raise TypeError("t is None, expected times with time_channels above 0")
-            told = [time_features(t, self.time_channels)]
-            if noise is not None:
-                told.append(time_features(noise_position(noise), self.time_channels))
-            embedding = nn.silu(nn.Dense(self.time_channels, name="time")(
-                jnp.concatenate(told, axis=-1)))
+            told = [t]
+            if noise is not None:  # from 1e-4 to 1 of the image's maximum, by decades in [0, 1]
+                told.append(1 + jnp.log10(jnp.clip(noise, 1e-4, 1.0)) / 4)
+            features = jnp.concatenate([time_features(one, self.time_channels) for one in told], -1)
+            embedding = nn.silu(nn.Dense(self.time_channels, name="time")(features))
         x = x.astype(self.dtype)
         skips = []
         for level in range(self.pools):
@@ -145,4 +105,4 @@ class UNet(nn.Module):
             x = jnp.concatenate([x, skips[level]], axis=-1)
             x = Block(self.channels << level, name=f"merge_{level}")(x, embedding)
         init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        return nn.Dense(self.out_channels, kernel_init=init, name="last")(x.astype(jnp.float32))
+        return nn.Dense(2, kernel_init=init, name="last")(x.astype(jnp.float32))

@@ -10,13 +10,14 @@ from jax import export
 
 from flatjax import config
 from flatjax.data import DATASETS, training_batch
-from flatjax.errors import InputError
+from flatjax.errors import StorageError
 from flatjax.inference.export import PLATFORMS, export_run, exported
 from flatjax.methods import METHODS
 from flatjax.runs.workdir import load_config, load_params
-from flatjax.training.train import train
 from tests.support import toy
+from tests.support.arrays import noisy
 from tests.support.build import shrunk
+from tests.support.untrained import workdir
 
 CALL = """
 import sys
@@ -48,8 +49,7 @@ def test_every_reconstruction_lowers_for_every_platform_and_any_batch(name):
 @pytest.mark.parametrize("name, options", [("flat", {}), ("mc_ddpm", {"samples": 2})])
 def test_the_result_is_the_same_to_rounding_for_another_batch_size_and_seed(name, options):
     method = shrunk(name, **options)
-    params = method.init(jax.random.key(0), batch(2))
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), params)
+    params = noisy(jax.jit(method.init)(jax.random.key(0), batch(2)), 0.1)
     program = export.deserialize(exported(method, params, batch(2).measurement).serialize())
     measurement = batch(3).measurement
     out = program.call(*measurement[:3], np.int32(7))
@@ -63,20 +63,20 @@ def test_the_result_is_the_same_to_rounding_for_another_batch_size_and_seed(name
 
 def test_an_exported_run_is_called_in_a_fresh_process(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "toy", toy.make)
-    settings = toy.experiment()
-    train(settings, tmp_path)
-    export_run(load_config(tmp_path), tmp_path, tmp_path / "program")
+    run = workdir(tmp_path / "run", config.method("flat", **toy.TINY))
+    settings = load_config(run)
+    export_run(settings, run, tmp_path / "program")
     measurement = batch(3).measurement
     kspace, mask, maps, _ = measurement
     np.savez(tmp_path / "inputs.npz", kspace=kspace, mask=mask, maps=maps)
     subprocess.run([sys.executable, "-c", CALL], cwd=tmp_path, check=True, timeout=180)
     method = toy.flat()
-    params, _ = load_params(tmp_path, settings, method)
+    params, _ = load_params(run, settings, method)
     expected = jax.jit(method.reconstruct)(params, jax.random.key(0), measurement)
     with np.load(tmp_path / "out.npz") as out:
         assert sorted(out.files) == ["image", "kspace"]
         np.testing.assert_array_equal(out["image"], expected.image)
         assert np.abs(out["image"]).max() > 0.1
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
-        export_run(load_config(tmp_path), tmp_path, tmp_path / "file" / "program")
+    with pytest.raises(StorageError, match="cannot write"):
+        export_run(settings, run, tmp_path / "file" / "program")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flatjax import cli
-from flatjax.data.io.kspace import open_scan
-from flatjax.inference.inspection import draw, inspect_files, inspect_scan
+from flatjax.data.io.kspace import find_mask, open_scan, slice_with_signal
+from flatjax.inference.inspection import draw, inspect_files
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import host_ifft2c
 from tests.support import fastmri_fixture
@@ -39,9 +39,10 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, capsys):
-    seen, errors = inspect_files([folder], tmp_path / "out")
-    assert len(seen) == 5 and list(errors) == [folder / "arrays" / "broken.npz"]
+    errors = inspect_files([folder], tmp_path / "out")
+    assert list(errors) == [folder / "arrays" / "broken.npz"]
     out, err = capsys.readouterr()
+    assert sum(line.startswith("| ") for line in out.splitlines()) == 1 + 5
     good = row(out, "good.npy")
     assert (good["slices"], good["coils"], good["k-space"]) == ("3", "4", "24 x 20")
     assert good["R"] == "1.82" and good["center"] == "24 x 8" and good["format"] == "NumPy .npy"
@@ -70,12 +71,13 @@ def test_pictures_of_one_name_are_numbered(tmp_path):
 
 
 def test_the_picture_shows_the_slice(folder):
-    one = inspect_scan(open_scan(folder / "arrays" / "good.npy"))
-    figure = draw(one)
+    scan = open_scan(folder / "arrays" / "good.npy")
+    index, kspace = slice_with_signal(scan)
+    figure = draw(scan, index, kspace)
     samples, mask, image = [axes.images[0].get_array() for axes in figure.axes[:3]]
-    np.testing.assert_array_equal(mask, np.broadcast_to(one.mask, SIZE))
+    np.testing.assert_array_equal(mask, np.broadcast_to(find_mask(kspace), SIZE))
     assert samples.max() == 0 and (samples[mask == 0] == -4).all()
-    expected = np.sqrt(np.sum(np.abs(host_ifft2c(one.kspace)) ** 2, axis=0))
+    expected = np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
     np.testing.assert_allclose(image, expected, rtol=1e-5)
     plt.close(figure)
 

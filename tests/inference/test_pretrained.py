@@ -14,7 +14,7 @@ from flatjax import cli, config
 from flatjax.data import DATASETS
 from flatjax.data.batches import measure_volume, stack
 from flatjax.errors import InputError
-from flatjax.evaluation import evaluate as evaluation, metrics, tables
+from flatjax.evaluation import metrics, tables
 from flatjax.inference import pretrained
 from flatjax.runs import weights
 from flatjax.runs.checkpoint import expected_params
@@ -39,7 +39,8 @@ def packed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "toy", toy.make)
         run = workdir(folder / "run", config.method("flat", **toy.TINY))
-        patch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}", f"--pack={folder / 'tiny'}"])
+        patch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}", f"--pack={folder / 'tiny'}",
+                                    "--config.evaluation.figures=0"])
         cli.evaluate_script()
     return run, folder / "tiny"
 
@@ -89,7 +90,7 @@ def test_options_that_exclude_each_other_are_refused(packed, tmp_path, monkeypat
 
 
 def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "evaluate", lambda *args: {})
+    monkeypatch.setattr(pretrained, "evaluate", lambda *args: {})
     monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
                                       f"--pack={tmp_path / 'to'}"])
     with pytest.raises(SystemExit) as stop:

@@ -282,7 +282,7 @@ def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir
     np.savez(tmp_path / "scan.npz", kspace=scan_of(coils=1)[0])
     inputs = f"--input={tmp_path / 'scan.npy'}", f"--input={tmp_path / 'scan.npz'}"
     for arguments, message in [
-            (inputs, "is the reconstruction of .*rename one"),
+            (inputs, "would be written over .*scan.h5, the reconstruction of .*rename it"),
             ((inputs[0], "--workdir=b"), "flatjax compare takes several"),
             ((inputs[0], "--masks=a.npy"), "Unknown command line flag 'masks'. Did you mean: mask"),
             ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:

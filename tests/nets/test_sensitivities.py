@@ -16,12 +16,12 @@ from flatjax.mri.sampling import calibration_mask, calibration_size
 from flatjax.nets import SensitivityNet
 from flatjax.nets.fastmri import varnet_params
 from tests.golden.make_golden import sensitivity_problem
-from tests.support.arrays import noisy
+from tests.support.arrays import complex_normal, noisy
 from tests.support.build import build
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fastmri_sensitivities.npz"
-SMALL = {"network__channels": 2, "network__pools": 1, "sensitivities__name": "learned",
-         "sensitivities__channels": 2, "sensitivities__pools": 1}
+SMALL = {"network__channels": 2, "network__pools": 0, "sensitivities__name": "learned",
+         "sensitivities__channels": 2, "sensitivities__pools": 0}
 STEPS = {"flat": {"schedule__steps": 2}, "varnet": {"steps": 2}, "modl": {"steps": 2}}
 KEY = jax.random.key(0)
 
@@ -50,10 +50,8 @@ def test_maps_and_the_whole_varnet_are_fastmris(golden):
 
 
 def test_coils_and_slices_are_independent_and_empty_ones_harmless():
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.standard_normal((2, 3, 16, 18))
-                         + 1j * rng.standard_normal((2, 3, 16, 18)), jnp.complex64)
-    net = SensitivityNet(channels=2, pools=1)
+    images = jnp.asarray(complex_normal(np.random.default_rng(0), (2, 3, 16, 18)))
+    net = SensitivityNet(channels=2, pools=0)
     params = jax.jit(net.init)(KEY, images)
     evaluate = jax.jit(net.apply)
     maps = evaluate(params, images)
@@ -71,10 +69,10 @@ def test_coils_and_slices_are_independent_and_empty_ones_harmless():
 @pytest.mark.parametrize("name", [
     "flat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("varnet", "modl"))])
 def test_methods_learn_their_maps_and_ignore_those_given(name, make_batch):
-    batch = make_batch(coils=3, shape=(20, 22))
+    batch = make_batch(coils=3, shape=(16, 18))
     method = build(name, **SMALL, **STEPS[name])
     params = noisy(jax.jit(method.init)(KEY, batch), 0.1)
-    plain = jax.eval_shape(build(name, network__channels=2, network__pools=1,
+    plain = jax.eval_shape(build(name, network__channels=2, network__pools=0,
                                  **STEPS[name]).init, KEY, batch)
     assert params.keys() - {"sensitivities"} == plain.keys()
     reconstruct = jax.jit(method.reconstruct)
@@ -96,7 +94,7 @@ def test_maps_see_only_the_sampled_center(make_batch):
     changed = measurement._replace(kspace=jnp.where(inside, kspace, 1j * kspace))
     batch = mri.Batch(measurement, kspace, jnp.abs(kspace[:, 0]))
     params = jax.jit(method.init)(KEY, batch)  # velocity 0: the image is E^H y by the maps
-    maps = jax.jit(SensitivityNet(channels=2, pools=1).apply)(
+    maps = jax.jit(SensitivityNet(channels=2, pools=0).apply)(
         {"params": params["sensitivities"]}, mri.ifft2c(kspace * inside))
     reconstruct = jax.jit(method.reconstruct)
     for given in (measurement, changed):
@@ -135,7 +133,7 @@ def test_the_last_state_scored_is_the_result(make_batch):
     """Both by the maps that the network made."""
     batch = make_batch(coils=3)
     method = build("varnet", **SMALL, steps=2)
-    params = noisy(method.init(jax.random.key(0), batch), 0.1)
+    params = noisy(jax.jit(method.init)(jax.random.key(0), batch), 0.1)
     out = scorer(method, "sense")(params, jax.random.key(0), batch)
     np.testing.assert_allclose(out["states"][-1], out["reconstruction"], rtol=1e-4, atol=1e-5)
     given = mri.combine(batch.measurement.kspace, batch.measurement.maps, "sense")

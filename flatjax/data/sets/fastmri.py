@@ -28,13 +28,12 @@ from flatjax.data.sets.fastmri_scans import (
     take_part,
 )
 from flatjax.errors import InputError
-from flatjax.mri.crop import center_crop
 from flatjax.mri.forward import COMBINES
 from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
 from flatjax.mri.host.masks import plane_side
 from flatjax.mri.host.sensitivities import ESTIMATES, from_columns
 from flatjax.mri.host.simulate import host_ifft2c
-from flatjax.mri.sampling import central
+from flatjax.mri.sampling import center_crop, central
 
 
 def make(*, path: str = "", challenge: str = "singlecoil", combine: str = "sense",

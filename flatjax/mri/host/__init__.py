@@ -1,5 +1,5 @@
 """What is computed on the host, in NumPy, before a slice becomes a batch.
 
-`masks` and `poisson` draw sampling masks, `simulate` makes k-space of images, `sensitivities`
-estimates coil maps, `coil_compression` reduces the number of coils.
+`masks` draws sampling masks by their `patterns`, `simulate` makes k-space of images,
+`sensitivities` estimates coil maps, `coil_compression` reduces the number of coils.
 """

@@ -6,30 +6,23 @@ joins both. `random`, `equispaced`, `equispaced_fraction` and `magic` draw what 
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.mri.host.poisson import poisson_disc
 from flatjax.mri.sampling import distance_from_center
 
-# Standard deviation of the Gaussian kinds, where 1 is the distance from the center to an edge.
-GAUSSIAN_WIDTH = 0.4
-GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
+_GAUSSIAN_WIDTH = 0.4  # standard deviation, where 1 is the distance from the center to an edge
+POISSON_GROWTH = 2.0  # of the Poisson disc's radius from the center to an edge
+_GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
 
 
 class Plan(NamedTuple):
-    """What a pattern is drawn from.
-
-    Attributes:
-        acceleration: nominal R above 1, whole for `equispaced` and `magic`.
-        center: the fully sampled center, `[1, kx]` or `[ky, kx]` bool.
-        valid: where samples may lie, shaped like `center`.
-        rng: source of randomness.
-    """
+    """What a pattern is drawn from: R, the center and where samples may lie, both bool."""
 
     acceleration: float
-    center: np.ndarray
+    center: np.ndarray  # [1, kx] or [ky, kx]
     valid: np.ndarray
     rng: np.random.RandomState
 
@@ -82,41 +75,31 @@ def _magic(plan: Plan) -> np.ndarray:
 
 def _gaussian(plan: Plan) -> np.ndarray:
     """Draws without replacement, weighted by a Gaussian around the center (Gumbel top-k)."""
-    shape = plan.center.shape
-    log_density = -(distance_from_center(shape) ** 2) / (2 * GAUSSIAN_WIDTH**2)
-    keys = plan.rng.gumbel(size=shape) + log_density
+    mask = np.zeros(plan.center.shape, bool)
+    log_density = -(distance_from_center(mask.shape) ** 2) / (2 * _GAUSSIAN_WIDTH**2)
+    keys = plan.rng.gumbel(size=mask.shape) + log_density
     keys[plan.center | ~plan.valid] = -np.inf
-    mask = np.zeros(shape, bool)
     mask.flat[np.argsort(-keys, axis=None, kind="stable")[:plan.outside]] = True
     return mask
 
 
-def _poisson(plan: Plan) -> np.ndarray:
-    return poisson_disc(plan.valid & ~plan.center, plan.outside, plan.rng)[0]
+def _radial(plan: Plan, *, golden: bool) -> np.ndarray:
+    """The number of whole spokes whose samples, center included, come nearest to R's.
 
-
-def _radial_golden(plan: Plan) -> np.ndarray:
-    return _radial(plan, lambda n: GOLDEN_ANGLE)
-
-
-def _radial_uniform(plan: Plan) -> np.ndarray:
-    return _radial(plan, lambda n: math.pi / n)
-
-
-def _radial(plan: Plan, angle_between: Callable[[int], float]) -> np.ndarray:
-    """The number of whole spokes whose samples, center included, come nearest to R's."""
-    shape = plan.center.shape
+    They are turned by the golden angle each, or lie evenly over half a turn.
+    """
     first_angle = plan.rng.uniform(0, math.pi)
     target = plan.valid.sum() / plan.acceleration
 
     def draw(spokes: int) -> np.ndarray:
-        return _spokes(shape, first_angle + angle_between(spokes) * np.arange(spokes))
+        between = _GOLDEN_ANGLE if golden else math.pi / spokes
+        return _spokes(plan.center.shape, first_angle + between * np.arange(spokes))
 
     def surplus(spokes: int) -> float:
         return ((draw(spokes) | plan.center) & plan.valid).sum() - target
 
     # Past 8 n spokes, every point of an n x n grid lies on one.
-    few, many = 1, 8 * max(shape)
+    few, many = 1, 8 * max(plan.center.shape)
     while many - few > 1:
         middle = (few + many) // 2
         few, many = (middle, many) if surplus(middle) <= 0 else (few, middle)
@@ -128,26 +111,72 @@ def _spokes(shape: tuple[int, ...], angles: np.ndarray) -> np.ndarray:
     direction = np.stack([np.sin(angles), np.cos(angles)])
     # With the longer component at 1, a line meets every row or every column once: no gaps.
     direction /= np.abs(direction).max(axis=0)
-    steps = np.arange(-(max(shape) // 2), max(shape) // 2 + 1)
-    from_center = np.rint(direction[:, :, None] * steps).astype(int)
-    row, column = from_center[0] + shape[0] // 2, from_center[1] + shape[1] // 2
-    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    mask = np.zeros(shape, bool)
-    mask[row[inside], column[inside]] = True
-    return mask
+    half = max(shape) // 2
+    row, column = np.rint(direction[:, :, None] * np.arange(-half, half + 1)).astype(int) + half
+    square = np.zeros((2 * half + 1, 2 * half + 1), bool)
+    square[row, column] = True
+    top, left = (half - n // 2 for n in shape)
+    return square[top:top + shape[0], left:left + shape[1]]
+
+
+def poisson_disc(allowed: np.ndarray, count: int,
+                 rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """Variable-density Poisson disc on the grid, by dart throwing.
+
+    Any two chosen points p and q are at least min(radius[p], radius[q]) apart, in grid steps. The
+    radius is a scale times 1 + POISSON_GROWTH * d, with d the distance from the center, 1 at
+    the edges. The scale is searched until the darts leave at most 1 % too many points, and
+    the surplus is dropped at random, which keeps every distance.
+
+    Points may lie where `allowed` `[ky, kx]` is True. It gives the mask `[ky, kx]` bool with
+    exactly `count` points, and the radius `[ky, kx]` float64.
+    """
+    relative = 1 + POISSON_GROWTH * distance_from_center(allowed.shape)
+    order = rng.permutation(np.flatnonzero(allowed))
+    mask = np.zeros(allowed.shape, bool)
+    enough, too_few = 1 / relative.max(), math.inf
+    chosen, radius = order, enough * relative
+    # 0.7 / r^2 is the density at which darts of spacing r jam in the plane.
+    scale = math.sqrt(0.7 * np.sum(relative[allowed] ** -2) / max(count, 1))
+    for _ in range(24):
+        if len(chosen) <= 1.01 * count or count == 0:
+            break
+        if not enough < scale < too_few:
+            scale = math.sqrt(enough * too_few) if too_few < math.inf else 2 * enough
+        darts = _throw(order, scale * relative)
+        if len(darts) >= count:
+            enough, chosen, radius = scale, darts, scale * relative
+        else:
+            too_few = scale
+        scale *= math.sqrt(max(len(darts), 1) / (1.005 * count))
+    mask.flat[rng.permutation(chosen)[:count]] = True
+    return mask, radius
+
+
+def _throw(order: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Takes the points of `order`, flat indices, one by one unless a taken one blocks them."""
+    rows, columns = radius.shape
+    squared = np.ceil(np.minimum(radius, max(rows, columns) * 2.0) ** 2)
+    reach = math.isqrt(int(squared.max())) + 1
+    steps = np.arange(-reach, reach + 1)
+    distances = steps[:, None] ** 2 + steps**2
+    blocked = np.zeros((rows + 2 * reach, columns + 2 * reach), bool)  # with margins
+    taken = []
+    for point, limit in zip(order.tolist(), squared.flat[order].tolist(), strict=True):
+        row, column = divmod(point, columns)
+        if not blocked[row + reach, column + reach]:
+            taken.append(point)
+            blocked[row:row + len(steps), column:column + len(steps)] |= distances < limit
+    return np.array(taken, int)
 
 
 FASTMRI_KINDS: dict[str, Pattern] = {
-    "random": _random,
-    "equispaced": _equispaced,
-    "equispaced_fraction": _equispaced_fraction,
-    "magic": _magic,
-}
+    "random": _random, "equispaced": _equispaced, "equispaced_fraction": _equispaced_fraction,
+    "magic": _magic}
 LINE_KINDS: dict[str, Pattern] = {**FASTMRI_KINDS, "gaussian1d": _gaussian}
 PLANE_KINDS: dict[str, Pattern] = {
     "gaussian2d": _gaussian,
-    "poisson": _poisson,
-    "radial": _radial_golden,
-    "radial_uniform": _radial_uniform,
-}
+    "poisson": lambda plan: poisson_disc(plan.valid & ~plan.center, plan.outside, plan.rng)[0],
+    "radial": partial(_radial, golden=True), "radial_uniform": partial(_radial, golden=False)}
 KINDS: dict[str, Pattern] = {**LINE_KINDS, **PLANE_KINDS}
+WHOLE_KINDS = ("equispaced", "magic")  # that need a whole R

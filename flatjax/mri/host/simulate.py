@@ -1,8 +1,4 @@
-"""Simulated acquisition: what turns an image into the data of a scan.
-
-Everything here is numpy on the host, one slice at a time, and a pure function of its generator,
-so that data sets can run it in their loader threads.
-"""
+"""Simulated acquisition of a slice: pure functions of a generator, which any thread may call."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,18 +7,13 @@ import numpy as np
 import scipy.fft
 from numpy.random import Generator
 
+from flatjax.errors import check_at_least
+
 _AXES = (-2, -1)
 
 
 def host_fft2c(image: np.ndarray) -> np.ndarray:
-    """Host twin of `mri.fourier.fft2c`: the centered orthonormal DFT over the last two axes.
-
-    Args:
-        image: `[..., y, x]`, real or complex.
-
-    Returns:
-        k-space `[..., ky, kx]` complex64.
-    """
+    """Host twin of `mri.fourier.fft2c`: `[..., y, x]`, real or complex, to k-space complex64."""
     shifted = scipy.fft.ifftshift(np.asarray(image, np.complex64), axes=_AXES)
     return scipy.fft.fftshift(scipy.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 
@@ -37,20 +28,12 @@ def birdcage_maps(num_coils: int, shape: Sequence[int], *, radius: float = 1.5,
                   rotation: float = 0.0) -> np.ndarray:
     """Sensitivities of a birdcage: coils on a circle around the field of view.
 
-    Each coil's magnitude falls with the distance to its element and its phase turns around it
-    (the Biot-Savart field of a long wire). One coil is an ideal one: all ones.
-
-    Args:
-        num_coils: number of elements, at least 1.
-        shape: `(y, x)`.
-        radius: of the circle, in units of half the field of view.
-        rotation: of the whole array, in radians.
-
-    Returns:
-        `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel.
+    `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel. Each coil's magnitude falls
+    with the distance to its element and its phase turns around it (the Biot-Savart field of a long
+    wire). One coil is an ideal one: all ones. The radius of the circle is in units of half the
+    field of view, the rotation of the whole array in radians.
     """
-    if num_coils < 1:
-        raise ValueError(f"num_coils is {num_coils}, expected at least 1")
+    check_at_least(1, num_coils=num_coils)
     if num_coils == 1:
         return np.ones((1, *shape), np.complex64)
     y = np.linspace(-1, 1, shape[0])[:, None]
@@ -65,20 +48,11 @@ def birdcage_maps(num_coils: int, shape: Sequence[int], *, radius: float = 1.5,
 
 
 def sparse_product(array: np.ndarray, index: np.ndarray, weights: np.ndarray,
-                 axis: int) -> np.ndarray:
-    """Replace an axis by weighted sums of a few of its entries: a sparse matrix product.
+                   axis: int) -> np.ndarray:
+    """Replace an axis, a negative number, by weighted sums of a few of its entries.
 
-    It uses no BLAS, whose threads contend with those that load data and whose sums differ between
-    processors: a draw has to give the same bits everywhere.
-
-    Args:
-        array: `[..., n, ...]` floating point.
-        index: `[m, taps]` integers in `range(n)`.
-        weights: `[m, taps]`.
-        axis: which axis of `array` is n long, negative.
-
-    Returns:
-        `[..., m, ...]`, dtype of `array`.
+    `index` and `weights` are `[m, taps]`, and the axis becomes m long. It uses no BLAS, whose
+    threads contend with those that load data and whose sums differ between processors.
     """
     columns = weights.astype(array.dtype).reshape(*weights.shape, *(1,) * (-axis - 1))
     total = array.take(index[:, 0], axis) * columns[:, 0]
@@ -98,16 +72,7 @@ def _spline_taps(size: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth_field(rng: Generator, shape: Sequence[int], scale: float) -> np.ndarray:
-    """A smooth random field of unit standard deviation.
-
-    Args:
-        rng: numpy generator.
-        shape: `(y, x)`.
-        scale: correlation length as a fraction of the longer side, above 0.
-
-    Returns:
-        `[y, x]` float32 of mean 0.
-    """
+    """A field `[y, x]` float32 of mean 0 and deviation 1, smooth over `scale` of a side."""
     spacing = max(1.0, scale * max(shape))
     rows, columns = (_spline_taps(n, spacing) for n in shape)
     knots = rng.standard_normal((rows[0].max() + 1, columns[0].max() + 1), dtype=np.float32)
@@ -122,13 +87,7 @@ def image_phase(rng: Generator, shape: Sequence[int], amplitude: float = 0.5) ->
 
 
 def spin_echo(tissues: np.ndarray, tr: float, te: float) -> np.ndarray:
-    """Signal `PD (1 - exp(-TR / T1)) exp(-TE / T2)` of each tissue, a column of `tissues`.
-
-    Args:
-        tissues: `[3, tissue]`: T1 and T2 in ms, PD.
-        tr: repetition time in ms.
-        te: echo time in ms.
-    """
+    """Signal `PD (1 - exp(-TR / T1)) exp(-TE / T2)` of tissues `[3, tissue]`: T1, T2 in ms, PD."""
     t1, t2, density = tissues
     return density * (1 - np.exp(-tr / t1)) * np.exp(-te / t2)
 
@@ -141,13 +100,7 @@ def complex_noise(rng: Generator, shape: tuple[int, ...], sigma: float) -> np.nd
 
 def acquire(kspace: np.ndarray, mask: np.ndarray | float,
             noise: np.ndarray | float = 0.0) -> np.ndarray:
-    """Measured k-space `M (k + n)`, `[coil, ky, kx]` complex64: zero where not sampled.
-
-    Args:
-        kspace: fully sampled `[coil, ky, kx]` complex64.
-        mask: `[ky or 1, kx]` float32, or 1 to sample everything.
-        noise: `[coil, ky, kx]` complex64, or 0.
-    """
+    """Measured k-space `M (k + n)`, `[coil, ky, kx]` complex64: zero where not sampled."""
     if np.any(noise):
         kspace = kspace + noise
     return np.asarray(mask * kspace, np.complex64)  # a further pass over a large slice is slow

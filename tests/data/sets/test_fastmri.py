@@ -754,17 +754,6 @@ def test_maps_of_an_empty_slice():
     np.testing.assert_array_equal(maps[1], np.zeros_like(maps[1]))
 
 
-@pytest.mark.parametrize("shape, num_low, message", [
-    ((4, 8, 8), 0, "0 calibration columns, expected a whole number from 1 to 8"),
-    ((4, 8, 8), 9, "9 calibration columns"), ((4, 8, 8), 2.5, "2.5 calibration columns"),
-    ((8, 8), 2, r"k-space has shape \(8, 8\), expected \[..., coil, ky, kx\]"),
-    ((4, 8, 0), 2, "without a zero"),
-])
-def test_bad_calibrations(shape, num_low, message):
-    with pytest.raises(InputError, match=message):
-        sensitivities.from_calibration(np.ones(shape, np.complex64), num_low)
-
-
 CONFIGS = ["fastmri_knee_singlecoil", "fastmri_knee_multicoil"]
 
 
