@@ -10,9 +10,7 @@ from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
 from flatjax.data.io.kspace import (
     Reader,
     Scan,
-    check_mask,
     find_mask,
-    maps_for,
     open_maps,
     open_mask,
     slice_with_signal,
@@ -54,13 +52,8 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
             region where coil maps are to be made from it.
     """
     shape = scan.shape
-    given = scan.mask
-    if mask:
-        given = open_mask(mask)
-        check_mask(Path(mask), "the mask", given, shape[2:])
-    reader = scan.maps
-    if maps:
-        reader = maps_for(shape, Path(maps), "the maps", *open_maps(maps))
+    given = open_mask(mask, shape[2:]) if mask else scan.mask
+    reader = open_maps(maps, shape) if maps else scan.maps
     if scan.simulated and given is None:
         given = draw_mask(acquisition, shape[2:], seed_from_name(scan.name))
     slice_with_signal(scan)

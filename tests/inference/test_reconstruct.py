@@ -223,9 +223,9 @@ def test_a_mask_and_maps_may_be_given(tmp_path, workdir):
 
 
 @pytest.mark.parametrize("field, values, message", [
-    ("mask", np.ones(21), "the mask has shape .1, 21., expected .1, 20. or .24, 20."),
+    ("mask", np.ones(21), "the array has shape .21,., expected .24, 20. or .1, 20. or .20,."),
     ("mask", np.eye(1, 20)[0], "takes none of the samples|calibration"),
-    ("maps", np.ones((3, *SIZE), np.complex64), "the maps has shape .1, 3, 24, 20., expected"),
+    ("maps", np.ones((3, *SIZE), np.complex64), "coil maps have shape .1, 3, 24, 20., expected"),
     ("maps", np.zeros((4, *SIZE), np.complex64), "the coil maps are zero everywhere"),
     ("maps", np.ones((4, *SIZE)), "the array is float64, expected complex"),
 ])

@@ -54,11 +54,6 @@ def wait(file):
     time.sleep(60)
 
 
-def hurry(file, seconds):
-    hdf5._SECONDS = seconds
-    return os.getpid()
-
-
 def spin(file):
     re.match(r"(a|a)+$", 60 * "a" + "b")  # in C, for ever, as libhdf5 would
 
@@ -154,7 +149,8 @@ def test_it_ends_with_the_program_also_with_one_that_is_killed(tmp_path):
 def test_a_call_without_end_ends_also_when_its_program_is_gone(tmp_path):
     program = ("import os, signal, threading; from pathlib import Path; import test_hdf5;"
                "from flatjax.data.io import hdf5;"
-               "print(hdf5.isolated(test_hdf5.hurry, Path('x'), 1.0), flush=True);"
+               "hdf5._SECONDS = 2.0;"
+               "print(hdf5.isolated(test_hdf5.process_of, Path('x')), flush=True);"
                "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start();"
                "hdf5.isolated(test_hdf5.spin, Path('x'))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
