@@ -145,7 +145,7 @@ def headers(folder: Path) -> list[Path]:
 
 def read_header(folder: Path) -> None:
     from flatjax.data.io.header import Header
-    header = Header((folder / "header.xml").read_bytes(), "header.xml")
+    header = Header((folder / "header.xml").read_bytes(), "header")
     header.number("encoding/encodedSpace/matrixSize/y")
     header.spacing()
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from flatjax.data.io.checks import binary_mask, finite, first_signal, middle_first
-from flatjax.data.io.hdf5 import isolated, open_hdf5, stored_dataset
+from flatjax.data.io.checks import binary_mask, finite, first_signal, reading
+from flatjax.data.io.hdf5 import isolated, stored_dataset
 from flatjax.data.io.header import Header, read_header
 from flatjax.errors import InputError
 from flatjax.mri.sampling import valid_columns
@@ -52,29 +52,28 @@ def read_record(file: Path) -> Record:
     Raises:
         InputError: naming the file, the field, what is wrong with it and what to do.
     """
-    return isolated(_read_record, file)
+    with reading(file):
+        return isolated(_read_record, file)
 
 
 def _read_record(file: Path) -> Record:
-    with open_hdf5(file) as content:
+    with h5py.File(file) as content:
         stat = file.stat()
-        kspace = stored_dataset(file, content, "kspace")
+        kspace = stored_dataset(content, "kspace")
         if kspace.ndim not in (3, 4) or 0 in kspace.shape or kspace.dtype.kind != "c":
-            raise InputError(f"{file}: kspace is {kspace.dtype} of shape {kspace.shape}, expected "
-                             "complex (slice, ky, kx) or (slice, coil, ky, kx); convert it")
+            raise InputError(f"kspace is {kspace.dtype} of shape {kspace.shape}, expected complex "
+                             "(slice, ky, kx) or (slice, coil, ky, kx); convert it")
         references = {}
         for name in REFERENCES:
             if name in content:
-                references[name] = _reference_shape(file, content, name, kspace.shape[0])
-        header = read_header(
-            file, stored_dataset(file, content, "ismrmrd_header"), "ismrmrd_header")
+                references[name] = _reference_shape(content, name, kspace.shape[0])
+        header = read_header(content, "ismrmrd_header")
         width = kspace.shape[-1]
         padding = _padding(header, width)
-        mask = _mask(file, content, width, padding)
+        mask = _mask(content, width, padding)
         acquired = valid_columns(width, padding)
         sampled = acquired if mask is None else mask[0] > 0
-        _, one = first_signal(file, ((index, finite(file, "kspace", index, kspace[index]))
-                                     for index in middle_first(len(kspace))))
+        _, one = first_signal(len(kspace), lambda index: finite("kspace", index, kspace[index]))
         measured = one.reshape(-1, width).any(axis=0)
         left_out = acquired & ~sampled
         return Record(
@@ -100,19 +99,19 @@ def read_fastmri_slices(file: Path, record: Record, indices: Sequence[int],
     Raises:
         InputError: the file has changed or cannot be read any more, or a slice is not finite.
     """
-    with open_hdf5(file) as content:
-        mask = _mask(file, content, record.kspace[-1], record.padding)
+    with reading(file), h5py.File(file) as content:
+        mask = _mask(content, record.kspace[-1], record.padding)
         for index in indices:
-            kspace, image = finite(file, "kspace", index, content["kspace"][index]), None
+            kspace, image = finite("kspace", index, content["kspace"][index]), None
             if reference in record.references:
-                image = finite(file, reference, index, content[reference][index], np.float32)
+                image = finite(reference, index, content[reference][index], np.float32)
             yield Slice(kspace if kspace.ndim == 3 else kspace[None], image, mask)
 
 
 def read_fastmri_mask(file: Path, record: Record) -> np.ndarray | None:
     """The sampling mask of a file alone, as in `Slice`."""
-    with open_hdf5(file) as content:
-        return _mask(file, content, record.kspace[-1], record.padding)
+    with reading(file), h5py.File(file) as content:
+        return _mask(content, record.kspace[-1], record.padding)
 
 
 def _padding(header: Header, width: int) -> tuple[int, int]:
@@ -122,30 +121,29 @@ def _padding(header: Header, width: int) -> tuple[int, int]:
     left -= header.number(f"{limits}/center", least=0)
     right = left + header.number(f"{limits}/maximum", least=0) + 1
     if max(left, 0) >= min(right, width):
-        raise InputError(f"{header.source} tells that columns {left} to {right} were acquired, but "
-                         f"kspace has {width}; it belongs to another file: download it again")
+        raise InputError(f"by its header columns {left} to {right} were acquired, but kspace has "
+                         f"{width}; it belongs to another file: download it again")
     return max(left, 0), min(right, width)
 
 
-def _reference_shape(file: Path, content: h5py.File, name: str, slices: int) -> tuple[int, ...]:
-    dataset = stored_dataset(file, content, name)
+def _reference_shape(content: h5py.File, name: str, slices: int) -> tuple[int, ...]:
+    dataset = stored_dataset(content, name)
     if dataset.ndim != 3 or dataset.dtype.kind != "f" or dataset.shape[0] != slices \
             or 0 in dataset.shape:
-        raise InputError(f"{file}: {name} is {dataset.dtype} of shape {dataset.shape}, expected "
-                         f"real ({slices}, h, w), as many slices as kspace; download it again")
-    finite(file, name, slices // 2, dataset[slices // 2], np.float32)
+        raise InputError(f"{name} is {dataset.dtype} of shape {dataset.shape}, expected real "
+                         f"({slices}, h, w), as many slices as kspace; download it again")
+    finite(name, slices // 2, dataset[slices // 2], np.float32)
     return dataset.shape
 
 
-def _mask(file: Path, content: h5py.File, width: int,
-          padding: tuple[int, int]) -> np.ndarray | None:
+def _mask(content: h5py.File, width: int, padding: tuple[int, int]) -> np.ndarray | None:
     if "mask" not in content:
         return None
-    dataset = stored_dataset(file, content, "mask")
+    dataset = stored_dataset(content, "mask")
     if dataset.shape != (width,):
-        raise InputError(f"{file}: mask has shape {dataset.shape}, expected {(width,)}: a number "
-                         "per column of kspace; download it again")
-    return binary_mask(file, "mask", dataset[()]) * np.float32(valid_columns(width, padding))
+        raise InputError(f"mask has shape {dataset.shape}, expected {(width,)}: a number per "
+                         "column of kspace; download it again")
+    return binary_mask("mask", dataset[()]) * np.float32(valid_columns(width, padding))
 
 
 def _central_run(sampled: np.ndarray) -> int:
@@ -159,13 +157,10 @@ def _central_run(sampled: np.ndarray) -> int:
 def _attributes(content: h5py.File) -> dict[str, str]:
     found = {}
     for name in ATTRIBUTES:
-        dtype = content.attrs.get_id(name).dtype if name in content.attrs else np.dtype("V")
-        # HDF5 crashes on other objects where a file is damaged
-        if dtype.kind in "biuf" or h5py.check_string_dtype(dtype):
-            value = np.asarray(content.attrs[name])
-            if value.size == 1:
-                one = value.item()
-                found[name] = one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+        value = np.asarray(content.attrs.get(name, ()))
+        if value.size == 1:
+            one = value.item()
+            found[name] = one.decode(errors="replace") if isinstance(one, bytes) else str(one)
     return found
 
 

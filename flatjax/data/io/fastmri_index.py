@@ -36,7 +36,10 @@ def index_folder(folder: Path, cache: str = "",
     Raises:
         InputError: the folder cannot be read or has no such files, or `cache` cannot be written.
     """
-    files = _list_files(folder)
+    files = sorted(folder.glob("[!.]*.h5"))
+    if not files:
+        raise InputError(f"{folder}: holds no .h5 files or cannot be read; unpack fastMRI's "
+                         "archive there, or name another folder")
     path = folder.parent / INDEX_NAME.format(folder.name)
     if cache:
         key = sha256(str(folder.resolve()).encode()).hexdigest()[:12]
@@ -64,35 +67,21 @@ def _version(file: Path) -> tuple[int, int] | None:
     return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
 
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        files = sorted(file for file in folder.iterdir()
-                       if file.suffix == ".h5" and not file.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror}); name one that "
-                         "holds fastMRI's .h5 files") from error
-    if not files:
-        raise InputError(f"{folder}: holds no .h5 files; unpack fastMRI's archive there, or name "
-                         "another folder")
-    return files
-
-
 def _load_index(path: Path) -> dict[str, Record]:
     """The records of an index; none if it is missing, damaged or of another version."""
     try:
         saved = json.loads(path.read_text())
         known = saved["files"] if saved["version"] == _VERSION else {}
-        return {name: _from_json(**entry) for name, entry in known.items()}
+        return {name: _from_json(entry) for name, entry in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
-def _from_json(*, kspace: list, padding: list, recon: list, references: dict, spacing: list | None,
-               **others: Any) -> Record:
-    return Record(
-        kspace=_ints(kspace), padding=_ints(padding), recon=_ints(recon),
-        references={name: _ints(shape) for name, shape in references.items()},
-        spacing=spacing and tuple(map(float, spacing)), **others)
+def _from_json(entry: dict[str, Any]) -> Record:
+    fields = entry | {name: _ints(entry[name]) for name in ("kspace", "padding", "recon")}
+    fields["references"] = {name: _ints(shape) for name, shape in entry["references"].items()}
+    fields["spacing"] = entry["spacing"] and tuple(map(float, entry["spacing"]))
+    return Record(**fields)
 
 
 def _ints(values: Sequence[int]) -> tuple[int, ...]:

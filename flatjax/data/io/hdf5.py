@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import h5py
 
-from flatjax.data.io.checks import reading
 from flatjax.errors import InputError
 
 try:
@@ -43,35 +41,26 @@ _IDLE = 60.0  # seconds without a call until the process ends
 _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv[1]))"
 
 
-@contextmanager
-def open_hdf5(file: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; every error of it becomes an `InputError`."""
-    with reading(file, "an HDF5 file"), h5py.File(file, "r") as content:
-        yield content
-
-
-def stored_dataset(file: Path, content: h5py.File, name: str) -> h5py.Dataset:
+def stored_dataset(content: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that may be read: it lies in this file, and declares no more than that can hold."""
     dataset = content.get(name)
     if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"{file}: has no dataset {name}, only "
-                         f"{', '.join(sorted(map(str, content))[:8]) or 'nothing at all'}; it is "
-                         "another kind of HDF5 file, or damaged")
+        raise InputError(f"has no dataset {name}, only {', '.join(sorted(map(str, content))[:8])}; "
+                         "it is another kind of HDF5 file, or damaged")
     if dataset.external or dataset.is_virtual or dataset.file.filename != content.filename:
-        raise InputError(f"{file}: {name} lies in another file, expected it in this one; copy it "
-                         "there, for instance with h5repack")
+        raise InputError(f"{name} lies in another file, expected it in this one; copy it there, "
+                         "for instance with h5repack")
     stored = dataset.id.get_storage_size() * (GREATEST_RATIO if dataset.chunks else 1)
     declared = dataset.size * dataset.id.get_type().get_size()
     if declared > min(stored, content.id.get_filesize() * GREATEST_RATIO):
-        raise InputError(f"{file}: {name} of shape {dataset.shape} and {dataset.dtype} takes "
-                         f"{declared} bytes, more than the file can hold; it is cut short or "
-                         "damaged: download it again")
+        raise InputError(f"{name} of shape {dataset.shape} and {dataset.dtype} takes {declared} "
+                         "bytes, more than the file can hold; it is damaged: download it again")
     return dataset
 
 
 def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
              *args: P.args, **kwargs: P.kwargs) -> Result:
-    """`function(file, *args, **kwargs)`, in another process.
+    """`function(file, *args, **kwargs)`, in another process, which may die of the file.
 
     The first call starts that process, which then serves the others, one at a time, and ends after
     a minute without any. A call has a minute and a second for every MiB of the file; on Linux it
@@ -79,12 +68,8 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
     process, on Windows, there is no other process: the call is made here, without protection.
 
     Args:
-        function: of a module; what it takes and returns must be picklable.
-        file: that it reads.
-
-    Raises:
-        InputError: the process died of the file, or did not come to an end.
-        Exception: what the function raises.
+        function: of a module; what it takes, returns and raises must be picklable.
+        file: that it reads. No message names it; `checks.reading` does.
     """
     global _helper
     if resource is None:
@@ -104,12 +89,12 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
                 if not isinstance(ended, EOFError | OSError):
                     raise
                 if helper.process.returncode == -signal.SIGALRM:
-                    raise InputError(f"{file}: the HDF5 library came to no end in {seconds:.0f} s; "
-                                     "it is damaged, or on a disk that is too slow: copy or "
-                                     "download it again") from ended
+                    raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
+                                     "damaged, or on a disk that is too slow: copy or download it "
+                                     "again") from ended
                 if new:  # an older one may have ended because it was idle, or by another file
-                    raise InputError(f"{file}: the HDF5 library crashed on it; it is damaged: "
-                                     "download it again") from ended
+                    raise InputError("the HDF5 library crashed on it; it is damaged: download it "
+                                     "again") from ended
     if error:
         raise error
     return result

@@ -4,13 +4,13 @@ It is XML from a file that anybody may have made: its length is bounded, and a d
 only place where entities can be declared, is refused before anything of it is expanded or fetched.
 """
 
-from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 import h5py
 import numpy as np
 
+from flatjax.data.io.hdf5 import stored_dataset
 from flatjax.errors import InputError
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
@@ -21,14 +21,14 @@ _LARGEST = 2**16 - 1  # ISMRMRD's unsignedShort
 class Header:
     """Fields of a header, by paths as `encoding/encodedSpace/matrixSize/x`: first ones if several.
 
-    `source` names the file and the dataset in messages. What is too long, not well-formed or has a
-    document type raises `InputError`.
+    `name` is the dataset's, for messages. What is too long, not well-formed or has a document type
+    raises `InputError`.
     """
 
-    def __init__(self, xml: bytes, source: str) -> None:
-        self.source = source
+    def __init__(self, xml: bytes, name: str) -> None:
+        self.name = name
         if len(xml) > MAX_BYTES:
-            raise InputError(f"{source} has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
+            raise InputError(f"{name} has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
                              "cannot be a scanner's: download the file again")
         try:
             guard = expat.ParserCreate()
@@ -38,11 +38,11 @@ class Header:
         except InputError:
             raise
         except (expat.ExpatError, ValueError, LookupError) as error:
-            raise InputError(f"{source} is not well-formed XML ({error}); download the file "
+            raise InputError(f"{name} is not well-formed XML ({error}); download the file "
                              "again") from error
 
     def _refuse_doctype(self, *_: object) -> None:
-        raise InputError(f"{self.source} declares a document type, with which XML can define "
+        raise InputError(f"{self.name} declares a document type, with which XML can define "
                          "entities that expand without end or read other files; scanners write "
                          "none: do not trust this file, download it again from where it is "
                          "published")
@@ -59,7 +59,7 @@ class Header:
         digits = self.text(path)
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 5
                 and least <= int(digits) <= _LARGEST):
-            raise InputError(f"{self.source} has {digits[:20]!r} at ismrmrdHeader/{path} in the "
+            raise InputError(f"{self.name} has {digits[:20]!r} at ismrmrdHeader/{path} in the "
                              f"namespace {NAMESPACE}, expected a whole number from {least} to "
                              f"{_LARGEST}; download the file again")
         return int(digits)
@@ -78,10 +78,11 @@ class Header:
         return (x, y, z) if all(0 < size < 1e5 for size in (x, y, z)) else None
 
 
-def read_header(file: Path, dataset: h5py.Dataset, name: str) -> Header:
+def read_header(content: h5py.File, name: str) -> Header:
     """The header that a dataset of one string holds."""
+    dataset = stored_dataset(content, name)
     if dataset.size != 1 or not h5py.check_string_dtype(dataset.dtype):
-        raise InputError(f"{file}: {name} is {dataset.dtype} of shape {dataset.shape}, expected "
-                         "one string of XML; download it again")
+        raise InputError(f"{name} is {dataset.dtype} of shape {dataset.shape}, expected one string "
+                         "of XML; download it again")
     xml = np.asarray(dataset[()]).item()
-    return Header(xml.encode() if isinstance(xml, str) else bytes(xml), f"{file}: {name}")
+    return Header(xml.encode() if isinstance(xml, str) else bytes(xml), name)

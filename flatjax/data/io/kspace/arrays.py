@@ -9,7 +9,7 @@ anything is allocated. In C order, as NumPy saves by default, one slice is in me
 import math
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from flatjax.data.io.checks import binary_mask, finite, reading
+from flatjax.data.io.checks import binary_mask, finite
 from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, maps_for
 from flatjax.errors import InputError
 
@@ -42,7 +42,7 @@ class Array(NamedTuple):
     def whole(self, *shapes: tuple[int, ...]) -> np.ndarray:
         """All of it, if it has one of these shapes."""
         if self.shape not in shapes:
-            raise InputError(f"{self.file}: {self.field} has shape {self.shape}, expected "
+            raise InputError(f"{self.field} has shape {self.shape}, expected "
                              f"{' or '.join(map(str, shapes))}; take that of this scan")
         order = "F" if self.fortran else "C"
         with _opened(self.file, self.member) as (stream, _):
@@ -54,15 +54,15 @@ class Array(NamedTuple):
 
     def slices(self) -> tuple[Shape, Reader]:
         """Its shape as k-space or coil maps, and a `Reader` of them."""
-        shape = as_slices(self.file, self.field, self.shape)
+        shape = as_slices(self.field, self.shape)
         if self.dtype.kind != "c":
-            raise InputError(f"{self.file}: {self.field} is {self.dtype}, expected complex "
-                             "numbers; for real and imaginary parts in two arrays save a + 1j * b")
+            raise InputError(f"{self.field} is {self.dtype}, expected complex numbers; for real "
+                             "and imaginary parts in two arrays save a + 1j * b")
         return shape, partial(self._read, shape)
 
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
         """It as a sampling mask `[ky or 1, kx]` float32 for k-space `(ky, kx)`."""
-        return binary_mask(self.file, self.field, self.whole(shape, (1, shape[1]), shape[1:]))
+        return binary_mask(self.field, self.whole(shape, (1, shape[1]), shape[1:]))
 
     def _read(self, shape: Shape, indices: Iterable[int]) -> Iterator[np.ndarray]:
         # in Fortran order the slices are spread over the file
@@ -75,7 +75,7 @@ class Array(NamedTuple):
                     one = np.frombuffer(stream.read(count), self.dtype).reshape(shape[1:])
                 else:
                     one = whole[index]
-                yield finite(self.file, self.field, index, one)
+                yield finite(self.field, index, one)
 
 
 def open_array(file: Path, name: str) -> Array:
@@ -85,13 +85,12 @@ def open_array(file: Path, name: str) -> Array:
         shape, fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
         array = Array(file, member, shape, dtype, fortran, stream.tell())
     if dtype.hasobject:
-        raise InputError(f"{file}: {array.field} holds pickled Python objects, which may run any "
-                         "code and are never read; save an array of complex numbers")
+        raise InputError(f"{array.field} holds pickled Python objects, which may run any code and "
+                         "are never read; save an array of complex numbers")
     wanted = array.offset + dtype.itemsize * math.prod(shape)
     if wanted != size:
-        raise InputError(f"{file}: {array.field} of shape {shape} and {dtype} takes {wanted} "
-                         f"bytes, but there are {size}; the file is cut short or damaged, save it "
-                         "again")
+        raise InputError(f"{array.field} of shape {shape} and {dtype} takes {wanted} bytes, but "
+                         f"there are {size}; the file is cut short or damaged, save it again")
     return array
 
 
@@ -99,24 +98,23 @@ def open_numpy(file: Path) -> Scan:
     """A `.npy` of k-space, or a `.npz` with `kspace` and perhaps `mask`, `maps` and `affine`."""
     names = ["kspace"]
     if file.suffix == ".npz":
-        with reading(file, "a NumPy file"), zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
     if "kspace" not in names:
-        raise InputError(f"{file}: has no array kspace, only "
-                         f"{', '.join(sorted(names)[:8]) or 'nothing at all'}; save it with "
+        raise InputError(f"has no array kspace, only {', '.join(sorted(names)[:8])}; save it with "
                          "numpy.savez(file, kspace=...)")
     shape, read = open_array(file, "kspace").slices()
     found: dict[str, Any] = {}
     if "mask" in names:
         found["mask"] = open_array(file, "mask").mask(shape[2:])
     if "maps" in names:
-        found["maps"] = maps_for(shape, file, *open_array(file, "maps").slices())
+        found["maps"] = maps_for(shape, *open_array(file, "maps").slices())
     if "affine" in names:
         affine = open_array(file, "affine").whole((4, 4))
         if affine.dtype.kind not in "iuf" or not np.isfinite(affine).all() \
                 or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise InputError(f"{file}: affine cannot be inverted or is not of real numbers, "
-                             "expected the matrix from voxel indices to mm")
+            raise InputError("affine cannot be inverted or is not of real numbers, expected the "
+                             "matrix from voxel indices to mm")
         found["affine"] = affine.astype(np.float64)
         found["spacing"] = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     missing = tuple(name for name in ("mask", "maps", "affine") if name not in found)
@@ -126,9 +124,9 @@ def open_numpy(file: Path) -> Scan:
 @contextmanager
 def _opened(file: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stream of an array with its header, and its length."""
-    with reading(file, "a NumPy file"), ExitStack() as stack:
-        if member:
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            yield stack.enter_context(archive.open(member)), archive.getinfo(member).file_size
-        else:
-            yield stack.enter_context(file.open("rb")), file.stat().st_size
+    if member:
+        with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+            yield stream, archive.getinfo(member).file_size
+    else:
+        with file.open("rb") as stream:
+            yield stream, file.stat().st_size

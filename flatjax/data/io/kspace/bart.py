@@ -23,31 +23,30 @@ _LONGEST_HEADER = 2**16  # bytes
 def open_cfl(file: Path) -> tuple[Shape, Reader]:
     """k-space or coil maps, as of `bart ecalib -m1`, of a `.cfl` or its `.hdr`."""
     data, header = file.with_suffix(".cfl"), file.with_suffix(".hdr")
-    size = check_file(data)
-    with reading(header, "BART's text header"), header.open(errors="replace") as stream:
+    with reading(header), header.open(errors="replace") as stream:
         _, _, text = stream.read(_LONGEST_HEADER).partition("# Dimensions\n")
         dims = [int(word) for word in text.splitlines()[0].split()]
-    dims += [1] * (_SLICE + 1 - len(dims))
-    longer = [f"{axis} of {n}" for axis, n in enumerate(dims)
-              if n != 1 and axis not in (_READ, _PHS1, _COIL, _SLICE)]
-    if longer:
-        raise InputError(f"{header}: has dimension {', '.join(longer)}, expected more than 1 only "
-                         "of READ (0), PHS1 (1), COIL (3) and SLICE (13); extract one with 'bart "
-                         "slice', or for a 3-D scan transform its readout with 'bart fft -u -i 1' "
-                         "and move it to SLICE with 'bart transpose'")
-    shape = as_slices(header, "the array", (dims[_SLICE], dims[_COIL], dims[_READ], dims[_PHS1]))
-    wanted = 8 * math.prod(shape)
+        dims += [1] * (_SLICE + 1 - len(dims))
+        longer = [f"{axis} of {n}" for axis, n in enumerate(dims)
+                  if n != 1 and axis not in (_READ, _PHS1, _COIL, _SLICE)]
+        if longer:
+            raise InputError(f"has dimension {', '.join(longer)}, expected more than 1 only of "
+                             "READ (0), PHS1 (1), COIL (3) and SLICE (13); extract one with 'bart "
+                             "slice', or for a 3-D scan transform its readout with 'bart fft -u -i "
+                             "1' and move it to SLICE with 'bart transpose'")
+        shape = as_slices("the array", (dims[_SLICE], dims[_COIL], dims[_READ], dims[_PHS1]))
+    size, wanted = check_file(data), 8 * math.prod(shape)
     if size != wanted:
-        raise InputError(f"{data}: has {size} bytes, but its header declares {wanted}; it is cut "
-                         "short or the header is another file's, export both again")
+        raise InputError(f"{data.name} has {size} bytes, but its header declares {wanted}; it is "
+                         "cut short or the header is another file's, export both again")
     return shape, partial(_slices, data, shape)
 
 
 def _slices(data: Path, shape: Shape, indices: Iterable[int]) -> Iterator[np.ndarray]:
     _, coils, ky, kx = shape
-    with reading(data, "BART's data"), data.open("rb") as stream:
+    with data.open("rb") as stream:
         for index in indices:
             stream.seek(8 * index * coils * ky * kx)
             values = np.frombuffer(stream.read(8 * coils * ky * kx), "<c8")
-            one = values.reshape(coils, kx, ky).swapaxes(1, 2)  # READ is fastest in the file
-            yield finite(data, "the array", index, one)
+            # READ is fastest in the file
+            yield finite("the array", index, values.reshape(coils, kx, ky).swapaxes(1, 2))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.data.io.checks import first_signal, middle_first
+from flatjax.data.io.checks import first_signal, reading
 from flatjax.errors import InputError
 
 # `indices -> iterator` over those slices; rising indices are read in one go.
@@ -35,23 +35,32 @@ class Scan(NamedTuple):
     simulated: bool = False  # fully sampled k-space made of an image, still to be measured
 
 
-def as_slices(file: Path, field: str, shape: tuple[int, ...]) -> Shape:
+def as_slices(field: str, shape: tuple[int, ...]) -> Shape:
     """The shape of an array of two to four axes, none empty and no slice larger than possible."""
     slices, coils, ky, kx = (1, 1, 1, 1, *shape)[-4:]
     if not 2 <= len(shape) <= 4 or min(shape) < 1 or 8 * coils * ky * kx > LARGEST_SLICE:
-        raise InputError(f"{file}: {field} has shape {shape}, expected [ky, kx], [coil, ky, kx] or "
-                         "[slice, coil, ky, kx] without a zero, and slices of at most "
+        raise InputError(f"{field} has shape {shape}, expected [ky, kx], [coil, ky, kx] or [slice, "
+                         "coil, ky, kx] without a zero, and slices of at most "
                          f"{LARGEST_SLICE // 2**30} GiB; reshape it")
     return slices, coils, ky, kx
 
 
-def maps_for(scan: Shape, file: Path, shape: Shape, read: Reader) -> Reader:
+def maps_for(scan: Shape, shape: Shape, read: Reader) -> Reader:
     """`read`, of maps of the shape `(slices or 1, coils, y, x)`, for all slices of a scan."""
     if shape[1:] != scan[1:] or shape[0] not in (1, scan[0]):
-        raise InputError(f"{file}: the coil maps have shape {shape}, expected {(1, *scan[1:])} or "
-                         f"{scan}: a map per coil and pixel of k-space, for all slices or each; "
-                         "take the maps of this scan")
+        raise InputError(f"the coil maps have shape {shape}, expected {(1, *scan[1:])} or {scan}: "
+                         "a map per coil and pixel of k-space, for all slices or each; take the "
+                         "maps of this scan")
     return read if shape[0] == scan[0] else lambda indices: read([0] * len(list(indices)))
+
+
+def guarded(file: Path, read: Reader) -> Reader:
+    """`read`, behind the door of all readers."""
+    def inside(indices: Iterable[int]) -> Iterator[np.ndarray]:
+        with reading(file):
+            yield from read(indices)
+
+    return inside
 
 
 def find_mask(kspace: np.ndarray) -> np.ndarray:
@@ -78,13 +87,12 @@ def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
         InputError: there is none, or its largest sample lies in a corner, where k-space has the
             zero frequency before it is shifted to the center.
     """
-    index, kspace = first_signal(scan.file, ((index, next(scan.read([index])))
-                                             for index in middle_first(scan.shape[0])))
-    power = np.sum(np.real(kspace) ** 2 + np.imag(kspace) ** 2, axis=0)
-    peak = np.unravel_index(power.argmax(), power.shape)
-    if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
-        raise InputError(f"{scan.file}: the largest sample of k-space lies in a corner, at "
-                         f"{tuple(map(int, peak))}, expected near the center of "
-                         f"{power.shape}; move it there with numpy.fft.fftshift over the last two "
-                         "axes")
+    with reading(scan.file):
+        index, kspace = first_signal(scan.shape[0], lambda index: next(scan.read([index])))
+        power = np.sum(np.real(kspace) ** 2 + np.imag(kspace) ** 2, axis=0)
+        peak = np.unravel_index(power.argmax(), power.shape)
+        if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
+            raise InputError("the largest sample of k-space lies in a corner, at "
+                             f"{tuple(map(int, peak))}, expected near the center of {power.shape}; "
+                             "move it there with numpy.fft.fftshift over the last two axes")
     return index, kspace

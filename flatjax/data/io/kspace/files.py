@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri_files
-from flatjax.data.io.hdf5 import open_hdf5
+from flatjax.data.io.checks import reading
 from flatjax.data.io.kspace.arrays import open_array, open_numpy
 from flatjax.data.io.kspace.bart import open_cfl
-from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, maps_for
+from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, guarded, maps_for
 from flatjax.data.io.kspace.ismrmrd import open_ismrmrd
 from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_placed, stem
 from flatjax.data.io.volumes.common import voxel_sizes
@@ -57,24 +58,30 @@ def open_scan(file: str | Path, coils: int = 1) -> Scan:
         InputError: a file that is missing, damaged, or of no known format, by name.
     """
     file = Path(file)
+    with reading(file):
+        scan = _open(file, coils)
+    return scan._replace(read=guarded(file, scan.read),
+                         maps=guarded(file, scan.maps) if scan.maps else None)
+
+
+def _open(file: Path, coils: int) -> Scan:
     if file.suffix in NUMPY:
         return open_numpy(file)
     if file.suffix in BART:
         return Scan(file.with_suffix(".cfl"), file.stem, "BART .cfl", *open_cfl(file))
     if file.suffix in HDF5:
-        with open_hdf5(file) as content:
+        with h5py.File(file) as content:
             names = sorted(map(str, content))  # those that are not Unicode are bytes
         if "kspace" in names:
             return _open_fastmri(file)
         if "dataset" in names:
             return open_ismrmrd(file)
-        raise InputError(f"{file}: has neither a dataset kspace, as fastMRI's files, nor a group "
-                         f"dataset, as ISMRMRD's, only {', '.join(names[:8]) or 'nothing at all'}; "
-                         "convert it")
+        raise InputError("has neither a dataset kspace, as fastMRI's files, nor a group dataset, "
+                         f"as ISMRMRD's, only {', '.join(names[:8])}; convert it")
     if format_of(file.name):
         return _open_volume(file, coils)
-    raise InputError(f"{file}: unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a "
-                     f"volume as {', '.join(READERS)}; convert it")
+    raise InputError(f"unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a volume "
+                     f"as {', '.join(READERS)}; convert it")
 
 
 def open_maps(file: str | Path, shape: Shape) -> Reader:
@@ -86,8 +93,9 @@ def open_maps(file: str | Path, shape: Shape) -> Reader:
     file = Path(file)
     if file.suffix not in NUMPY + BART:
         raise InputError(f"{file}: expected coil maps as .npy, .npz or .cfl; convert them")
-    found = open_cfl(file) if file.suffix in BART else open_array(file, "maps").slices()
-    return maps_for(shape, file, *found)
+    with reading(file):
+        found = open_cfl(file) if file.suffix in BART else open_array(file, "maps").slices()
+        return guarded(file, maps_for(shape, *found))
 
 
 def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
@@ -99,18 +107,16 @@ def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
     file = Path(file)
     if file.suffix not in NUMPY:
         raise InputError(f"{file}: expected a mask as .npy or .npz; save it with numpy.save")
-    return open_array(file, "mask").mask(shape)
+    with reading(file):
+        return open_array(file, "mask").mask(shape)
 
 
 def _open_fastmri(file: Path) -> Scan:
     """A fastMRI file; its crop is that of its reference, or of the header for files without."""
     record = fastmri_files.read_record(file)
     coils = record.kspace[1] if len(record.kspace) == 4 else 1
-    shape = as_slices(file, "kspace", (record.kspace[0], coils, *record.kspace[-2:]))
-    try:
-        crop = fastmri_files.crop_shape(record, next(iter(record.references), ""))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    shape = as_slices("kspace", (record.kspace[0], coils, *record.kspace[-2:]))
+    crop = fastmri_files.crop_shape(record, next(iter(record.references), ""))
 
     def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
         slices = fastmri_files.read_fastmri_slices(file, record, list(indices), "")

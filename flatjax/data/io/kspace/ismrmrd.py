@@ -8,12 +8,12 @@ such. Only heads are read at first: some 340 bytes per readout; then the readout
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+import h5py
 import numpy as np
 
 from flatjax.data.io.checks import finite
-from flatjax.data.io.hdf5 import isolated, open_hdf5, stored_dataset
+from flatjax.data.io.hdf5 import isolated, stored_dataset
 from flatjax.data.io.header import Header, read_header
 from flatjax.data.io.kspace.base import Scan, Shape, as_slices
 from flatjax.errors import InputError
@@ -33,36 +33,23 @@ _ALIKE = ("number_of_samples", "active_channels", "discard_pre", "discard_post",
 _LEAST_SAMPLED = 64  # an encoded matrix with so many times more lines than were read is refused
 
 
-class Layout(NamedTuple):
-    """Where readouts go."""
-
-    shape: Shape
-    # per slice `[readout, 3]`: the row of `dataset/data`, its column kx, and how many share that
-    readouts: list[np.ndarray]
-    samples: tuple[int, int, int]  # (first, last + 1, ky of the first) of every readout
-
-
 def open_ismrmrd(file: Path) -> Scan:
-    """An ISMRMRD file with a Cartesian 2-D scan, of one or many slices.
+    """An ISMRMRD file with a Cartesian 2-D scan, of one or many slices; other scans are refused.
 
     Contrasts, cardiac phases, repetitions and sets become further slices. Readouts of the same
     line are averaged. Those flagged as calibration alone fill lines that no other readout does;
     noise, navigators, feedback and dummies are left out, as are encodings after the first.
-
-    Raises:
-        InputError: it is damaged, its header is not one, or the scan is not Cartesian, is 3-D, or
-            has reversed readouts, which need a phase correction that is not done here.
     """
     return isolated(_open, file)
 
 
 def _open(file: Path) -> Scan:
-    with open_hdf5(file) as content:
-        header = read_header(file, stored_dataset(file, content, "dataset/xml"), "dataset/xml")
-        heads = stored_dataset(file, content, "dataset/data")["head"]
-        layout = _layout(file, header, heads)
-        first = heads[[rows[0, 0] for rows in layout.readouts]]  # a readout of each slice
-        _, _, ky, kx = layout.shape
+    with h5py.File(file) as content:
+        header = read_header(content, "dataset/xml")
+        heads = stored_dataset(content, "dataset/data")["head"]
+        shape, samples, readouts = _layout(header, heads)
+        first = heads[[rows[0, 0] for rows in readouts]]  # a readout of each slice
+        _, _, ky, kx = shape
         recon = [header.number(f"encoding/reconSpace/matrixSize/{axis}") for axis in "xy"]
         crop = min(recon[0], ky), min(recon[1], kx)
         affine, spacing = None, header.spacing()
@@ -71,7 +58,7 @@ def _open(file: Path) -> Scan:
             affine, spacing = _affine(first, (ky, kx), crop, spacing)
     facts = {name: header.text(path)[:80] for name, path in _FACTS.items() if header.text(path)}
     missing = ["affine"] * (affine is None) + ["protocol"] * ("protocol" not in facts)
-    return Scan(file, file.stem, "ISMRMRD", layout.shape, partial(_slices, file, layout),
+    return Scan(file, file.stem, "ISMRMRD", shape, partial(_slices, file, shape, samples, readouts),
                 crop=crop, affine=affine, spacing=spacing, facts=facts, missing=tuple(missing))
 
 
@@ -80,33 +67,38 @@ def _flagged(heads: np.ndarray, bits: Iterable[int]) -> np.ndarray:
     return heads["flags"].astype(np.uint64) & np.uint64(mask) != 0
 
 
-def _layout(file: Path, header: Header, heads: np.ndarray) -> Layout:
+def _layout(header: Header, heads: np.ndarray
+            ) -> tuple[Shape, tuple[int, int, int], list[np.ndarray]]:
+    """Where readouts go.
+
+    Returns:
+        `(shape, samples, readouts)`: `samples` are `(first, last + 1, ky of the first)` of every
+        readout; of each slice `[readout, 3]` are the row of `dataset/data`, its column kx, and how
+        many share that column.
+    """
     imaging = np.flatnonzero(~_flagged(heads, _NOT_IMAGING) & (heads["encoding_space_ref"] == 0))
     if imaging.size == 0:
-        raise InputError(f"{file}: none of {len(heads)} readouts is of an image; expected some "
-                         "without the flags of noise, navigators or calibration")
+        raise InputError(f"none of {len(heads)} readouts is of an image; expected some without the "
+                         "flags of noise, navigators or calibration")
     used = heads[imaging]
-    _check_kind(file, header, used)
+    _check_kind(header, used)
     kx = header.number("encoding/encodedSpace/matrixSize/y")
     center = "encoding/encodingLimits/kspace_encoding_step_1/center"
     center = header.number(center, least=0) if header.text(center) else kx // 2
     columns = used["idx"]["kspace_encode_step_1"].astype(int) + kx // 2 - center
     count = len(np.unique(columns))
     if columns.min() < 0 or columns.max() >= kx or kx > _LEAST_SAMPLED * count:
-        raise InputError(f"{file}: {count} lines from {columns.min()} to {columns.max()} do not "
-                         f"fit the encoded matrix of {kx}: the header belongs to another scan; "
-                         "export it again")
+        raise InputError(f"{count} lines from {columns.min()} to {columns.max()} do not fit the "
+                         f"encoded matrix of {kx}, as if it were another scan's; export it again")
     one, ky = used[0], header.number("encoding/encodedSpace/matrixSize/x")
     first, last = int(one["discard_pre"]), int(one["number_of_samples"]) - int(one["discard_post"])
     at = ky // 2 - int(one["center_sample"]) + first
     if not (0 <= first < last and at >= 0 and at + last - first <= ky):
-        raise InputError(f"{file}: readouts of {one['number_of_samples']} samples with their "
-                         f"center at {one['center_sample']} do not fit the encoded matrix of {ky}, "
-                         "expected the header of this scan; export it again")
+        raise InputError(f"samples {first} to {last} with center {one['center_sample']} do not fit "
+                         f"the encoded matrix of {ky}; export it again")
     frames, inverse = np.unique(np.stack([used["idx"][name] for name in _FRAME], axis=1), axis=0,
                                 return_inverse=True)
-    shape = as_slices(file, "the encoded matrix",
-                      (len(frames), int(one["active_channels"]), ky, kx))
+    shape = as_slices("the encoded matrix", (len(frames), int(one["active_channels"]), ky, kx))
     calibration = _flagged(used, [_CALIBRATION])
     readouts = []
     for frame in range(len(frames)):
@@ -115,31 +107,32 @@ def _layout(file: Path, header: Header, heads: np.ndarray) -> Layout:
         taken = np.flatnonzero(mine & (~calibration | ~np.isin(columns, lines)))
         share = np.bincount(columns[taken], minlength=kx)[columns[taken]]
         readouts.append(np.stack([imaging[taken], columns[taken], share], axis=1))
-    return Layout(shape, readouts, (first, last, at))
+    return shape, (first, last, at), readouts
 
 
-def _check_kind(file: Path, header: Header, used: np.ndarray) -> None:
+def _check_kind(header: Header, used: np.ndarray) -> None:
     """Refuse what is no Cartesian 2-D scan of equal readouts."""
     trajectory = header.text("encoding/trajectory")
     if trajectory.lower() != "cartesian":
-        raise InputError(f"{file}: trajectory is {trajectory[:80]!r}, expected 'cartesian'; grid "
-                         "the data first, for instance with BART or sigpy")
+        raise InputError(f"trajectory is {trajectory[:80]!r}, expected 'cartesian'; grid the data "
+                         "first, for instance with BART or sigpy")
     if header.number("encoding/encodedSpace/matrixSize/z") > 1 \
             or np.ptp(used["idx"]["kspace_encode_step_2"]):
-        raise InputError(f"{file}: encodes along kspace_encode_step_2, expected a 2-D scan; "
-                         "transform the 3-D one along its readout and hand it over as .npy")
+        raise InputError("encodes along kspace_encode_step_2, expected a 2-D scan; transform the "
+                         "3-D one along its readout and hand it over as .npy")
     if _flagged(used, [_REVERSED]).any():
-        raise InputError(f"{file}: has reversed readouts, as EPI has, which need a phase "
-                         "correction; do it first and hand over the k-space as .npy")
+        raise InputError("has reversed readouts, as EPI has, which need a phase correction; do it "
+                         "first and hand over the k-space as .npy")
     for name in _ALIKE:
         if np.ptp(used[name]):
-            raise InputError(f"{file}: {name} differs between readouts, from {used[name].min()} to "
+            raise InputError(f"{name} differs between readouts, from {used[name].min()} to "
                              f"{used[name].max()}, expected one; split the file")
 
 
-def _slices(file: Path, layout: Layout, indices: Iterable[int]) -> Iterator[np.ndarray]:
+def _slices(file: Path, shape: Shape, samples: tuple[int, int, int], readouts: list[np.ndarray],
+            indices: Iterable[int]) -> Iterator[np.ndarray]:
     for index in indices:
-        yield isolated(_slice, file, index, layout.shape, layout.samples, layout.readouts[index])
+        yield isolated(_slice, file, index, shape, samples, readouts[index])
 
 
 def _slice(file: Path, index: int, shape: Shape, samples: tuple[int, int, int],
@@ -147,18 +140,17 @@ def _slice(file: Path, index: int, shape: Shape, samples: tuple[int, int, int],
     _, coils, ky, kx = shape
     first, last, at = samples
     out = np.zeros((coils, ky, kx), np.complex64)
-    with open_hdf5(file) as content:
+    with h5py.File(file) as content:
         data = content["dataset/data"]
         for row, column, count in readouts.tolist():
             values = np.asarray(data[row]["data"], np.float32)
             read = values.size // (2 * coils)
             if values.size != 2 * coils * read or read < last:
-                raise InputError(f"{file}: readout {row} has {values.size} numbers, expected "
-                                 f"{coils} channels of at least {last} complex samples; export it "
-                                 "again")
+                raise InputError(f"readout {row} has {values.size} numbers, expected {coils} "
+                                 f"channels of at least {last} complex samples; export it again")
             line = values.view(np.complex64).reshape(coils, read)[:, first:last]
             out[:, at:at + last - first, column] += line / np.float32(count)
-    return finite(file, "dataset/data", index, out)
+    return finite("dataset/data", index, out)
 
 
 def _affine(heads: np.ndarray, shape: tuple[int, int], crop: tuple[int, int],

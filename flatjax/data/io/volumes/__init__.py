@@ -61,14 +61,13 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
         raise InputError(f"{file}: expected a name that ends with {', '.join(READERS)}, or one of "
                          "these and .gz; convert other formats, for instance with nibabel or "
                          "dcm2niix")
-    with reading(file, f"a {format_of(file.name)} file"):
+    with reading(file):
         voxels, affine = read_raw(file, raw) if reader is read_raw else reader(file)
-        volume, affine = to_ras(file, voxels, affine)
-    finite = np.isfinite(volume)
-    if not finite.all():
-        bad = volume.size - np.count_nonzero(finite)
-        raise InputError(f"{file}: {bad} voxels are NaN or infinite, expected finite numbers; "
-                         "replace them, with 0 for instance")
+        volume, affine = to_ras(voxels, affine)
+        bad = volume.size - np.count_nonzero(np.isfinite(volume))
+        if bad:
+            raise InputError(f"{bad} voxels are NaN or infinite, expected finite numbers; replace "
+                             "them, with 0 for instance")
     return volume, affine
 
 

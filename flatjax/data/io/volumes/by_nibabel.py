@@ -28,11 +28,11 @@ def read_nifti(file: Path) -> tuple[np.ndarray, np.ndarray]:
         image: Any = nibabel.load(file)  # of a class that its header tells
     shape = image.shape[:3] if image.ndim > 3 and set(image.shape[3:]) == {1} else image.shape
     dtype = image.get_data_dtype()
-    check_volume(file, shape, dtype)
+    check_volume(shape, dtype)
     declared = dtype.itemsize * math.prod(shape)
     if declared > file.stat().st_size * (GREATEST_RATIO if is_packed(file) else 1):
-        raise InputError(f"{file}: its header declares {declared} bytes of voxels, more than the "
-                         "file can hold: it is cut short or damaged; download or export it again")
+        raise InputError(f"its header declares {declared} bytes of voxels, more than the file can "
+                         "hold: it is cut short or damaged; download or export it again")
     voxels = np.asarray(image.dataobj, np.float32).reshape(shape)
     told = int(image.header["qform_code"]) or int(image.header["sform_code"])
     affine = image.affine if told else np.diag([*image.header.get_zooms()[:3], 1.0])
@@ -47,7 +47,7 @@ def read_minc(file: Path) -> tuple[np.ndarray, np.ndarray]:
             return isolated(_read_minc2, file)
         content = netcdf_file(io.BytesIO(start + read_most(stream, _LARGEST)), mmap=False)
     _set_defaults(content.variables)
-    return _minc_volume(file, Minc1File(content))
+    return _minc_volume(Minc1File(content))
 
 
 def _set_defaults(variables: dict[str, Any]) -> None:
@@ -63,15 +63,15 @@ def _set_defaults(variables: dict[str, Any]) -> None:
 def _read_minc2(file: Path) -> tuple[np.ndarray, np.ndarray]:
     with open_stream(file) as stream, h5py.File(
             io.BytesIO(read_most(stream, _LARGEST)) if is_packed(file) else file, "r") as content:
-        stored_dataset(file, content, "minc-2.0/image/0/image")
-        return _minc_volume(file, Minc2File(content))
+        stored_dataset(content, "minc-2.0/image/0/image")
+        return _minc_volume(Minc2File(content))
 
 
-def _minc_volume(file: Path, image: Minc1File) -> tuple[np.ndarray, np.ndarray]:
+def _minc_volume(image: Minc1File) -> tuple[np.ndarray, np.ndarray]:
     shape, affine = image.get_data_shape(), image.get_affine()
     if affine.shape != (4, 4):
-        raise InputError(f"{file}: its axes are not xspace, yspace and zspace, expected one 3-D "
-                         "volume; extract one")
-    check_volume(file, shape, image.get_data_dtype())
+        raise InputError("its axes are not xspace, yspace and zspace, expected one 3-D volume; "
+                         "extract one")
+    check_volume(shape, image.get_data_dtype())
     with np.errstate(all="ignore"):  # what is not finite is refused later
         return np.asarray(image.get_scaled_data(), np.float32), affine

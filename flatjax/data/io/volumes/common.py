@@ -38,32 +38,30 @@ def read_most(stream: Stream, count: int) -> bytearray:
     return content
 
 
-def read_voxels(file: Path, stream: Stream, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+def read_voxels(stream: Stream, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """The voxels `[n]` that follow in a stream; fewer raise `InputError`."""
     count = dtype.itemsize * math.prod(shape)
     content = read_most(stream, count)
     if len(content) < count:
-        raise InputError(f"{file}: holds {len(content)} bytes of voxels, expected {count} for "
-                         f"{' x '.join(map(str, shape))} of {dtype}: it is cut short; download or "
-                         "export it again")
+        raise InputError(f"holds {len(content)} bytes of voxels, expected {count} for "
+                         f"{' x '.join(map(str, shape))} of {dtype}: it is cut short; export it "
+                         "again")
     return np.frombuffer(content, dtype)
 
 
-def check_volume(file: Path, shape: Sequence[int], dtype: np.dtype) -> None:
+def check_volume(shape: Sequence[int], dtype: np.dtype) -> None:
     """Refuse what is not one 3-D volume of real numbers, before it is read."""
     if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{file}: its shape is {tuple(shape)}, expected one 3-D volume; extract "
-                         "one, for instance with nibabel.four_to_three")
+        raise InputError(f"its shape is {tuple(shape)}, expected one 3-D volume; extract one, for "
+                         "instance with nibabel.four_to_three")
     if dtype.kind not in "iuf":
-        raise InputError(f"{file}: its voxels are {dtype}, expected real numbers; save the "
-                         "magnitude")
+        raise InputError(f"its voxels are {dtype}, expected real numbers; save the magnitude")
 
 
-def to_ras(file: Path, volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order and flip the axes of a volume so that they point right, anterior and superior.
 
     Args:
-        file: for the error message.
         volume: of three axes.
         affine: `[>= 3, 4]`, its first columns the steps in mm along each axis to the patient's
             right, anterior and superior; the last the position of the first voxel, taken as 0
@@ -78,12 +76,12 @@ def to_ras(file: Path, volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarr
         square[:3, 3] = 0
     sizes = voxel_sizes(square)
     if not all(np.isfinite(size) and size > 0 for size in sizes):
-        raise InputError(f"{file}: voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, "
-                         "expected three positive sizes; mend the directions in its header")
+        raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, expected "
+                         "three positive sizes; mend the directions in its header")
     orientation = io_orientation(square)
     if not np.isfinite(orientation).all():
-        raise InputError(f"{file}: its axes do not point in three different directions; mend the "
-                         "directions in its header")
+        raise InputError("its axes do not point in three different directions; mend those in its "
+                         "header")
     turned = apply_orientation(volume, orientation)
     placed = square @ inv_ornt_aff(orientation, volume.shape)
     return np.ascontiguousarray(turned, np.float32), placed

@@ -8,7 +8,7 @@ import gzip
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,81 +47,81 @@ _ENDIAN = {"little": "<", "big": ">"}
 def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.nrrd` or `.nhdr` file of one volume; see `READERS`."""
     with open_stream(file) as stream:
-        fields = _header(file, stream)
-        shape, affine = _geometry(file, fields)
+        fields = _header(stream)
+        shape, affine = _geometry(fields)
         beside = fields.get("data file", fields.get("datafile"))
         if beside is None:
-            voxels = _voxels(file, stream, fields, shape)
+            voxels = _voxels(stream, fields, shape)
     if beside is not None:
         if Path(beside).name != beside or not (file.parent / beside).is_file():
-            raise InputError(f"{file}: its data file is {beside!r}, expected the name of one file "
-                             "beside it; copy both together, or put its voxels in one")
+            raise InputError(f"its data file is {beside!r}, expected the name of one file beside "
+                             "it; copy both together, or put its voxels in one")
         with (file.parent / beside).open("rb") as stream:
-            voxels = _voxels(file.parent / beside, stream, fields, shape)
+            voxels = _voxels(stream, fields, shape)
     return voxels.reshape(shape, order="F"), affine
 
 
-def _header(file: Path, stream: Stream) -> dict[str, str]:
+def _header(stream: Stream) -> dict[str, str]:
     """The fields, names in lower case; the stream is left at what follows the empty line."""
     text = stream.readline(64)
     if not re.fullmatch(rb"NRRD000[1-5]\r?\n", text):
-        raise InputError(f"{file}: begins with {text[:12]!r}, expected NRRD0001 to NRRD0005; it is "
-                         "another format under this name, or damaged")
+        raise InputError(f"begins with {text[:12]!r}, expected NRRD0001 to NRRD0005; it is another "
+                         "format under this name, or damaged")
     fields, left = {}, _LONGEST_HEADER
     while (line := stream.readline(left)).strip(b"\r\n"):
         left -= len(line)
         if left <= 0:
-            raise InputError(f"{file}: its header does not end within {_LONGEST_HEADER} bytes; it "
-                             "is damaged: download or export it again")
+            raise InputError(f"its header does not end within {_LONGEST_HEADER} bytes; it is "
+                             "damaged: download or export it again")
         name, separator, value = line.decode("utf-8", "replace").partition(": ")
         if separator and not name.startswith("#") and ":=" not in name:
             fields[name.strip().lower()] = value.strip()
     return fields
 
 
-def _geometry(file: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], np.ndarray]:
+def _geometry(fields: dict[str, str]) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine `[3, 4]` of the volume, without axes of one element beyond space."""
-    sizes = _numbers(file, "sizes", fields.get("sizes", ""), int)
-    directions = _directions(file, fields, len(sizes))
+    sizes = _numbers("sizes", fields.get("sizes", ""), int)
+    directions = _directions(fields, len(sizes))
     if len(directions) != len(sizes) or any(len(one) not in (0, 3) for one in directions):
-        raise InputError(f"{file}: its space directions or spacings are not those of {len(sizes)} "
-                         "axes in three dimensions, expected them as (1,0,0) (0,1,0) (0,0,1); "
-                         "write it again")
+        raise InputError(f"its space directions or spacings are not those of {len(sizes)} axes in "
+                         "three dimensions, expected them as (1,0,0) (0,1,0) (0,0,1); write it "
+                         "again")
     kept = [axis for axis, size in enumerate(sizes) if size != 1 or len(directions[axis])]
     shape = tuple(sizes[axis] for axis in kept)
     steps = [directions[axis] for axis in kept if len(directions[axis])]
-    origin = _numbers(file, "space origin", fields.get("space origin", "0 0 0"))
+    origin = _numbers("space origin", fields.get("space origin", "0 0 0"))
     space = fields.get("space", "").lower()
     if not len(shape) == len(steps) == len(origin) == 3 or space not in _SPACES:
-        raise InputError(f"{file}: its sizes are {sizes[:8]}, its space is {space!r} and its space "
+        raise InputError(f"its sizes are {sizes[:8]}, its space is {space!r} and its space "
                          f"origin {origin[:8]}, expected one 3-D volume in one of the spaces "
                          f"{', '.join(name for name in _SPACES if name)}; write it again")
     return shape, np.diag([*_SPACES[space], 1]) @ np.stack([*steps, origin], axis=1)
 
 
-def _directions(file: Path, fields: dict[str, str], count: int) -> list[Sequence[float]]:
+def _directions(fields: dict[str, str], count: int) -> list[Any]:
     """The step in mm along each axis, empty for one that is no direction in space."""
     if "space directions" in fields:
-        return [_numbers(file, "space directions", text.removeprefix("none"))
+        return [_numbers("space directions", text.removeprefix("none"))
                 for text in re.findall(r"none|\([^()]*\)", fields["space directions"])]
-    spacings = _numbers(file, "spacings", fields.get("spacings", count * "1 "))
+    spacings = _numbers("spacings", fields.get("spacings", count * "1 "))
     steps = iter(np.eye(3))
     return [one * next(steps, np.zeros(0)) if count == 3 or np.isfinite(one) else []
             for one in spacings]
 
 
-def _voxels(file: Path, stream: Stream, fields: dict[str, str],
+def _voxels(stream: Stream, fields: dict[str, str],
             shape: tuple[int, ...]) -> np.ndarray:
     kind, endian = fields.get("type", "").lower(), fields.get("endian", "").lower()
     encoding = fields.get("encoding", "").lower()
     code = next((code for code, names in _TYPES.items() if kind in names), "")
     if not code or encoding not in _OPENERS or (endian not in _ENDIAN and code[1] != "1"):
-        raise InputError(f"{file}: its voxels are of type {kind!r}, encoding {encoding!r} and "
+        raise InputError(f"its voxels are of type {kind!r}, encoding {encoding!r} and "
                          f"endian {endian!r}, expected real numbers, one of "
                          f"{', '.join(_OPENERS)}, and little or big; write it again")
     dtype = np.dtype(_ENDIAN.get(endian, "<") + code)
-    check_volume(file, shape, dtype)
-    line_skip, byte_skip = (_numbers(file, f"{unit} skip", fields.get(
+    check_volume(shape, dtype)
+    line_skip, byte_skip = (_numbers(f"{unit} skip", fields.get(
         f"{unit} skip", fields.get(f"{unit}skip", "0")), int)[0] for unit in ("line", "byte"))
     for _ in range(line_skip):
         if not stream.readline(_LONGEST_HEADER):
@@ -129,17 +129,17 @@ def _voxels(file: Path, stream: Stream, fields: dict[str, str],
     if byte_skip == -1 and encoding == "raw":
         stream.seek(-dtype.itemsize * math.prod(shape), io.SEEK_END)
     elif byte_skip < 0:
-        raise InputError(f"{file}: byte skip is {byte_skip} with encoding {encoding}, expected a "
+        raise InputError(f"byte skip is {byte_skip} with encoding {encoding}, expected a "
                          "whole number, or -1 with raw; write it again")
     stream = _OPENERS[encoding](stream)
     stream.seek(max(byte_skip, 0), io.SEEK_CUR)
-    return read_voxels(file, stream, shape, dtype)
+    return read_voxels(stream, shape, dtype)
 
 
-def _numbers(file: Path, name: str, text: str, kind: Callable[[str], Any] = float) -> list[Any]:
+def _numbers(name: str, text: str, kind: Callable[[str], Any] = float) -> list[Any]:
     """The numbers of a field, without its brackets and commas."""
     try:
         return [kind(word) for word in re.split(r"[\s,()]+", text) if word]
     except ValueError as error:
-        raise InputError(f"{file}: its {name} has {text[:80]!r}, expected numbers; download or "
-                         "export it again") from error
+        raise InputError(f"its {name} has {text[:80]!r}, expected numbers; export it "
+                         "again") from error

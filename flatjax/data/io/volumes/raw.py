@@ -35,24 +35,23 @@ def read_raw(file: Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray
     shape, spacing = tuple(raw.shape) or known_shape, tuple(raw.spacing) or known_spacing
     dtype = raw.dtype or _known_type(file.name)
     if not shape or not dtype:
-        raise InputError(f"{file}: has no header, and its name does not tell its shape and dtype; "
-                         "set data.raw_shape=(x,y,z) and data.raw_dtype, or name it as "
+        raise InputError("has no header, and its name does not tell its shape and dtype; set "
+                         "data.raw_shape=(x,y,z) and data.raw_dtype, or name it as "
                          "head_128x160x40_int16.raw")
     if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape) \
             or dtype.removesuffix("be") not in TYPES or sorted(raw.order.lower()) != list("xyz") \
             or len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
-        raise InputError(f"{file}: raw_shape is {shape}, raw_dtype {dtype!r}, raw_order "
-                         f"{raw.order!r} and raw_spacing {spacing}, expected three whole numbers "
-                         f"x, y, z, one of {', '.join(TYPES)}, with be after it if big-endian, x, "
-                         "y and z from the slowest axis to the fastest, as zyx, and three sizes "
-                         "in mm")
+        raise InputError(f"raw_shape is {shape}, raw_dtype {dtype!r}, raw_order {raw.order!r} and "
+                         f"raw_spacing {spacing}, expected three whole numbers x, y, z, one of "
+                         f"{', '.join(TYPES)}, with be after it if big-endian, x, y and z from the "
+                         "slowest axis to the fastest, as zyx, and three sizes in mm")
     stored = tuple(shape["xyz".index(axis)] for axis in raw.order.lower())
     kind = np.dtype(dtype.removesuffix("be")).newbyteorder(">" if dtype.endswith("be") else "<")
     with open_stream(file) as stream:
-        voxels = read_voxels(file, stream, stored, kind)
+        voxels = read_voxels(stream, stored, kind)
         if stream.read(1):
-            raise InputError(f"{file}: holds more than {voxels.nbytes} bytes, expected that many "
-                             f"for {' x '.join(map(str, shape))} voxels of {dtype}; set "
+            raise InputError(f"holds more than {voxels.nbytes} bytes, expected that many for "
+                             f"{' x '.join(map(str, shape))} voxels of {dtype}; set "
                              "data.raw_shape=(x,y,z) and data.raw_dtype to what it holds")
     affine = np.zeros((3, 4))
     for column, axis in enumerate(raw.order):
