@@ -74,7 +74,7 @@ def _read_record(file: Path) -> Record:
         acquired = valid_columns(width, padding)
         sampled = acquired if mask is None else mask[0] > 0
         _, one = first_signal(len(kspace), lambda index: finite("kspace", index, kspace[index]))
-        measured = one.reshape(-1, width).any(axis=0)
+        measured = np.asarray(one.reshape(-1, width).any(axis=0))
         left_out = acquired & ~sampled
         return Record(
             name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,

@@ -78,7 +78,9 @@ def _load_index(path: Path) -> dict[str, Record]:
 
 
 def _from_json(entry: dict[str, Any]) -> Record:
-    fields = entry | {name: _ints(entry[name]) for name in ("kspace", "padding", "recon")}
+    fields = dict(entry)
+    for name in ("kspace", "padding", "recon"):
+        fields[name] = _ints(entry[name])
     fields["references"] = {name: _ints(shape) for name, shape in entry["references"].items()}
     fields["spacing"] = entry["spacing"] and tuple(map(float, entry["spacing"]))
     return Record(**fields)

@@ -51,14 +51,12 @@ def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
         shape, affine = _geometry(fields)
         beside = fields.get("data file", fields.get("datafile"))
         if beside is None:
-            voxels = _voxels(stream, fields, shape)
-    if beside is not None:
-        if Path(beside).name != beside or not (file.parent / beside).is_file():
-            raise InputError(f"its data file is {beside!r}, expected the name of one file beside "
-                             "it; copy both together, or put its voxels in one")
-        with (file.parent / beside).open("rb") as stream:
-            voxels = _voxels(stream, fields, shape)
-    return voxels.reshape(shape, order="F"), affine
+            return _voxels(stream, fields, shape), affine
+    if Path(beside).name != beside or not (file.parent / beside).is_file():
+        raise InputError(f"its data file is {beside!r}, expected the name of one file beside it; "
+                         "copy both together, or put its voxels in one")
+    with (file.parent / beside).open("rb") as stream:
+        return _voxels(stream, fields, shape), affine
 
 
 def _header(stream: Stream) -> dict[str, str]:
@@ -133,7 +131,7 @@ def _voxels(stream: Stream, fields: dict[str, str],
                          "whole number, or -1 with raw; write it again")
     stream = _OPENERS[encoding](stream)
     stream.seek(max(byte_skip, 0), io.SEEK_CUR)
-    return read_voxels(stream, shape, dtype)
+    return read_voxels(stream, shape, dtype).reshape(shape, order="F")
 
 
 def _numbers(name: str, text: str, kind: Callable[[str], Any] = float) -> list[Any]:
