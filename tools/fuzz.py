@@ -144,8 +144,10 @@ def headers(folder: Path) -> list[Path]:
 
 
 def read_header(folder: Path) -> None:
-    from flatjax.data.io import fastmri_header
-    fastmri_header.parse((folder / "header.xml").read_bytes())
+    from flatjax.data.io.header import Header
+    header = Header((folder / "header.xml").read_bytes(), "header")
+    header.number("encoding/encodedSpace/matrixSize/y")
+    header.spacing()
 
 
 def _volume(dtype=np.int16) -> np.ndarray:

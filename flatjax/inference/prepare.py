@@ -7,15 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
-from flatjax.data.io.kspace import (
-    Scan,
-    check_mask,
-    find_mask,
-    maps_for,
-    open_maps,
-    open_mask,
-    slice_with_signal,
-)
+from flatjax.data.io.kspace import Scan, find_mask, open_maps, open_mask, slice_with_signal
 from flatjax.errors import InputError
 from flatjax.mri import Measurement
 from flatjax.mri.espirit import KERNEL
@@ -39,12 +31,9 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     Mask and maps are files, see `reconstruct_files`. InputError for those of another size, k-space
     that is all zero, and no calibration region where coil maps are to be made from it.
     """
-    sampled, reader, seed = scan.mask, scan.maps, seed_from_name(scan.name)
-    if mask:
-        sampled = open_mask(mask)
-        check_mask(Path(mask), "the mask", sampled, scan.shape[2:])
-    if maps:
-        reader = maps_for(scan.shape, Path(maps), "the maps", *open_maps(maps))
+    sampled = open_mask(mask, scan.shape[2:]) if mask else scan.mask
+    reader = open_maps(maps, scan.shape) if maps else scan.maps
+    seed = seed_from_name(scan.name)
     noise, rng = 0.0, np.random.default_rng(seed)
     if scan.simulated:
         noise = draw_noise(acquisition, seed)

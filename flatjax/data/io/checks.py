@@ -1,18 +1,36 @@
-"""What every reader of files checks before it trusts one."""
+"""What every reader of files does: open one, and say in one line what is wrong with it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from flatjax.errors import InputError
 
 
-def check_file(file: Path) -> int:
-    """The size in bytes of a file that may be read.
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """The door of all readers: whatever goes wrong with a file becomes one line that names it.
 
     Raises:
-        InputError: it does not exist, is a folder or may not be read.
+        InputError: the file cannot be opened, or anything was raised while it was read.
     """
+    check_file(file)
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(f"{file}: "):  # by a door within this one
+            raise
+        raise InputError(f"{file}: {error}") from error
+    except Exception as error:  # no library lists what it raises of damaged files
+        raise InputError(f"{file}: is cut short or damaged, or of another format "
+                         f"({first_line(error)}); download or export it again") from error
+
+
+def check_file(file: Path) -> int:
+    """The size in bytes of a file, which has to be one that may be read."""
     try:
         with file.open("rb") as stream:
             return stream.seek(0, 2)
@@ -21,11 +39,38 @@ def check_file(file: Path) -> int:
                          "that you may read") from error
 
 
-def check_finite(file: Path, name: str, index: int, values: np.ndarray) -> None:
-    """Refuse a slice of the field `name` with a NaN or infinite value."""
+def finite(field: str, index: int, values: np.ndarray,
+           dtype: DTypeLike = np.complex64) -> np.ndarray:
+    """One slice of a field as `dtype`, refused with NaN, infinite or too large values."""
     with np.errstate(all="ignore"):
-        total = values.sum()  # not finite if any value is not, and takes no memory
-    if not np.isfinite(total) and not np.isfinite(values).all():
-        bad = values.size - np.count_nonzero(np.isfinite(values))
-        raise InputError(f"{file}: slice {index} of {name} has {bad} values that are NaN or "
-                         "infinite, expected finite numbers; download it again or remove it")
+        out = np.ascontiguousarray(values, dtype)
+        total = out.sum()  # not finite if any value is not, and takes no memory
+    if not np.isfinite(total) and not np.isfinite(out).all():
+        bad = out.size - np.count_nonzero(np.isfinite(out))
+        raise InputError(f"slice {index} of {field} has {bad} values that are NaN or infinite, "
+                         "expected finite numbers; download it again or remove it")
+    return out
+
+
+def binary_mask(field: str, values: np.ndarray) -> np.ndarray:
+    """A sampling mask `[kx]` or `[ky, kx]`, of 0 and 1, as `[ky or 1, kx]` float32."""
+    real = values.dtype.kind in "biuf"
+    if not real or not np.isin(values, (0, 1)).all() or not values.any():
+        found = f"from {float(values.min()):g} to {float(values.max()):g}" if real else values.dtype
+        raise InputError(f"{field} has values {found}, expected 0 and 1, with some 1; threshold it")
+    return np.atleast_2d(values).astype(np.float32)
+
+
+def first_signal(count: int, read: Callable[[int], np.ndarray]) -> tuple[int, np.ndarray]:
+    """The slice of k-space nearest the middle that is not all zero, as those at the ends may be."""
+    for index in sorted(range(count), key=lambda index: abs(index - count // 2)):
+        kspace = read(index)
+        if kspace.any():
+            return index, kspace
+    raise InputError("kspace is zero in every slice, expected measured data; export it again")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its name."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

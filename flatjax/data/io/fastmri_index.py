@@ -15,15 +15,15 @@ from flatjax.errors import InputError
 from flatjax.files import make_folder, write_json
 
 INDEX_NAME = ".flatjax-{}.json"  # beside the folder: other loaders take every file inside it
-_VERSION = 1  # of the index: counted up whenever a record or its checks change
+_VERSION = 2  # of the index: counted up whenever a record or its checks change
 
 
 def index_folder(folder: Path, cache: str = "",
                  names: Collection[str] = ()) -> tuple[list[Record], dict[str, str]]:
     """The records of a folder's `.h5` files, from the index where a file has not changed.
 
-    The index is kept beside the folder or in `cache`; where it cannot be written, a warning says
-    so. Of a new file, header, attributes, mask and middle slice are read.
+    Where the index cannot be written, a warning says so. Of a new file, header, attributes, mask
+    and middle slice are read.
 
     Args:
         folder: holding the files.
@@ -36,7 +36,10 @@ def index_folder(folder: Path, cache: str = "",
     Raises:
         InputError: the folder cannot be read or has no such files, or `cache` cannot be written.
     """
-    files = _list_files(folder)
+    files = sorted(folder.glob("[!.]*.h5"))
+    if not files:
+        raise InputError(f"{folder}: holds no .h5 files or cannot be read; unpack fastMRI's "
+                         "archive there, or name another folder")
     path = folder.parent / INDEX_NAME.format(folder.name)
     if cache:
         key = sha256(str(folder.resolve()).encode()).hexdigest()[:12]
@@ -48,7 +51,10 @@ def index_folder(folder: Path, cache: str = "",
     try:
         for file in tqdm(wanted, desc=f"index {folder.name}", unit="file", delay=2):
             try:
-                records[file.name] = _current_record(file, kept.pop(file.name, None))
+                record = kept.pop(file.name, None)
+                if not record or _version(file) != (record.size, record.mtime_ns):
+                    record = read_record(file)
+                records[file.name] = record
             except InputError as error:
                 errors[file.name] = str(error)
     finally:  # what was read until an interruption is not read again
@@ -57,45 +63,27 @@ def index_folder(folder: Path, cache: str = "",
     return list(records.values()), errors
 
 
-def _current_record(file: Path, known: Record | None) -> Record:
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); remove it") from error
-    if known and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return known
-    return read_record(file)
-
-
-def _list_files(folder: Path) -> list[Path]:
-    try:
-        files = sorted(file for file in folder.iterdir()
-                       if file.suffix == ".h5" and not file.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror}); name one that "
-                         "holds fastMRI's .h5 files") from error
-    if not files:
-        raise InputError(f"{folder}: holds no .h5 files; unpack fastMRI's archive there, or name "
-                         "another folder")
-    return files
+def _version(file: Path) -> tuple[int, int] | None:
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
 
 
 def _load_index(path: Path) -> dict[str, Record]:
     """The records of an index; none if it is missing, damaged or of another version."""
     try:
         saved = json.loads(path.read_text())
-        if saved["version"] != _VERSION:
-            return {}
-        return {name: _from_json(entry) for name, entry in saved["files"].items()}
+        known = saved["files"] if saved["version"] == _VERSION else {}
+        return {name: _from_json(entry) for name, entry in known.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _from_json(entry: dict[str, Any]) -> Record:
-    record = Record(**entry)
-    return record._replace(
-        kspace=_ints(record.kspace), padding=_ints(record.padding), recon=_ints(record.recon),
-        references={name: _ints(shape) for name, shape in record.references.items()})
+    fields = dict(entry)
+    for name in ("kspace", "padding", "recon"):
+        fields[name] = _ints(entry[name])
+    fields["references"] = {name: _ints(shape) for name, shape in entry["references"].items()}
+    fields["spacing"] = entry["spacing"] and tuple(map(float, entry["spacing"]))
+    return Record(**fields)
 
 
 def _ints(values: Sequence[int]) -> tuple[int, ...]:

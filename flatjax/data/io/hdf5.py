@@ -3,7 +3,7 @@
 libhdf5 trusts the lengths that a file declares: a damaged file can make it read forever, allocate
 gigabytes or corrupt its memory. So text and data of variable length are read in a process of their
 own (`isolated`), which may crash. Arrays of numbers are compared with the size of the file
-(`check_stored`) and read in this process.
+(`stored_dataset`) and read in this process.
 """
 
 import atexit
@@ -13,16 +13,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import h5py
 
-from flatjax.data.io.checks import check_file
 from flatjax.errors import InputError
 
 try:
@@ -34,7 +32,6 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 GREATEST_RATIO = 1032  # of what deflate can expand to what is stored
-_DAMAGED = (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 _MEMORY = 1 << 30  # bytes that a call may take in its process, and so many times the file's size:
 _FILE_SHARE = 16
 _SECONDS = 60.0  # that it may take, and one more for each so many bytes of the file:
@@ -44,41 +41,26 @@ _IDLE = 60.0  # seconds without a call until the process ends
 _SERVE = "import sys; from flatjax.data.io.hdf5 import serve; serve(int(sys.argv[1]))"
 
 
-@contextmanager
-def open_hdf5(file: Path) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; every error of it becomes an `InputError`."""
-    check_file(file)
-    try:
-        with h5py.File(file, "r") as content:
-            yield content
-    except InputError:
-        raise
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: is not an HDF5 file or is cut short or damaged ({reason}); "
-                         "download it again") from error
-
-
-def check_stored(file: Path, dataset: h5py.Dataset) -> None:
-    """Refuse an HDF5 dataset that lies in another file, or declares more than this one can hold.
-
-    Raises:
-        InputError: naming it, before memory is taken for it.
-    """
-    if dataset.external or dataset.is_virtual or dataset.file.filename != str(file):
-        raise InputError(f"{file}: {dataset.name} lies in another file, expected it in this one; "
-                         "copy it there, for instance with h5repack")
+def stored_dataset(content: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that may be read: it lies in this file, and declares no more than that can hold."""
+    dataset = content.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(f"has no dataset {name}, only {', '.join(sorted(map(str, content))[:8])}; "
+                         "it is another kind of HDF5 file, or damaged")
+    if dataset.external or dataset.is_virtual or dataset.file.filename != content.filename:
+        raise InputError(f"{name} lies in another file, expected it in this one; copy it there, "
+                         "for instance with h5repack")
     stored = dataset.id.get_storage_size() * (GREATEST_RATIO if dataset.chunks else 1)
     declared = dataset.size * dataset.id.get_type().get_size()
-    if declared > min(stored, file.stat().st_size * GREATEST_RATIO):
-        raise InputError(f"{file}: {dataset.name} of shape {dataset.shape} and {dataset.dtype} "
-                         f"takes {declared} bytes, more than the file can hold; it is cut short or "
-                         "damaged: download it again")
+    if declared > min(stored, content.id.get_filesize() * GREATEST_RATIO):
+        raise InputError(f"{name} of shape {dataset.shape} and {dataset.dtype} takes {declared} "
+                         "bytes, more than the file can hold; it is damaged: download it again")
+    return dataset
 
 
 def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
              *args: P.args, **kwargs: P.kwargs) -> Result:
-    """`function(file, *args, **kwargs)`, in another process.
+    """`function(file, *args, **kwargs)`, in another process, which may die of the file.
 
     The first call starts that process, which then serves the others, one at a time, and ends after
     a minute without any. A call has a minute and a second for every MiB of the file; on Linux it
@@ -86,84 +68,64 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
     process, on Windows, there is no other process: the call is made here, without protection.
 
     Args:
-        function: of a module; what it takes and returns must be picklable.
-        file: that it reads.
-
-    Raises:
-        InputError: the process died of the file, or did not come to an end.
-        Exception: what the function raises.
+        function: of a module; what it takes, returns and raises must be picklable.
+        file: that it reads. No message names it; `checks.reading` does.
     """
     global _helper
     if resource is None:
         return function(file, *args, **kwargs)
+    seconds = _SECONDS + _size(file) / _SLOWEST
     with _lock:
         while True:
-            new = _helper is None or not _helper.mine()
-            helper = _helper = _helper if _helper and not new else _Helper()
+            new = _helper is None or _helper.owner != os.getpid()  # that of a fork's parent
+            helper = _helper = _start() if new or _helper is None else _helper
             try:
-                result, error = helper.call(function, file, args, kwargs)
+                helper.connection.send((seconds, function, file, args, kwargs))
+                result, error = helper.connection.recv()
                 break
-            except TimeoutError as ended:
+            except BaseException as ended:  # or the next call would receive this one's answer
                 helper.process.kill()
                 stop()
-                raise InputError(f"{file}: {ended}; it is damaged, or on a disk that is too slow: "
-                                 "copy or download it again") from ended
-            except (EOFError, OSError) as ended:
-                stop()
+                if not isinstance(ended, EOFError | OSError):
+                    raise
+                if helper.process.returncode == -signal.SIGALRM:
+                    raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
+                                     "damaged, or on a disk that is too slow: copy or download it "
+                                     "again") from ended
                 if new:  # an older one may have ended because it was idle, or by another file
-                    raise InputError(f"{file}: the HDF5 library crashed on it; it is damaged: "
-                                     "download it again") from ended
-            except BaseException:  # or the next call would receive its answer
-                helper.process.kill()
-                stop()
-                raise
+                    raise InputError("the HDF5 library crashed on it; it is damaged: download it "
+                                     "again") from ended
     if error:
         raise error
     return result
 
 
-class _Helper:
-    """The process that calls are made in."""
+class _Helper(NamedTuple):
+    """The process that calls are made in, how to reach it, and the process that started it."""
 
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self.connection, theirs = Pipe()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"})
-        try:
-            self.connection.recv()
-        except EOFError as error:
-            raise RuntimeError(f"the process that reads HDF5 files did not start: {sys.executable} "
-                               f"ended with {self.process.wait()}") from error
-
-    def mine(self) -> bool:
-        """Whether this process started it, and not one that it is a fork of."""
-        return self.owner == os.getpid()
-
-    def call(self, function: Callable[..., Any], file: Path, *arguments: Any
-             ) -> tuple[Any, Exception | None]:
-        self.connection.send((function, file, *arguments))
-        seconds = _seconds(file)
-        if not self.connection.poll(seconds):
-            raise TimeoutError(f"the HDF5 library came to no end in {seconds:.0f} s")
-        return self.connection.recv()
-
-    def end(self) -> None:
-        self.connection.close()
-        if self.mine():
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+    process: subprocess.Popen
+    connection: Connection
+    owner: int
 
 
 _helper: _Helper | None = None
 _lock = threading.RLock()
+
+
+def _start() -> _Helper:
+    ours, theirs = Pipe()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"})
+    try:
+        ours.recv()
+    except EOFError as error:
+        raise RuntimeError(f"the process that reads HDF5 files did not start: {sys.executable} "
+                           f"ended with {process.wait()}") from error
+    return _Helper(process, ours, os.getpid())
 
 
 @atexit.register
@@ -171,25 +133,31 @@ def stop() -> None:
     """End the process of `isolated`; its next call starts another."""
     global _helper
     with _lock:
-        if _helper:
-            _helper.end()
-        _helper = None
+        helper, _helper = _helper, None
+        if helper:
+            helper.connection.close()
+            if helper.owner == os.getpid():
+                helper.process.wait()
 
 
 def serve(descriptor: int) -> None:
     """Answer the calls of `isolated` that come over this connection, until it is closed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever it is doing
     begin = _address_space()
+    hardest = resource.getrlimit(resource.RLIMIT_AS)[1]
     with Connection(descriptor) as connection:
         connection.send(None)
         while _address_space() <= begin + _LEAKED and connection.poll(_IDLE):
             try:
-                function, file, args, kwargs = connection.recv()
+                seconds, function, file, args, kwargs = connection.recv()
             except EOFError:
-                return
-            _limit_memory(begin, file)
-            signal.setitimer(signal.ITIMER_REAL, 2 * _seconds(file))  # if nobody is left to kill it
+                break
+            if begin:
+                most = begin + _MEMORY + _FILE_SHARE * _size(file)
+                most = most if hardest == resource.RLIM_INFINITY else min(most, hardest)
+                resource.setrlimit(resource.RLIMIT_AS, (most, hardest))
+            signal.setitimer(signal.ITIMER_REAL, seconds)
             try:
                 answer = function(file, *args, **kwargs), None
             except Exception as error:
@@ -197,10 +165,7 @@ def serve(descriptor: int) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             connection.send(answer)
             del answer
-
-
-def _seconds(file: Path) -> float:
-    return _SECONDS + _size(file) / _SLOWEST
+    signal.setitimer(signal.ITIMER_REAL, 10)  # a damaged file may keep libhdf5 from ending
 
 
 def _size(file: Path) -> int:
@@ -212,12 +177,3 @@ def _address_space() -> int:
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
-
-
-def _limit_memory(begin: int, file: Path) -> None:
-    if begin:
-        most = begin + _MEMORY + _FILE_SHARE * _size(file)
-        hardest = resource.getrlimit(resource.RLIMIT_AS)[1]
-        if hardest != resource.RLIM_INFINITY:
-            most = min(most, hardest)
-        resource.setrlimit(resource.RLIMIT_AS, (most, hardest))

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flatjax.data.base import DataSet
+from flatjax.data.io.checks import first_line
 from flatjax.data.io.volumes import read_magnitude, stem
-from flatjax.data.io.volumes.common import first_line
 from flatjax.data.sets.brainweb_models import FUZZY_NAMES, crisp_image, fuzzy_image
 from flatjax.data.sets.folder import find_volumes, volumes_below
 from flatjax.data.sets.icbm import CONTRASTS

@@ -13,7 +13,6 @@ import pytest
 
 from flatjax.data.io.kspace import (
     find_scans,
-    maps_for,
     open_maps,
     open_mask,
     open_scan,
@@ -75,11 +74,11 @@ def test_an_archive_brings_mask_maps_and_affine(tmp_path):
         np.testing.assert_array_equal(one, maps)
     np.testing.assert_array_equal(scan.affine, affine)
     assert scan.spacing == (2.0, 3.0, 4.0) and scan.missing == ()
-    np.testing.assert_array_equal(open_mask(tmp_path / "scan.npz"), scan.mask)
-    shape, reader = open_maps(tmp_path / "scan.npz")
-    np.testing.assert_array_equal(next(iter(reader([0]))), maps)
-    with pytest.raises(InputError, match="the maps of this scan|take the maps"):
-        maps_for((3, 4, 10, 12), tmp_path, "maps", shape, reader)
+    np.testing.assert_array_equal(open_mask(tmp_path / "scan.npz", SHAPE[2:]), scan.mask)
+    reader = open_maps(tmp_path / "scan.npz", SHAPE)
+    np.testing.assert_array_equal(next(reader([2])), maps)
+    with pytest.raises(InputError, match="take the maps of this scan"):
+        open_maps(tmp_path / "scan.npz", (3, 4, 10, 12))
 
 
 def test_bart_comes_back(tmp_path):
@@ -90,8 +89,7 @@ def test_bart_comes_back(tmp_path):
         scan = open_scan(name)
         assert scan.shape == SHAPE
         np.testing.assert_array_equal(read(scan), values)
-    _shape, reader = open_maps(path)
-    np.testing.assert_array_equal(next(iter(reader([1]))), values[1])
+    np.testing.assert_array_equal(next(open_maps(path, SHAPE)([1])), values[1])
     # a header may be shorter than sixteen
     short = write_cfl(tmp_path / "short.cfl", array[..., 0, 0, 0], (10, 12, 1, 2))
     np.testing.assert_array_equal(read(open_scan(short))[0], values[0])
@@ -165,10 +163,10 @@ def test_ismrmrd_averages_repeats_and_takes_calibration_where_nothing_else_is(tm
     ("3-D", "encodes along kspace_encode_step_2"),
     ("channels", "channels of at least"),
     ("beyond", "lines .* do not fit the encoded matrix"),
-    ("no header", "has no header dataset/xml"),
-    ("hostile", "dataset/xml: ismrmrd_header declares a document type"),
-    ("malformed", "dataset/xml: ismrmrd_header is not well-formed"),
-    ("images", "has no readouts dataset/data"),
+    ("no header", "has no dataset dataset/xml"),
+    ("hostile", "dataset/xml declares a document type"),
+    ("malformed", "dataset/xml is not well-formed"),
+    ("images", "has no dataset dataset/data"),
     ("nan", "values that are NaN"),
     ("noise only", "none of 28 readouts is of an image"),
 ])
@@ -309,36 +307,36 @@ def broken(tmp_path, case):
     ("rank 5", r"shape \(1, 3, 2, 10, 12\), expected"),
     ("real", "is float32, expected complex"),
     ("empty", "without a zero"),
-    ("zero", "k-space is zero in every slice"),
+    ("zero", "kspace is zero in every slice"),
     ("corner", "largest sample of k-space lies in a corner"),
     ("nan", "slice 1 of the array has 1 values that are NaN or infinite"),
     ("inf", "slice 1 of the array has 1 values that are NaN or infinite"),
     ("range", "are NaN or infinite"),
     ("pickled", "holds pickled Python objects"),
-    ("a pickle", "is not a NumPy file"),
+    ("a pickle", "is cut short or damaged, or of another format"),
     ("cut short", "cut short or damaged"),
     ("cut in its header", "cut short or damaged"),
-    ("nothing", "is not a NumPy file"),
+    ("nothing", "is cut short or damaged, or of another format"),
     ("huge", "takes 576000000128 bytes, but there are 5896"),
     ("pickled in npz", "kspace holds pickled Python objects"),
     ("huge in npz", "takes 576000000128 bytes, but there are 5896"),
     ("npz cut short", "cut short or damaged"),
-    ("not a zip", "is not a NumPy file"),
+    ("not a zip", "is cut short or damaged, or of another format"),
     ("npz without kspace", "has no array kspace, only k"),
-    ("npz mask", r"mask has shape \(1, 13\), expected \(1, 12\)"),
-    ("npz maps", r"maps has shape \(3, 1, 10, 12\), expected"),
+    ("npz mask", r"mask has shape \(13,\), expected \(10, 12\) or \(1, 12\) or \(12,\)"),
+    ("npz maps", r"maps have shape \(3, 1, 10, 12\), expected"),
     ("npz mask values", "mask has values from 2 to 2"),
-    ("npz affine", "affine is float64 of shape .4, 4., expected an invertible"),
+    ("npz affine", "affine cannot be inverted"),
     ("cfl cut short", "has 5752 bytes, but its header declares 5760"),
     ("cfl without header", "scan.hdr: cannot be opened"),
-    ("cfl words", "no line of up to 16 whole numbers"),
-    ("cfl empty header", "no line of up to 16 whole numbers"),
-    ("cfl huge", "slices of more than 4 GiB"),
-    ("cfl 3-D", r"has dimension PHS2 \(2\) of 6"),
+    ("cfl words", "scan.hdr: is cut short or damaged"),
+    ("cfl empty header", "scan.hdr: is cut short or damaged"),
+    ("cfl huge", "slices of at most 4 GiB"),
+    ("cfl 3-D", "has dimension 2 of 6"),
     ("h5 rank", "kspace is complex64 of shape"),
     ("h5 header", "has no dataset ismrmrd_header"),
-    ("h5 cut short", "is not an HDF5 file or is cut short"),
-    ("h5 is text", "is not an HDF5 file"),
+    ("h5 cut short", "cut short or damaged"),
+    ("h5 is text", "cut short or damaged"),
     ("h5 other", "has neither a dataset kspace"),
     ("missing", "cannot be opened .No such file"),
     ("folder", "cannot be opened .Is a directory"),
@@ -376,9 +374,9 @@ def test_folders_give_their_files_by_name(tmp_path):
 def test_masks_are_of_zeros_and_ones(tmp_path, values):
     np.save(tmp_path / "mask.npy", values)
     with pytest.raises(InputError, match="mask.npy: the array"):
-        open_mask(tmp_path / "mask.npy")
+        open_mask(tmp_path / "mask.npy", (10, 12))
     with pytest.raises(InputError, match="expected a mask as .npy or .npz"):
-        open_mask(tmp_path / "mask.txt")
+        open_mask(tmp_path / "mask.txt", (10, 12))
 
 
 def test_all_zero_slices_are_accepted_beside_others(tmp_path):

@@ -1,21 +1,26 @@
 """From a path to a `Scan`: which reader a file takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from flatjax.data.io.hdf5 import open_hdf5
-from flatjax.data.io.kspace import arrays, bart
-from flatjax.data.io.kspace.base import Reader, Scan
-from flatjax.data.io.kspace.fastmri import open_fastmri
+from flatjax.data.io import fastmri_files
+from flatjax.data.io.checks import reading
+from flatjax.data.io.kspace.arrays import open_array, open_numpy
+from flatjax.data.io.kspace.bart import open_cfl
+from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, guarded, maps_for
 from flatjax.data.io.kspace.ismrmrd import open_ismrmrd
-from flatjax.data.io.kspace.volumes import open_volume
-from flatjax.data.io.volumes import READERS, format_of
+from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_placed, stem
+from flatjax.data.io.volumes.common import voxel_sizes
+from flatjax.data.slices import IMAGE_PHASE, display_slices, make_sample
 from flatjax.errors import InputError
+from flatjax.mri.host.simulate import birdcage_maps, image_phase
 
-HDF5 = (".h5", ".hdf5", ".mrd")
-FORMATS = (".npy", ".npz", ".cfl", *HDF5)
+NUMPY, BART, HDF5 = (".npy", ".npz"), (".cfl", ".hdr"), (".h5", ".hdf5", ".mrd")
+FORMATS = (*NUMPY, ".cfl", *HDF5)
+_SEED = 20  # of the phases of images that k-space is simulated of, one smooth phase per slice
 
 
 def find_scans(paths: Sequence[str | Path]) -> list[Path]:
@@ -25,22 +30,16 @@ def find_scans(paths: Sequence[str | Path]) -> list[Path]:
         InputError: a path that does not exist, or a folder without such files.
     """
     files = []
-    for path in map(Path, paths):
-        path = path.expanduser()
-        if not path.is_dir():
-            if not path.exists():
-                raise InputError(f"{path}: no such file or folder; check the path")
-            files.append(path)
-            continue
-        try:
-            inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")
-                            and (one.name.endswith(FORMATS) or format_of(one.name)))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read as a folder ({error.strerror}); check its "
-                             "permissions") from error
+    for path in (Path(one).expanduser() for one in paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; check the path")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(one for one in path.glob("[!.]*")
+                            if one.name.endswith(FORMATS) or format_of(one.name))
         if not inside:
             raise InputError(f"{path}: holds no file named {', '.join((*FORMATS, *READERS))}; name "
-                             "another folder or a file")
+                             "another folder or a file, and check its permissions")
         files += inside
     return files
 
@@ -59,52 +58,97 @@ def open_scan(file: str | Path, coils: int = 1) -> Scan:
         InputError: a file that is missing, damaged, or of no known format, by name.
     """
     file = Path(file)
-    if file.suffix == ".npy":
-        return arrays.open_npy(file)
-    if file.suffix == ".npz":
-        return arrays.open_npz(file)
-    if file.suffix in (".cfl", ".hdr"):
-        return bart.open_cfl(file)
+    with reading(file):
+        scan = _open(file, coils)
+    return scan._replace(read=guarded(file, scan.read),
+                         maps=guarded(file, scan.maps) if scan.maps else None)
+
+
+def _open(file: Path, coils: int) -> Scan:
+    if file.suffix in NUMPY:
+        return open_numpy(file)
+    if file.suffix in BART:
+        return Scan(file.with_suffix(".cfl"), file.stem, "BART .cfl", *open_cfl(file))
     if file.suffix in HDF5:
-        with open_hdf5(file) as content:
+        with h5py.File(file) as content:
             names = sorted(map(str, content))  # those that are not Unicode are bytes
         if "kspace" in names:
-            return open_fastmri(file)
+            return _open_fastmri(file)
         if "dataset" in names:
             return open_ismrmrd(file)
-        raise InputError(f"{file}: has neither a dataset kspace, as fastMRI's files, nor a group "
-                         f"dataset, as ISMRMRD's, only {', '.join(names[:8]) or 'nothing at all'}; "
-                         "convert it")
+        raise InputError("has neither a dataset kspace, as fastMRI's files, nor a group dataset, "
+                         f"as ISMRMRD's, only {', '.join(names[:8])}; convert it")
     if format_of(file.name):
-        return open_volume(file, coils)
-    raise InputError(f"{file}: unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a "
-                     f"volume as {', '.join(READERS)}; convert it")
+        return _open_volume(file, coils)
+    raise InputError(f"unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a volume "
+                     f"as {', '.join(READERS)}; convert it")
 
 
-def open_maps(file: str | Path) -> tuple[tuple[int, int, int, int], Reader]:
-    """Coil maps of a `.npy`, `.npz` (array `maps`) or BART's `.cfl`.
-
-    Returns:
-        `(shape, reader)`: `(slices or 1, coils, y, x)`, and a `Reader` of `[coil, y, x]` complex64.
+def open_maps(file: str | Path, shape: Shape) -> Reader:
+    """Coil maps `[coil, y, x]` complex64 for k-space of a shape: of `.npy`, `.npz` or `.cfl`.
 
     Raises:
-        InputError: a file that is missing, damaged, or no such maps, by name.
+        InputError: a file that is missing, damaged, or no maps for this scan, by name.
     """
     file = Path(file)
-    if file.suffix in (".cfl", ".hdr"):
-        return bart.open_maps(file)
-    if file.suffix in (".npy", ".npz"):
-        return arrays.open_maps(file)
-    raise InputError(f"{file}: expected coil maps as .npy, .npz or .cfl; convert them")
+    if file.suffix not in NUMPY + BART:
+        raise InputError(f"{file}: expected coil maps as .npy, .npz or .cfl; convert them")
+    with reading(file):
+        found = open_cfl(file) if file.suffix in BART else open_array(file, "maps").slices()
+        return guarded(file, maps_for(shape, *found))
 
 
-def open_mask(file: str | Path) -> np.ndarray:
-    """A sampling mask `[kx]` or `[ky, kx]` of a `.npy`, or the `mask` of a `.npz`.
-
-    Returns:
-        `[ky or 1, kx]` float32 of 0 and 1.
+def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
+    """A sampling mask `[ky or 1, kx]` float32 of 0 and 1 for k-space `(ky, kx)`: of `.npy`, `.npz`.
 
     Raises:
-        InputError: a file that is missing, damaged, or no mask, by name.
+        InputError: a file that is missing, damaged, or no mask for this scan, by name.
     """
-    return arrays.open_mask(Path(file))
+    file = Path(file)
+    if file.suffix not in NUMPY:
+        raise InputError(f"{file}: expected a mask as .npy or .npz; save it with numpy.save")
+    with reading(file):
+        return open_array(file, "mask").mask(shape)
+
+
+def _open_fastmri(file: Path) -> Scan:
+    """A fastMRI file; its crop is that of its reference, or of the header for files without."""
+    record = fastmri_files.read_record(file)
+    coils = record.kspace[1] if len(record.kspace) == 4 else 1
+    shape = as_slices("kspace", (record.kspace[0], coils, *record.kspace[-2:]))
+    crop = fastmri_files.crop_shape(record, next(iter(record.references), ""))
+
+    def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
+        slices = fastmri_files.read_fastmri_slices(file, record, list(indices), "")
+        return (one.kspace for one in slices)
+
+    there = {name: name in record.attributes for name in ("acquisition", "patient_id")}
+    there |= {"reference": bool(record.references), "mask": record.masked}
+    return Scan(file, file.stem, "fastMRI .h5", shape, read,
+                mask=fastmri_files.read_fastmri_mask(file, record), crop=crop,
+                spacing=record.spacing, facts=record.attributes,
+                missing=tuple(name for name, found in there.items() if not found))
+
+
+def _open_volume(file: Path, coils: int) -> Scan:
+    """Axial slices of a magnitude volume, as fully sampled k-space of simulated birdcage coils.
+
+    The volume is read whole; k-space is made slice by slice, on its own grid.
+    """
+    voxels, affine = read_placed(file)
+    images, _ = display_slices(as_magnitude(file, voxels), voxel_sizes(affine), "axial")
+    shape = images.shape[1:]
+    # columns run against x and rows against y
+    turned = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turned[:2, 3] = voxels.shape[0] - 1, voxels.shape[1] - 1
+    maps = birdcage_maps(coils, shape)
+
+    def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
+        for index in indices:
+            phase = image_phase(np.random.default_rng([_SEED, index]), shape, IMAGE_PHASE)
+            yield make_sample(images[index], phase, maps).kspace
+
+    return Scan(file, stem(file.name), f"volume {format_of(file.name)}",
+                (len(images), coils, *shape), read, maps=lambda indices: (maps for _ in indices),
+                affine=affine @ turned, spacing=voxel_sizes(affine @ turned),
+                missing=("k-space",), simulated=True)

@@ -1,7 +1,7 @@
 """Volumes of any format, one reader each: `[x, y, z]` float32 toward right, anterior, superior.
 
-NIfTI, NRRD, MINC 1 and 2, and raw voxels, each also compressed by gzip. Sizes that a file declares
-are held against the file before memory is taken for them, and nothing in a file is executed.
+NIfTI, NRRD, MINC 1 and 2, and raw voxels, each also compressed by gzip. No memory is taken for
+sizes that a file declares and does not hold, and nothing in a file is executed.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flatjax.data.io.checks import check_file
-from flatjax.data.io.volumes.common import DAMAGED, Spacing, first_line, voxel_sizes
-from flatjax.data.io.volumes.minc import read_minc
-from flatjax.data.io.volumes.nifti import read_nifti
+from flatjax.data.io.checks import reading
+from flatjax.data.io.volumes.by_nibabel import read_minc, read_nifti
+from flatjax.data.io.volumes.common import Spacing, to_ras, voxel_sizes
 from flatjax.data.io.volumes.nrrd import read_nrrd
 from flatjax.data.io.volumes.raw import Raw, read_raw
 from flatjax.errors import InputError
 
+# Each gives the voxels as they are stored, and the `[>= 3, 4]` affine of their indices.
 READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
     ".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mnc": read_minc,
     ".rawb": read_raw, ".raws": read_raw, ".raw": read_raw,
@@ -61,20 +61,13 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
         raise InputError(f"{file}: expected a name that ends with {', '.join(READERS)}, or one of "
                          "these and .gz; convert other formats, for instance with nibabel or "
                          "dcm2niix")
-    check_file(file)
-    try:
-        volume, affine = read_raw(file, raw) if reader is read_raw else reader(file)
-    except InputError:
-        raise
-    except DAMAGED as error:
-        raise InputError(f"{file}: the file is damaged or cut short, or is no "
-                         f"{format_of(file.name)} file ({first_line(error)}); download or export "
-                         "it again") from error
-    finite = np.isfinite(volume)
-    if not finite.all():
-        bad = volume.size - np.count_nonzero(finite)
-        raise InputError(f"{file}: {bad} voxels are NaN or infinite, expected finite numbers; "
-                         "replace them, with 0 for instance")
+    with reading(file):
+        voxels, affine = read_raw(file, raw) if reader is read_raw else reader(file)
+        volume, affine = to_ras(voxels, affine)
+        bad = volume.size - np.count_nonzero(np.isfinite(volume))
+        if bad:
+            raise InputError(f"{bad} voxels are NaN or infinite, expected finite numbers; replace "
+                             "them, with 0 for instance")
     return volume, affine
 
 
@@ -85,23 +78,20 @@ def read_volume(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, S
 
 
 def read_magnitude(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, Spacing]:
-    """Read a magnitude image, as `read_volume` does, scaled to maximum 1.
-
-    Values a little below zero, as interpolation leaves them, become 0; others are refused, since
-    a magnitude has none and taking their absolute value would be a guess.
-
-    Returns:
-        `(volume, spacing)`: `[x, y, z]` float32 in [0, 1], and the size of its voxels in mm.
-
-    Raises:
-        InputError: as `read_volume`, or if the volume is constant or clearly negative.
-    """
+    """As `read_volume`, of a magnitude image, scaled as `as_magnitude` does."""
     volume, spacing = read_volume(file, raw)
     return as_magnitude(file, volume), spacing
 
 
 def as_magnitude(file: str | Path, volume: np.ndarray) -> np.ndarray:
-    """What `read_magnitude` makes of the voxels of a file."""
+    """The voxels of a file in [0, 1], with maximum 1.
+
+    Values a little below zero, as interpolation leaves them, become 0.
+
+    Raises:
+        InputError: the volume is constant, or has negative values: a magnitude has none, and
+            taking their absolute value would be a guess.
+    """
     low, high = float(volume.min()), float(volume.max())
     if low == high:
         raise InputError(f"{file}: every voxel is {high:g}, expected an image")

@@ -2,26 +2,17 @@
 
 import gzip
 import io
-import zlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import (
-    OrientationError,
-    apply_orientation,
-    inv_ornt_aff,
-    io_orientation,
-)
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
-from flatjax.data.io.hdf5 import GREATEST_RATIO
 from flatjax.errors import InputError
 
 Spacing = tuple[float, float, float]
 Stream = io.BufferedIOBase  # of bytes: a file, or what decompresses one
-DAMAGED = (zlib.error, OSError, EOFError, ValueError, TypeError, KeyError, IndexError,
-           AttributeError, OverflowError, RuntimeError, MemoryError, OrientationError,
-           AssertionError)
 _CHUNK = 1 << 24
 
 
@@ -36,82 +27,61 @@ def open_stream(file: Path) -> Stream:
     return gzip.open(file) if is_packed(file) else file.open("rb")
 
 
-def most_bytes(file: Path) -> int:
-    """The most bytes that a file can hold, be they compressed."""
-    return file.stat().st_size * (GREATEST_RATIO if is_packed(file) else 1)
+def read_most(stream: Stream, count: int) -> bytearray:
+    """The next `count` bytes of a stream, or all that are left.
 
-
-def check_declared(file: Path, declared: int, available: int) -> None:
-    """Refuse a file that declares more bytes of voxels than it can hold, before reading them.
-
-    Raises:
-        InputError: naming both.
-    """
-    if declared > available:
-        raise InputError(f"{file}: its header declares {declared} bytes of voxels, more than the "
-                         f"file can hold ({available}): it is damaged or cut short; download or "
-                         "export it again")
-
-
-def read_exactly(file: Path, stream: Stream, count: int) -> bytearray:
-    """The next `count` bytes of a stream, taken in chunks so that memory grows with the file.
-
-    Raises:
-        InputError: if there are fewer.
+    They are taken in chunks, so that memory grows with the file and not with what it declares.
     """
     content = bytearray()
-    while len(content) < count:
-        chunk = stream.read(min(_CHUNK, count - len(content)))
-        if not chunk:
-            raise InputError(f"{file}: holds {len(content)} bytes of voxels, expected {count}: it "
-                             "is cut short; download or export it again")
+    while chunk := stream.read(min(_CHUNK, count - len(content))):
         content += chunk
     return content
 
 
-def check_volume(file: Path, shape: Sequence[int], dtype: np.dtype) -> None:
-    """Refuse what is not one 3-D volume of real numbers.
+def read_voxels(stream: Stream, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """The voxels `[n]` that follow in a stream; fewer raise `InputError`."""
+    count = dtype.itemsize * math.prod(shape)
+    content = read_most(stream, count)
+    if len(content) < count:
+        raise InputError(f"holds {len(content)} bytes of voxels, expected {count} for "
+                         f"{' x '.join(map(str, shape))} of {dtype}: it is cut short; export it "
+                         "again")
+    return np.frombuffer(content, dtype)
 
-    Raises:
-        InputError: naming the shape or the type.
-    """
+
+def check_volume(shape: Sequence[int], dtype: np.dtype) -> None:
+    """Refuse what is not one 3-D volume of real numbers, before it is read."""
     if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{file}: its shape is {tuple(shape)}, expected one 3-D volume; extract "
-                         "one, for instance with nibabel.four_to_three")
+        raise InputError(f"its shape is {tuple(shape)}, expected one 3-D volume; extract one, for "
+                         "instance with nibabel.four_to_three")
     if dtype.kind not in "iuf":
-        raise InputError(f"{file}: its voxels are {dtype}, expected real numbers; save the "
-                         "magnitude")
+        raise InputError(f"its voxels are {dtype}, expected real numbers; save the magnitude")
 
 
-def to_ras(file: Path, volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order and flip the axes of a volume so that they point right, anterior and superior.
 
     Args:
-        file: for the error message.
         volume: of three axes.
-        affine: `[>= 3, 3 or 4]`, its first columns the steps in mm along each axis to the
-            patient's right, anterior and superior; the fourth, where there is one that is finite,
-            the position of the first voxel, otherwise 0.
+        affine: `[>= 3, 4]`, its first columns the steps in mm along each axis to the patient's
+            right, anterior and superior; the last the position of the first voxel, taken as 0
+            where it is not finite.
 
     Returns:
         `(volume, affine)`: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
-
-    Raises:
-        InputError: for voxels without a size, or axes that do not span space.
     """
-    given = np.asarray(affine, np.float64)[:3]
     square = np.eye(4)
-    square[:3, :3] = given[:, :3]
-    if given.shape[1] > 3 and np.isfinite(given[:, 3]).all():
-        square[:3, 3] = given[:, 3]
+    square[:3] = affine[:3]
+    if not np.isfinite(square[:3, 3]).all():
+        square[:3, 3] = 0
     sizes = voxel_sizes(square)
     if not all(np.isfinite(size) and size > 0 for size in sizes):
-        raise InputError(f"{file}: voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, "
-                         "expected three positive sizes; mend the directions in its header")
+        raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, expected "
+                         "three positive sizes; mend the directions in its header")
     orientation = io_orientation(square)
     if not np.isfinite(orientation).all():
-        raise InputError(f"{file}: its axes do not point in three different directions; mend the "
-                         "directions in its header")
+        raise InputError("its axes do not point in three different directions; mend those in its "
+                         "header")
     turned = apply_orientation(volume, orientation)
     placed = square @ inv_ornt_aff(orientation, volume.shape)
     return np.ascontiguousarray(turned, np.float32), placed
@@ -121,9 +91,3 @@ def voxel_sizes(affine: np.ndarray) -> Spacing:
     """Size in mm of the voxels of an affine `[>= 3, >= 3]`."""
     x, y, z = np.sqrt(np.sum(np.square(affine[:3, :3]), axis=0)).tolist()
     return x, y, z
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its name."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -8,14 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import (
-    Spacing,
-    check_declared,
-    most_bytes,
-    open_stream,
-    read_exactly,
-    to_ras,
-)
+from flatjax.data.io.volumes.common import Spacing, open_stream, read_voxels
 from flatjax.errors import InputError
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -26,68 +19,45 @@ class Raw(NamedTuple):
 
     `.rawb` holds uint8 and `.raws` int16, little-endian. BrainWeb's names give its grids, any other
     name the size as `_128x160x40`, columns first, and the type as `_int16`.
-
-    Attributes:
-        shape: voxels to the patient's right, anterior and superior, `(x, y, z)`.
-        dtype: one of `TYPES`, little-endian, or with "be" after it big-endian, as "int16be".
-        order: of the axes from the slowest to the fastest, as "zyx"; a capital letter for an axis
-            that runs the other way: left, posterior or inferior.
-        spacing: of x, y and z in mm; 1 mm if neither given nor known.
     """
 
-    shape: Sequence[int] = ()
-    dtype: str = ""
-    order: str = "zyx"
-    spacing: Sequence[float] = ()
-
-
-def check_raw(raw: Raw) -> Raw:
-    """The argument, if files can be read so.
-
-    Raises:
-        InputError: naming the value.
-    """
-    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in raw.shape)
-    if len(raw.shape) not in (0, 3) or not whole or min(raw.shape, default=1) < 1:
-        raise InputError(f"raw_shape is {tuple(raw.shape)}, expected three whole numbers x, y, z, "
-                         "or () to take it from the file's name")
-    if raw.dtype and raw.dtype.removesuffix("be") not in TYPES:
-        raise InputError(f"raw_dtype is {raw.dtype!r}, expected one of {', '.join(TYPES)}, with be "
-                         "after it if big-endian, or nothing to take it from the file's name")
-    if sorted(raw.order.lower()) != ["x", "y", "z"]:
-        raise InputError(f"raw_order is {raw.order!r}, expected x, y and z from the slowest axis "
-                         "to the fastest, as zyx")
-    if len(raw.spacing) not in (0, 3) or not all(0 < size < math.inf for size in raw.spacing):
-        raise InputError(f"raw_spacing is {tuple(raw.spacing)}, expected three sizes in mm, or ()")
-    return raw
+    shape: Sequence[int] = ()  # voxels to the patient's right, anterior and superior, `(x, y, z)`
+    dtype: str = ""  # one of `TYPES`, little-endian, or with "be" after it big-endian, as "int16be"
+    order: str = "zyx"  # of the axes from the slowest to the fastest; a capital letter for an axis
+    # that runs the other way: left, posterior or inferior
+    spacing: Sequence[float] = ()  # of x, y and z in mm; 1 mm if neither given nor known
 
 
 def read_raw(file: Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read a `.raw`, `.rawb` or `.raws` file, or one of them with `.gz`; see `read_placed`."""
-    raw = check_raw(raw or Raw())
-    shape, spacing = known_grid(file.name)
-    shape, spacing = tuple(raw.shape) or shape, tuple(raw.spacing) or spacing
+    """Read a `.raw`, `.rawb` or `.raws` file, or one of them with `.gz`; see `READERS`."""
+    raw = raw or Raw()
+    known_shape, known_spacing = known_grid(file.name)
+    shape, spacing = tuple(raw.shape) or known_shape, tuple(raw.spacing) or known_spacing
     dtype = raw.dtype or _known_type(file.name)
     if not shape or not dtype:
-        lacking = " and ".join(["shape"] * (not shape) + ["dtype"] * (not dtype))
-        raise InputError(f"{file}: has no header, and its name does not tell its {lacking}; set "
+        raise InputError("has no header, and its name does not tell its shape and dtype; set "
                          "data.raw_shape=(x,y,z) and data.raw_dtype, or name it as "
                          "head_128x160x40_int16.raw")
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape) \
+            or dtype.removesuffix("be") not in TYPES or sorted(raw.order.lower()) != list("xyz") \
+            or len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
+        raise InputError(f"raw_shape is {shape}, raw_dtype {dtype!r}, raw_order {raw.order!r} and "
+                         f"raw_spacing {spacing}, expected three whole numbers x, y, z, one of "
+                         f"{', '.join(TYPES)}, with be after it if big-endian, x, y and z from the "
+                         "slowest axis to the fastest, as zyx, and three sizes in mm")
     stored = tuple(shape["xyz".index(axis)] for axis in raw.order.lower())
     kind = np.dtype(dtype.removesuffix("be")).newbyteorder(">" if dtype.endswith("be") else "<")
-    count = kind.itemsize * math.prod(shape)
-    check_declared(file, count, most_bytes(file))
     with open_stream(file) as stream:
-        content = read_exactly(file, stream, count)
+        voxels = read_voxels(stream, stored, kind)
         if stream.read(1):
-            raise InputError(f"{file}: holds more than {count} bytes, expected that many for "
+            raise InputError(f"holds more than {voxels.nbytes} bytes, expected that many for "
                              f"{' x '.join(map(str, shape))} voxels of {dtype}; set "
                              "data.raw_shape=(x,y,z) and data.raw_dtype to what it holds")
-    steps = np.zeros((3, 3))
+    affine = np.zeros((3, 4))
     for column, axis in enumerate(raw.order):
         row = "xyz".index(axis.lower())
-        steps[row, column] = spacing[row] if axis.islower() else -spacing[row]
-    return to_ras(file, np.frombuffer(content, kind).reshape(stored), steps)
+        affine[row, column] = spacing[row] if axis.islower() else -spacing[row]
+    return voxels.reshape(stored), affine
 
 
 def known_grid(name: str) -> tuple[tuple[int, ...], Spacing]:

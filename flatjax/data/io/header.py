@@ -1,0 +1,88 @@
+"""The ISMRMRD header (Inati et al., MRM 2017) of fastMRI's and ISMRMRD's files.
+
+It is XML from a file that anybody may have made: its length is bounded, and a document type, the
+only place where entities can be declared, is refused before anything of it is expanded or fetched.
+"""
+
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import h5py
+import numpy as np
+
+from flatjax.data.io.hdf5 import stored_dataset
+from flatjax.errors import InputError
+
+NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+MAX_BYTES = 4 * 2**20  # scanners write some tens of kilobytes
+_LARGEST = 2**16 - 1  # ISMRMRD's unsignedShort
+
+
+class Header:
+    """Fields of a header, by paths as `encoding/encodedSpace/matrixSize/x`: first ones if several.
+
+    `name` is the dataset's, for messages. What is too long, not well-formed or has a document type
+    raises `InputError`.
+    """
+
+    def __init__(self, xml: bytes, name: str) -> None:
+        self.name = name
+        if len(xml) > MAX_BYTES:
+            raise InputError(f"{name} has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
+                             "cannot be a scanner's: download the file again")
+        try:
+            guard = expat.ParserCreate()
+            guard.StartDoctypeDeclHandler = self._refuse_doctype
+            guard.Parse(xml, True)
+            self._root = ElementTree.fromstring(xml)
+        except InputError:
+            raise
+        except (expat.ExpatError, ValueError, LookupError) as error:
+            raise InputError(f"{name} is not well-formed XML ({error}); download the file "
+                             "again") from error
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise InputError(f"{self.name} declares a document type, with which XML can define "
+                         "entities that expand without end or read other files; scanners write "
+                         "none: do not trust this file, download it again from where it is "
+                         "published")
+
+    def text(self, path: str) -> str:
+        """The text of a field, "" if it is missing."""
+        found = self._root
+        for tag in path.split("/"):
+            found = None if found is None else found.find(f"{{{NAMESPACE}}}{tag}")
+        return "" if found is None else (found.text or "").strip()
+
+    def number(self, path: str, least: int = 1) -> int:
+        """A field as a whole number from `least` to 65535; anything else raises `InputError`."""
+        digits = self.text(path)
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 5
+                and least <= int(digits) <= _LARGEST):
+            raise InputError(f"{self.name} has {digits[:20]!r} at ismrmrdHeader/{path} in the "
+                             f"namespace {NAMESPACE}, expected a whole number from {least} to "
+                             f"{_LARGEST}; download the file again")
+        return int(digits)
+
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Size in mm along `(x, y, slice)` of the voxels of images `[slice, y, x]`, if told.
+
+        Their rows run along the readout and their columns along phase encoding.
+        """
+        space = "encoding/encodedSpace"
+        try:
+            x, y, z = (float(self.text(f"{space}/fieldOfView_mm/{axis}"))
+                       / int(self.text(f"{space}/matrixSize/{axis}")) for axis in "yxz")
+        except (ValueError, ZeroDivisionError, OverflowError):
+            return None
+        return (x, y, z) if all(0 < size < 1e5 for size in (x, y, z)) else None
+
+
+def read_header(content: h5py.File, name: str) -> Header:
+    """The header that a dataset of one string holds."""
+    dataset = stored_dataset(content, name)
+    if dataset.size != 1 or not h5py.check_string_dtype(dataset.dtype):
+        raise InputError(f"{name} is {dataset.dtype} of shape {dataset.shape}, expected one string "
+                         "of XML; download it again")
+    xml = np.asarray(dataset[()]).item()
+    return Header(xml.encode() if isinstance(xml, str) else bytes(xml), name)
