@@ -267,7 +267,7 @@ def pipeline(bench, options):
     def host(name, threads):
         make, *_, size = bench.wait(prepared[name])
         count, start, least = 0, time.perf_counter(), 2 * threads
-        with closing(prefetch(make, range(1, 10_000), workers=threads, depth=2 * threads)) as made:
+        with closing(prefetch(make, range(1, 10_000), workers=threads)) as made:
             for _ in made:
                 count += 1
                 spent = time.perf_counter() - start

@@ -29,17 +29,17 @@ class Acquisition(NamedTuple):
         mask: kind of sampling mask, a key of `mri.host.patterns.KINDS`, or several to draw from.
         acceleration: nominal R, at least 1, or a range; `equispaced` and `magic` take the whole
             numbers in it.
-        center_fraction: fully sampled part of k-space around its center, or a range. What is drawn
-            from it takes up at most 3/4 of the lines that R allows, and of a plane's points 3 in
-            10, unless the range begins higher; `equispaced` does not count its center.
+        center_fraction: fully sampled part of k-space around its center, or a range, whose upper
+            end is lowered so that the center takes up at most 75 % of the lines that R allows, or
+            30 % of the points of a plane; not for `equispaced`, which does not count its center.
         noise: standard deviation of the complex k-space noise that is added, in the unit of the
             data: that of an image of maximum 1 for simulated sets, 0 for data with its own noise.
             Or a range, its logarithm uniform. Coils whose maps are 0 get none.
         lines: whether masks of lines take "columns" or "rows" of k-space, or "both", at random.
         partial_fourier: part of an axis, above 1/2, that is acquired, or a range; what is left out
             lies at one end of one axis, drawn at random. What is drawn above 1 counts as 1.
-        bank: number of masks of each plane kind that are drawn once per process and then taken
-            mirrored or not, since some are slow to draw; 0 draws each mask anew.
+        bank: number of masks of each plane kind that are drawn once per process and then mirrored
+            at random, since some are slow to draw; 0 draws each mask anew.
     """
 
     mask: str | tuple[str, ...] = "random"
@@ -77,19 +77,16 @@ def check_acquisition(acquisition: Acquisition) -> None:
             raise InputError(f"acquisition.{name} is {value}, expected a number or a range "
                              "(low, high) with low <= high")
     low, high = ends(acquisition.noise)
-    if not low >= 0 or (low == 0 and high > 0):
-        raise InputError(f"acquisition.noise is {acquisition.noise}, expected 0 or more, and a "
-                         "range above 0")
-    if not ends(acquisition.partial_fourier)[0] > 0.5:
-        raise InputError(f"acquisition.partial_fourier is {acquisition.partial_fourier}, expected "
-                         "above 0.5; 1 for all of k-space")
-    if acquisition.lines not in LINES:
-        raise InputError(f"acquisition.lines is {acquisition.lines!r}, expected one of "
-                         f"{', '.join(LINES)}")
-    if not acquisition.bank >= 0:
-        raise InputError(f"acquisition.bank is {acquisition.bank}, expected 0 or more")
-    if not kinds(acquisition):
-        raise InputError("acquisition.mask is empty, expected at least one kind")
+    for name, valid, expected in (
+            ("noise", low > 0 or low == high == 0, "0 or more, and a range above 0"),
+            ("partial_fourier", ends(acquisition.partial_fourier)[0] > 0.5,
+             "above 0.5; 1 for all of k-space"),
+            ("lines", acquisition.lines in LINES, f"one of {', '.join(LINES)}"),
+            ("bank", acquisition.bank >= 0, "0 or more"),
+            ("mask", acquisition.mask, "at least one kind")):
+        if not valid:
+            raise InputError(f"acquisition.{name} is {getattr(acquisition, name)!r}, expected "
+                             f"{expected}")
     for kind in kinds(acquisition):
         least, most = ends(acquisition.acceleration)
         if kind in WHOLE and least < most:
@@ -97,7 +94,7 @@ def check_acquisition(acquisition: Acquisition) -> None:
             if least > most:
                 raise InputError(f"acquisition.acceleration is {acquisition.acceleration}, but "
                                  f"{kind!r} needs a whole number and none lies between")
-        for acceleration in {least, most}:
+        for acceleration in (least, most):
             check_mask(kind, (320, 320), acceleration, ends(acquisition.center_fraction)[0])
         check_mask(kind, (320, 320), 1, ends(acquisition.center_fraction)[1])
 
@@ -112,7 +109,7 @@ def draw_noise(acquisition: Acquisition, seed: Seed) -> float:
 
 def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
               padding: tuple[int, int] | None = None) -> np.ndarray:
-    """The mask of a slice or volume with this seed.
+    """The mask of a slice or volume with this seed, float32 of 0 and 1.
 
     Args:
         acquisition: how it is measured.
@@ -121,9 +118,9 @@ def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
         padding: see `make_mask`.
 
     Returns:
-        float32 of 0 and 1: `make_mask`'s, `[1, kx]` for lines and `[ky, kx]` else, for one kind
-        with one R along columns. Always `[ky, kx]` if there is more to draw, so that masks of one
-        acquisition have one shape.
+        `make_mask`'s, `[1, kx]` for lines and `[ky, kx]` else, for one kind with one R along
+        columns. Always `[ky, kx]` if there is more to draw, so that masks of one acquisition have
+        one shape.
     """
     if _is_fixed(acquisition):
         return make_mask(kinds(acquisition)[0], shape, ends(acquisition.acceleration)[0],
@@ -132,23 +129,22 @@ def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
     kind = str(rng.choice(kinds(acquisition)))
     rows = acquisition.lines == "rows" or (acquisition.lines == "both" and rng.random() < 0.5)
     if kind in PLANE_KINDS and acquisition.bank:
-        mask = _of_bank(kind, acquisition._replace(mask=kind), shape,
-                        int(rng.integers(acquisition.bank)))
+        mask = _draw_banked(kind, acquisition, shape, int(rng.integers(acquisition.bank)))
         mask = mask[::-1] if rng.random() < 0.5 else mask
         mask = mask[:, ::-1] if rng.random() < 0.5 else mask
     elif rows and kind in LINE_KINDS:
         mask = _draw(kind, acquisition, (shape[1], shape[0]), rng).T
     else:
         mask = _draw(kind, acquisition, shape, rng)
-    acquired = valid_columns(shape[1], padding)
-    return mask * acquired * _acquired_part(acquisition, shape, rng)
+    return mask * valid_columns(shape[1], padding) * _acquired_part(acquisition, shape, rng)
 
 
 def _is_fixed(acquisition: Acquisition) -> bool:
     """Whether nothing of a mask is drawn but what `make_mask` draws."""
-    ranges = (acquisition.acceleration, acquisition.center_fraction)
-    return (len(kinds(acquisition)) == 1 and all(len({*ends(value)}) == 1 for value in ranges)
-            and acquisition.lines == "columns" and ends(acquisition.partial_fourier)[0] >= 1
+    single = all(low == high for low, high in map(ends, (
+        acquisition.acceleration, acquisition.center_fraction)))
+    return (single and len(kinds(acquisition)) == 1 and acquisition.lines == "columns"
+            and ends(acquisition.partial_fourier)[0] >= 1
             and (not acquisition.bank or kinds(acquisition)[0] in LINE_KINDS))
 
 
@@ -173,21 +169,18 @@ def _draw(kind: str, acquisition: Acquisition, shape: tuple[int, int],
 
 
 @lru_cache(maxsize=1024)
-def _of_bank(kind: str, acquisition: Acquisition, shape: tuple[int, int],
-             index: int) -> np.ndarray:
-    mask = _draw(kind, acquisition, shape, np.random.default_rng(index))
-    mask.setflags(write=False)
-    return mask
+def _draw_banked(kind: str, acquisition: Acquisition, shape: tuple[int, int],
+                 index: int) -> np.ndarray:
+    return _draw(kind, acquisition, shape, np.random.default_rng(index))
 
 
 def _acquired_part(acquisition: Acquisition, shape: tuple[int, int],
                    rng: Generator) -> np.ndarray:
     """What partial Fourier leaves of k-space, `[ky, kx]` float32."""
     part = np.ones(shape, np.float32)
-    axis, last, fraction = rng.integers(2), rng.random() < 0.5, rng.uniform(
-        *ends(acquisition.partial_fourier))
+    axis, last = rng.integers(2), rng.random() < 0.5
+    fraction = rng.uniform(*ends(acquisition.partial_fourier))
     left_out = max(0, round((1 - fraction) * shape[axis]))
-    if left_out:
-        view = part if axis == 0 else part.T
-        view[slice(-left_out, None) if last else slice(left_out)] = 0
+    np.moveaxis(part, axis, 0)[slice(shape[axis] - left_out, None) if last else
+                               slice(left_out)] = 0
     return part

@@ -16,8 +16,8 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from flatjax.data.base import Sample
-from flatjax.data.slices import make_sample
-from flatjax.errors import InputError
+from flatjax.data.slices import check_grid, make_sample
+from flatjax.errors import InputError, check_choice
 from flatjax.mri.host.simulate import smooth_field
 
 FINE = 256  # least pixels of the grid that is drawn on before k-space is cut to the matrix
@@ -31,9 +31,11 @@ class Augmentation(NamedTuple):
     """What may be drawn: ranges `(low, high)` are uniform, single numbers are probabilities.
 
     Attributes:
-        coils: least and largest number of coils. Samples have as many as the largest; coils that
-            were not drawn are 0.
+        matrix: pixels along each side; samples are `[coils, matrix, matrix]`.
+        coils: most coils that a slice has; of those it does not have, k-space and maps are 0.
+        fewest_coils: least coils that a training slice has.
         fov: side of the square field of view in mm.
+        mixed: how often a slice is a random mixture of its contrasts.
         gamma: exponent of the intensities, its logarithm uniform.
         curve: standard deviation of random shifts of the intensities at 1/4, 1/2, 3/4 and 1.
         inverted: how often bright and dark are exchanged inside the head.
@@ -43,8 +45,11 @@ class Augmentation(NamedTuple):
             with them.
     """
 
-    coils: tuple[int, int] = (1, 12)
+    matrix: int = 128
+    coils: int = 12
+    fewest_coils: int = 1
     fov: Range = (180.0, 300.0)
+    mixed: float = 0.5
     gamma: Range = (0.6, 1.6)
     curve: Range = (0.0, 0.15)
     inverted: float = 0.15
@@ -53,52 +58,42 @@ class Augmentation(NamedTuple):
     cropped: float = 0.5
 
 
-LIMITS = {"coils": (1, 128), "fov": (50, 1000), "gamma": (0.1, 10), "curve": (0, 1), "bias": (0, 3),
-          "phase": (0, 20), "inverted": (0, 1), "cropped": (0, 1)}
+LIMITS = {"fov": (50, 1000), "gamma": (0.1, 10), "curve": (0, 1), "bias": (0, 3), "phase": (0, 20)}
 
 
 def check_augmentation(options: Augmentation) -> None:
     """Refuse what cannot be drawn.
 
     Raises:
-        InputError: a range that is empty, out of order or too wide, a probability outside [0, 1].
+        InputError: a range that is empty, out of order or too wide, a probability outside [0, 1],
+            a matrix or number of coils that no slice could have.
     """
-    for name, value in options._asdict().items():
-        low, high = LIMITS[name]
-        if isinstance(Augmentation._field_defaults[name], tuple):
-            numbers = int if name == "coils" else Real
-            valid = (isinstance(value, tuple) and len(value) == 2
-                     and all(isinstance(end, numbers) for end in value)
-                     and low <= value[0] <= value[1] <= high)
-            expected = f"(low, high) with {low} <= low <= high <= {high}"
-        else:
-            valid, expected = low <= value <= high, f"a probability from {low} to {high}"
-        if not valid:
-            raise InputError(f"{name} is {value!r}, expected {expected}")
+    check_grid(options.matrix, options.coils)
+    check_choice("fewest_coils", options.fewest_coils, range(1, options.coils + 1))
+    for name, (low, high) in LIMITS.items():
+        value = getattr(options, name)
+        if not (len(value) == 2 and all(isinstance(end, Real) for end in value)
+                and low <= value[0] <= value[1] <= high):
+            raise InputError(f"{name} is {value!r}, expected (low, high) with {low} <= low <= "
+                             f"high <= {high}")
+    for name in ("mixed", "inverted", "cropped"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(f"{name} is {getattr(options, name)!r}, expected a probability from 0 "
+                             "to 1")
 
 
-def augmented_sample(image: np.ndarray, pixel: float, matrix: int, options: Augmentation,
+def augmented_sample(image: np.ndarray, pixel: float, options: Augmentation,
                      rng: Generator) -> Sample:
-    """A training sample of an image.
+    """A training sample of a magnitude image `[y, x]` of any scale, its pixels `pixel` mm wide.
 
-    Args:
-        image: magnitude `[y, x]`, not negative, any scale.
-        pixel: side of its pixels in mm.
-        matrix: pixels of the sample along each side.
-        options: what may be drawn.
-        rng: numpy generator.
-
-    Returns:
-        a sample of `options.coils[1]` coils, with maximum 1 before maps are cropped. The target is
-        what `combine` makes of its k-space and maps.
+    Its maximum is 1 before maps are cropped. The target is what `combine` makes of its k-space and
+    maps.
     """
-    plane = draw_plane(rng, image, pixel, rng.uniform(*options.fov), matrix)
-    head = support(plane, 0.03)
-    plane = change_contrast(rng, plane, head, options)
-    shape = plane.shape
-    phase = draw_phase(rng, shape, rng.uniform(*options.phase))
-    maps = draw_maps(rng, shape, int(rng.integers(options.coils[0], options.coils[1] + 1)))
-    sample = in_slots(make_sample(plane, phase, maps), options.coils[1])
+    plane = draw_plane(rng, image, pixel, rng.uniform(*options.fov), options.matrix)
+    plane = change_contrast(rng, plane, support(plane, 0.03), options)
+    phase = draw_phase(rng, plane.shape, rng.uniform(*options.phase))
+    coils = int(rng.integers(options.fewest_coils, options.coils, endpoint=True))
+    sample = in_slots(make_sample(plane, phase, draw_maps(rng, plane.shape, coils)), options.coils)
     if rng.random() >= options.cropped:
         return sample
     inside = support(plane, rng.uniform(0.02, 0.12))
@@ -107,19 +102,11 @@ def augmented_sample(image: np.ndarray, pixel: float, matrix: int, options: Augm
 
 def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
                matrix: int) -> np.ndarray:
-    """An image turned, mirrored, stretched and shifted at random, `[matrix, matrix]` float32.
+    """Turn, mirror, stretch and shift an image `[y, x]` at random: `[matrix, matrix]` float32.
 
     It is drawn on a fine grid, of which the matrix keeps the center of k-space, as a scan does.
-
-    Args:
-        rng: numpy generator.
-        image: `[y, x]` magnitude.
-        pixel: side of its pixels in mm.
-        fov: side of the field of view in mm.
-        matrix: pixels along each side.
-
-    Returns:
-        with maximum 1, or 0 if nothing is there.
+    `pixel` is the side of the image's pixels and `fov` that of the field of view, both in mm. The
+    maximum is 1, or 0 if nothing is there.
     """
     size = max(matrix, FINE)
     angle = rng.uniform(0, 2 * np.pi)
@@ -134,12 +121,7 @@ def draw_plane(rng: Generator, image: np.ndarray, pixel: float, fov: float,
 
 
 def low_resolution(image: np.ndarray, matrix: int) -> np.ndarray:
-    """The image of the center of k-space, `[matrix, matrix]` float32.
-
-    Args:
-        image: `[n, n]` float32, `n >= matrix`.
-        matrix: pixels along each side.
-    """
+    """Cut k-space of an image `[n, n]` float32 to its center: `[matrix, matrix]`, `n >= matrix`."""
     size = len(image)
     if size == matrix:
         return image
@@ -150,11 +132,9 @@ def low_resolution(image: np.ndarray, matrix: int) -> np.ndarray:
 
 
 def support(image: np.ndarray, margin: float) -> np.ndarray:
-    """A smooth indicator of the head and what lies near it, `[y, x]` float32 from 0 to 1.
+    """A smooth indicator of the head in an image of maximum 1, `[y, x]` float32 from 0 to 1.
 
-    Args:
-        image: magnitude `[y, x]` float32 with maximum 1.
-        margin: how far it reaches beyond tissue, as a fraction of the field of view.
+    It reaches beyond tissue by about `margin`, a fraction of the field of view.
     """
     width = 2 * max(1, round(margin * len(image))) + 1
     tissue = ndimage.uniform_filter((image > AIR).astype(np.float32), width, mode="constant")
@@ -166,11 +146,8 @@ def change_contrast(rng: Generator, image: np.ndarray, head: np.ndarray,
                     options: Augmentation) -> np.ndarray:
     """An image of the same anatomy in another contrast, `[y, x]` float32 with maximum 1.
 
-    Args:
-        rng: numpy generator.
-        image: magnitude `[y, x]` float32 with maximum 1.
-        head: `[y, x]` float32, 1 inside the head and 0 outside.
-        options: `gamma`, `curve`, `inverted` and `bias`.
+    `image` is a magnitude of maximum 1 and `head` 1 inside the head and 0 outside, both as the
+    result. Of the options it takes `gamma`, `curve`, `inverted` and `bias`.
     """
     levels = np.linspace(0, 1, 5)
     values = levels + rng.uniform(*options.curve) * rng.standard_normal(5) * (levels > 0)
@@ -186,15 +163,9 @@ def change_contrast(rng: Generator, image: np.ndarray, head: np.ndarray,
 
 
 def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.ndarray:
-    """Unit phasors of a random phase: one for all, and one smooth on several scales.
+    """Unit phasors `[y, x]` complex64: a phase that is the same everywhere, and a smooth one.
 
-    Args:
-        rng: numpy generator.
-        shape: `(y, x)`.
-        amplitude: rms of the smooth phase in rad.
-
-    Returns:
-        `[y, x]` complex64.
+    The smooth one varies on several scales and has an rms of `amplitude` rad.
     """
     weights = np.array(PHASE_SCALES) * rng.uniform(0, 1, len(PHASE_SCALES))
     field = np.zeros(shape, np.float32)
@@ -202,26 +173,16 @@ def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.n
         field += np.float32(weight) * smooth_field(rng, shape, scale)
     field *= np.float32(amplitude / max(field.std(), 1e-6))
     field += np.float32(rng.uniform(0, 2 * np.pi))
-    return phasors(field)
-
-
-def phasors(angle: np.ndarray) -> np.ndarray:
-    """`exp(i angle)`, complex64."""
-    out = np.empty(angle.shape, np.complex64)
-    out.real, out.imag = np.cos(angle), np.sin(angle)
-    return out
+    phasors = np.empty(shape, np.complex64)  # faster than exp(1j field)
+    phasors.real, phasors.imag = np.cos(field), np.sin(field)
+    return phasors
 
 
 def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
     """Sensitivities of a random array: a perturbed birdcage, or patches anywhere.
 
-    Args:
-        rng: numpy generator.
-        shape: `(y, x)`.
-        coils: number of coils, at least 1; one alone is ideal.
-
     Returns:
-        `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel.
+        `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel; one coil alone is ideal.
     """
     if coils == 1:
         return np.ones((1, *shape), np.complex64)
@@ -236,10 +197,7 @@ def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def perturbed_birdcage(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """A birdcage of long wires on an ellipse, each displaced at random; not normalized.
-
-    As `simulate.birdcage_maps`, with wires of some thickness, so that they may come close.
-    """
+    """`birdcage_maps` with thick wires on an ellipse, each displaced at random; not normalized."""
     y, x = (np.linspace(-1, 1, n, dtype=np.float32) for n in shape)
     angle = 2 * np.pi * (rng.random() + (np.arange(coils) + 0.15 * rng.standard_normal(coils))
                          / coils)
@@ -270,15 +228,6 @@ def patches(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
 
 
 def in_slots(sample: Sample, slots: int) -> Sample:
-    """The sample padded with coils of zero sensitivity, so that all samples have one shape.
-
-    Args:
-        sample: `[coil, y, x]`.
-        slots: number of coils then, at least as many as it has.
-    """
-    def padded(array: np.ndarray) -> np.ndarray:
-        out = np.zeros((slots, *array.shape[1:]), array.dtype)
-        out[:len(array)] = array
-        return out
-
-    return sample._replace(kspace=padded(sample.kspace), maps=padded(sample.maps))
+    """The sample with coils of zero sensitivity up to `slots`, so that all have one shape."""
+    more = ((0, slots - len(sample.maps)), (0, 0), (0, 0))
+    return sample._replace(kspace=np.pad(sample.kspace, more), maps=np.pad(sample.maps, more))

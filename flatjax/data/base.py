@@ -1,10 +1,14 @@
 """The contract between data sets and the machinery that trains and evaluates on them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.random import Generator
+
+from flatjax.errors import InputError
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -28,11 +32,7 @@ class Sample(NamedTuple):
 
 
 class Lazy(Sequence[Sample]):
-    """Samples that are read from the disk on access.
-
-    Attributes:
-        read: the functions that read them.
-    """
+    """Samples of which the one at `index` is made by `read[index]()` on access."""
 
     def __init__(self, read: Sequence[Callable[[], Sample]]) -> None:
         self.read = read
@@ -44,9 +44,6 @@ class Lazy(Sequence[Sample]):
     def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, index: int) -> Sample:
         return self.read[index]()
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (read() for read in self.read)
 
 
 class Volume(NamedTuple):
@@ -80,3 +77,26 @@ class DataSet(NamedTuple):
     test: dict[str, list[Volume]]
     split: dict[str, list[str]] | None = None
     resplit: "Callable[[dict[str, list[str]]], DataSet] | None" = None
+
+
+def grouped(pairs: Iterable[tuple[Hashable, T]]) -> dict[Any, list[T]]:
+    """The values of pairs `(key, value)` by their keys."""
+    groups: dict[Any, list[T]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+def pick(buckets: Sequence[Sequence[T]], rng: Generator, n: int) -> list[T]:
+    """`n` random entries of one bucket, which is drawn as often as it has entries."""
+    ends = np.cumsum([len(bucket) for bucket in buckets])
+    bucket = buckets[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
+    return [bucket[index] for index in rng.integers(len(bucket), size=n)]
+
+
+def no_draw(message: str) -> Callable[[Generator, int], list[Sample]]:
+    """The `draw` of a data set without training samples, which raises `InputError(message)`."""
+    def draw(rng: Generator, n: int) -> list[Sample]:
+        raise InputError(message)
+
+    return draw

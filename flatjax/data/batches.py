@@ -18,39 +18,28 @@ from flatjax.mri.host.simulate import acquire, complex_noise
 
 def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
                   rng: Generator) -> Batch:
-    """Measure one slice.
+    """Measure one slice: a `Batch` of numpy arrays without their batch axis.
 
-    Args:
-        sample: the fully sampled slice.
-        acquisition: how.
-        mask_seed: of the mask, unless the sample brings its own, and of what else is drawn of the
-            acquisition.
-        rng: of the noise, which coils with maps of 0 do not have.
-
-    Returns:
-        a `Batch` of numpy arrays without their batch axis. The measurement's noise is the level
-        that was added, None if none was: data may bring their own.
+    `mask_seed` is that of the mask, unless the sample brings its own, and of the noise level; the
+    noise itself is drawn from `rng`. The measurement's noise is the level that was added, None if
+    none was: data may bring their own.
     """
     mask = sample.mask
     if mask is None:
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
     level = draw_noise(acquisition, mask_seed)
-    added = _noise(sample, level, rng) if level else 0
-    noise: Any = np.float32(level) if level else None  # jitted functions take NumPy's arrays
-    kspace: Any = acquire(sample.kspace, mask, added)
-    arrays: Any = (mask[None], sample.maps, sample.kspace, sample.target)
-    mask, maps, full, target = arrays
-    return Batch(Measurement(kspace, mask, maps, noise), full, target)
+    kspace = acquire(sample.kspace, mask, _noise(sample, level, rng) if level else 0)
+    # jitted functions take NumPy's arrays
+    measured: Any = (kspace, mask[None], sample.maps, np.float32(level) if level else None)
+    full: Any = (sample.kspace, sample.target)
+    return Batch(Measurement(*measured), *full)
 
 
 def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:
-    """Noise of the coils that see anything, `[coil, ky, kx]` complex64."""
-    coils = sample.maps.any(axis=(1, 2))
-    drawn = complex_noise(rng, (int(coils.sum()), *sample.kspace.shape[1:]), level)
-    if coils.all():
-        return drawn
+    """Noise of the coils whose maps are not 0, `[coil, ky, kx]` complex64."""
     noise = np.zeros_like(sample.kspace)
-    noise[coils] = drawn
+    coils = sample.maps.any(axis=(1, 2))
+    noise[coils] = complex_noise(rng, (coils.sum(), *noise.shape[1:]), level)
     return noise
 
 
@@ -83,10 +72,9 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
 
 
 def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
-    """A volume's slices, all with the one mask and the noise level that belong to its name.
+    """A volume's slices, in every run with the mask and the noise level that belong to its name.
 
-    They are the same in every run. If nothing but the mask is drawn, it is fastMRI's for that file
-    name.
+    If nothing but the mask is drawn, it is fastMRI's for that file name.
     """
     mask_seed = seed_from_name(volume.name)
     rng = np.random.default_rng(mask_seed)
@@ -104,25 +92,19 @@ def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]
         yield stack(part + part[-1:] * (size - len(part))), len(part)
 
 
-def prefetch(make: Callable[[int], Batch], steps: range, *, workers: int = 2,
-             depth: int | None = None) -> Generated[Batch, None, None]:
+def prefetch(make: Callable[[int], Batch], steps: range, *,
+             workers: int = 2) -> Generated[Batch, None, None]:
     """`make(step)` for each step in order, computed ahead in threads.
 
-    The order and content do not depend on the number of workers. Closing the iterator drops
-    what was not begun.
-
-    Args:
-        make: pure function of the step.
-        steps: which.
-        workers: threads.
-        depth: results held ready at most, by default two for each worker.
+    The number of threads changes neither order nor content, since `make` is a pure function. Two
+    results for each of them are held ready. Closing the iterator drops what was not begun.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="flatjax-data")
-    pending, depth = deque(), 2 * max(1, workers) if depth is None else depth
+    pending = deque()
     try:
         for step in steps:
             pending.append(pool.submit(make, step))
-            if len(pending) > depth:
+            if len(pending) > 2 * max(1, workers):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -1,5 +1,6 @@
 """From volumes to slices: what every data set made of magnitude images shares."""
 
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -7,25 +8,44 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
-from scipy import ndimage
 
 from flatjax.data.base import Sample, Volume
-from flatjax.errors import InputError
-from flatjax.mri.host.simulate import (
-    birdcage_maps,
-    host_fft2c,
-    image_phase,
-    smooth_field,
-    sparse_product,
-)
+from flatjax.errors import InputError, check_choice
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, image_phase, sparse_product
 
-ORIENTATIONS = ("axial", "coronal", "sagittal")
+ORIENTATIONS = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}
 GAP_MM = 5.0
 TEST_SHARE = 2 / 15
 VALIDATION_SHARE = 1 / 15
 TISSUE_LEVEL = 0.1  # of the bright voxels: what counts as tissue
 TISSUE_SHARE = 0.1  # of the area in the fullest slice: how much makes a slice worth using
 IMAGE_PHASE = 0.5  # rad in rms, of every simulated image that is evaluated
+
+
+def check_grid(matrix: int, coils: int, orientation: str = "axial", *,
+               native: bool = False) -> None:
+    """Refuse options that no slice could have; a matrix of 0, the file's own, only if `native`.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if matrix not in range(16, 1025) and not (native and matrix == 0):
+        zero = " or 0 for the file's own" if native else ""
+        raise InputError(f"matrix is {matrix!r}, expected a whole number from 16 to 1024{zero}")
+    if coils not in range(1, 129):
+        raise InputError(f"coils is {coils!r}, expected a whole number from 1 to 128")
+    check_choice("orientation", orientation, ORIENTATIONS)
+
+
+def check_names(option: str, values: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Refuse an option that is no list of names, or, where names are known, not some of them.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if isinstance(values, str) or (known and not (values and set(values) <= {*known})):
+        some = f"some of {', '.join(known)}" if known else "names"
+        raise InputError(f"{option} is {values!r}, expected a list of {some}, as ('a', 'b')")
 
 
 class Split(NamedTuple):
@@ -41,14 +61,7 @@ def split_slices(count: int, spacing: float) -> Split:
 
     From the first slice to the last: train, gap, test (central), gap, validation, gap, train.
     Test takes `TEST_SHARE` of the slices and validation `VALIDATION_SHARE`, each at least one; a
-    gap is as many unused slices as fill `GAP_MM`.
-
-    Args:
-        count: number of slices.
-        spacing: between slices, in mm.
-
-    Returns:
-        a `Split` of `range(count)`.
+    gap is as many unused slices as fill `GAP_MM`. `spacing` is that between slices in mm.
 
     Raises:
         InputError: too few slices for three regions with their gaps.
@@ -83,17 +96,10 @@ def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
 
     Returns:
         `(slices, spacing)`: a view `[slice, row, column]` and its spacing in mm.
-
-    Raises:
-        InputError: unknown orientation.
     """
-    if orientation not in ORIENTATIONS:
-        raise InputError(f"orientation is {orientation!r}, expected one of "
-                         f"{', '.join(ORIENTATIONS)}")
-    order = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}[orientation]
-    slices = volume.transpose(order)[:, ::-1, ::-1]
+    order = ORIENTATIONS[orientation]
     between, row, column = (float(spacing[axis]) for axis in order)
-    return slices, (between, row, column)
+    return volume.transpose(order)[:, ::-1, ::-1], (between, row, column)
 
 
 @lru_cache(maxsize=32)
@@ -115,50 +121,28 @@ def _resampling_taps(size: int, spacing: float, new_size: int,
 
 def resample(slices: np.ndarray, spacing: tuple[float, float], fov: float,
              matrix: int) -> np.ndarray:
-    """Resample slices to a square field of view around the same center, zeros beyond.
+    """Resample slices `[..., h, w]` to a square field of view around the same center.
 
     Cubic interpolation where pixels get smaller, the same kernel widened to the new pixel where
-    they get larger. It is linear, and overshoots a little at edges: clip what may not be
-    negative.
+    they get larger. It overshoots a little at edges: clip what may not be negative.
 
     Args:
-        slices: `[..., h, w]`.
+        slices: zero beyond their own field of view.
         spacing: of rows and columns in mm.
         fov: side of the field of view in mm.
-        matrix: pixels along it.
-
-    Returns:
-        `[..., matrix, matrix]` float32, pixels of `fov / matrix` mm.
+        matrix: pixels along it; the result is `[..., matrix, matrix]` float32.
     """
     rows, columns = (_resampling_taps(n, step, matrix, fov / matrix)
                      for n, step in zip(slices.shape[-2:], spacing, strict=True))
     return sparse_product(sparse_product(slices.astype(np.float32), *rows, -2), *columns, -1)
 
 
-def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> Sample:
-    """The fully sampled slice that an image gives.
-
-    Args:
-        magnitude: `[y, x]` float32, not negative; becomes the target.
-        phase: unit phasors `[y, x]` complex64.
-        maps: `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`.
-    """
-    magnitude = np.array(magnitude, np.float32, order="C")  # a copy: the caller keeps its own
-    return Sample(host_fft2c(maps * (magnitude * phase)), maps, magnitude)
-
-
 def usable_slices(slices: np.ndarray, spacing: tuple[float, float, float],
                   matrix: int) -> np.ndarray:
-    """The slices with enough tissue, scaled to maximum 1.
+    """The slices with enough tissue, `[slice, y, x]` float32, scaled to maximum 1.
 
-    Args:
-        slices: `[slice, row, column]`, not negative.
-        spacing: in mm.
-        matrix: pixels along each side of a square field of view as wide as the longer side of a
-            slice; 0 for the slices' own grid.
-
-    Returns:
-        `[slice, y, x]` float32.
+    Of slices `[slice, row, column]`, not negative, with their spacing in mm. A matrix above 0
+    resamples them to so many pixels along a square field of view as wide as their longer side.
     """
     tissue = slices > TISSUE_LEVEL * np.percentile(slices[slices > 0], 99)
     areas = tissue.sum(axis=(1, 2))
@@ -169,14 +153,19 @@ def usable_slices(slices: np.ndarray, spacing: tuple[float, float, float],
     return images / images.max()
 
 
-def draw_sample(image: np.ndarray, coils: int, mirrored: bool, rng: Generator) -> Sample:
-    """A training sample of an image, with a random smooth phase and coils turned at random.
+def make_sample(magnitude: np.ndarray, phase: np.ndarray, maps: np.ndarray) -> Sample:
+    """The fully sampled slice of a magnitude image `[y, x]`, a copy of which is the target.
 
-    Args:
-        image: magnitude `[y, x]` float32.
-        coils: number of birdcage coils.
-        mirrored: whether every second sample is mirrored left to right.
-        rng: numpy generator.
+    `phase` `[y, x]` complex64 are unit phasors, `maps` `[coil, y, x]` complex64 sensitivities.
+    """
+    magnitude = np.array(magnitude, np.float32, order="C")
+    return Sample(host_fft2c(maps * (magnitude * phase)), maps, magnitude)
+
+
+def draw_sample(image: np.ndarray, coils: int, mirrored: bool, rng: Generator) -> Sample:
+    """A training sample of a magnitude image `[y, x]`, with a random smooth phase.
+
+    Its birdcage coils are turned at random; every second one is mirrored left to right, if asked.
     """
     if mirrored and rng.random() < 0.5:
         image = image[:, ::-1]
@@ -189,11 +178,8 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
                  seed: int | Sequence[int]) -> Volume:
     """A volume for evaluation, the same whenever it is loaded.
 
-    Args:
-        name: of the volume.
-        load: gives the magnitude images `[slice, y, x]` float32.
-        coils: number of birdcage coils.
-        seed: of the image phases, one smooth random phase per slice.
+    `load` gives its magnitude images `[slice, y, x]` float32. They are seen by birdcage coils, each
+    with a smooth random phase drawn from `seed`.
     """
     def load_samples() -> list[Sample]:
         images = load()
@@ -206,72 +192,19 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
     return Volume(name, load_samples)
 
 
-def load_head(name: str, fov: float, matrix: int) -> np.ndarray:
-    """A real head that comes with the package, from `images/<name>.npz`.
-
-    Args:
-        name: of the file, which holds `slices` `[slice, y, x]` uint8 and their `spacing` in mm.
-        fov: side of the field of view in mm.
-        matrix: pixels along it.
-
-    Returns:
-        `[slice, matrix, matrix]` float32 with maximum 1.
-    """
-    with np.load(Path(__file__).with_name("images") / f"{name}.npz") as file:
-        slices, spacing = file["slices"], file["spacing"]
-    images = resample(slices, (float(spacing[1]), float(spacing[2])), fov, matrix)
-    return np.clip(images / images.max(), 0, 1)
-
-
-def deform(planes: Sequence[np.ndarray], beyond: Sequence[float], pixel: float,
-           rng: Generator, zoom: float = 1.0) -> list[np.ndarray]:
-    """Turn, scale, shift, mirror and bend images of one slice at random, within its plane.
-
-    Args:
-        planes: `[y, x]` float32 each, deformed alike.
-        beyond: what each is outside its field of view.
-        pixel: size in mm.
-        rng: numpy generator.
-        zoom: how much larger everything comes out, as in a field of view so much smaller.
-
-    Returns:
-        as `planes`, interpolated linearly.
-    """
-    shape = planes[0].shape
-    angle = np.deg2rad(rng.uniform(-15, 15))
-    scale = zoom * rng.uniform(0.8, 1.05) * np.exp(0.03 * rng.standard_normal(2))
-    mirror = rng.choice([-1, 1])
-    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    center = (np.array(shape) - 1) / 2
-    y = (np.arange(shape[0]) - center[0])[:, None]
-    x = np.arange(shape[1]) - center[1]
-    shift = rng.uniform(-8, 8, 2) / pixel
-    bend = rng.uniform(0, 4) / pixel
-    rows = cos[0] * y + sin[0] * x + shift[0] + center[0]
-    columns = mirror * (cos[1] * x - sin[1] * y) + shift[1] + center[1]
-    at = np.stack([rows + bend * smooth_field(rng, shape, 0.25),
-                   columns + bend * smooth_field(rng, shape, 0.25)])
-    return [ndimage.map_coordinates(plane, at, order=1, mode="constant", cval=value)
-            for plane, value in zip(planes, beyond, strict=True)]
-
-
-def check_grid(matrix: int, coils: int, *, native: bool = False) -> None:
-    """Refuse a matrix or coil count that no slice could have.
-
-    Args:
-        matrix: pixels along a side; 0 for the file's own where `native`.
-        coils: number of coils.
-        native: whether 0 is allowed.
+@lru_cache(maxsize=8)
+def packaged_array(name: str, key: str) -> np.ndarray:
+    """A read-only array of `images/<name>.npz`, which comes with the package.
 
     Raises:
-        InputError: not a whole number, or out of range.
+        InputError: the file is missing or broken.
     """
-    if not _is_whole(matrix) or not (16 <= matrix <= 1024 or (native and matrix == 0)):
-        zero = " or 0 for the file's own" if native else ""
-        raise InputError(f"matrix is {matrix!r}, expected a whole number from 16 to 1024{zero}")
-    if not _is_whole(coils) or not 1 <= coils <= 128:
-        raise InputError(f"coils is {coils!r}, expected a whole number from 1 to 128")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    path = Path(__file__).with_name("images") / f"{name}.npz"
+    try:
+        with np.load(path) as file:
+            array = file[key]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected images that come with "
+                         "flatjax: install it again") from error
+    array.setflags(write=False)
+    return array

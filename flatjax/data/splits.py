@@ -7,10 +7,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from flatjax.data.base import DataSet
+from flatjax.data.slices import check_names
 from flatjax.errors import InputError
 from flatjax.files import write_json
 
@@ -23,36 +25,26 @@ _SPLIT_OPTIONS = ("name", "split", "split_seed", "validation", "test", "validati
 def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
                    test: Sequence[str] = (), validation_share: float = 0.1,
                    test_share: float = 0.2, seed: int = 0) -> dict[str, list[str]]:
-    """Who is trained on, validated and tested; the same for the same names and seed.
+    """Who is trained on, validated and tested: sorted names by role, disjoint.
 
-    Args:
-        subjects: names.
-        validation, test: those of them who have that role, drawn by the shares if empty.
-        validation_share, test_share: of all subjects, at least one each.
-        seed: of the draw.
-
-    Returns:
-        sorted names by role, disjoint.
+    The same for the same names and seed. `validation` and `test` name who has that role; where they
+    are empty, subjects are drawn, by the shares of all subjects and at least one each.
 
     Raises:
         InputError: a share out of range, a name that is unknown or in both roles, or nobody left
             to train on.
     """
-    subjects = sorted(set(subjects))
-    for option, share in (("validation_share", validation_share), ("test_share", test_share)):
+    subjects = sorted({*subjects})
+    for option, names, share in (("test", test, test_share),
+                                 ("validation", validation, validation_share)):
         if not 0 < share < 1:
-            raise InputError(f"{option} is {share}, expected above 0 and below 1")
-    for option, names in (("validation", validation), ("test", test)):
-        if isinstance(names, str):
-            raise InputError(f"{option} is {names!r}, expected a list of subjects as ('a', 'b')")
-        unknown = sorted(set(names) - set(subjects))
-        if unknown:
-            raise InputError(f"{option}: no subject {', '.join(unknown)}, expected some of "
-                             f"{', '.join(subjects)}")
-    both = sorted(set(validation) & set(test))
+            raise InputError(f"{option}_share is {share}, expected above 0 and below 1")
+        if names:
+            check_names(option, names, subjects)
+    both = sorted({*validation} & {*test})
     if both:
         raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
-    rest = sorted(set(subjects) - set(validation) - set(test),
+    rest = sorted({*subjects} - {*validation, *test},
                   key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
     if not test:
         count = max(1, round(test_share * len(subjects)))
@@ -82,36 +74,26 @@ def restore_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | P
             for all, a line says who they are.
     """
     saved = _read_split(Path(workdir))
-    if dataset.split is None or not saved:
+    if dataset.split is None or dataset.resplit is None or not saved:
         return dataset
     if saved["data"] != _split_options(options):
-        if (saved["path"], saved["data"].get("name")) == (options["path"], options["name"]):
-            _check_unseen({*saved["train"]} & {*dataset.split["test"]}, options)
+        seen = sorted({*saved["train"]} & {*dataset.split["test"]})
+        who = f"{options['path']}: {', '.join(seen)}, who the run was trained on"
+        same = (saved["path"], saved["data"].get("name")) == (options["path"], options["name"])
+        if seen and same and options["split"]:
+            raise InputError(f"{who}, would be tested, by other options of the split than in "
+                             "training; leave these, or test all with data.split=False")
+        if seen and same:
+            print(f"{who}, are among the tested", file=sys.stderr)
         return dataset
     roles = {role: saved[role] for role in ROLES}
-    present, known = ({name for names in split.values() for name in names}
-                      for split in (dataset.split, roles))
+    present, known = ({*chain(*split.values())} for split in (dataset.split, roles))
     if saved["path"] != options["path"] and not present >= known:
         return dataset
-    added = sorted(present - known)
-    if added:
+    if added := sorted(present - known):
         print(f"{options['path']}: {', '.join(added)} not in the run's split and left out",
               file=sys.stderr)
-    if roles == dataset.split:
-        return dataset
-    if dataset.resplit is None:
-        raise TypeError("the data set has a split but no resplit, expected both")
-    return dataset.resplit(roles)
-
-
-def _check_unseen(seen: set[str], options: Mapping[str, Any]) -> None:
-    if not seen:
-        return
-    who = f"{options['path']}: {', '.join(sorted(seen))}, who the run was trained on"
-    if options["split"]:
-        raise InputError(f"{who}, would be tested, by other options of the split than in training; "
-                         "leave these, or test all with data.split=False")
-    print(f"{who}, are among the tested", file=sys.stderr)
+    return dataset if roles == dataset.split else dataset.resplit(roles)
 
 
 def write_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> None:
@@ -128,17 +110,13 @@ def _read_split(workdir: Path) -> dict[str, Any] | None:
     path = workdir / SPLIT
     try:
         saved = json.loads(path.read_text())
-        good = all(isinstance(name, str) for role in ROLES for name in saved[role])
-        good = good and isinstance(saved["data"], dict) and isinstance(saved["path"], str)
+        roles = {role: [str(name) for name in saved[role]] for role in ROLES}
+        return roles | {"path": str(saved["path"]), "data": dict(saved["data"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a split that flatjax wrote ({error}); restore it, or remove "
-                         "it to split the subjects again") from error
-    if not good:
-        raise InputError(f"{path}: not a split that flatjax wrote; restore it, or remove it to "
-                         "split the subjects again")
-    return saved
+        raise InputError(f"{path}: not a split that flatjax wrote ({error!r}); restore it, or "
+                         "remove it to split the subjects again") from error
 
 
 def _split_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,23 @@
-"""Data sets of several subjects: split by subject, their slices prepared once and kept on disk.
+"""Data sets of several subjects: split by subject, their slices prepared once and kept on disk."""
 
-Slices of one person show the same anatomy, so no person is ever in two parts of a split.
-"""
-
-import math
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import suppress
+from functools import partial, wraps
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from flatjax.data.base import DataSet, Sample
+from flatjax.data.base import DataSet, Sample, grouped, no_draw, pick
 from flatjax.data.io.volumes.common import Spacing
 from flatjax.data.slices import (
-    ORIENTATIONS,
     check_grid,
     display_slices,
     draw_sample,
@@ -40,7 +38,7 @@ class SubjectVolume(NamedTuple):
 
     Attributes:
         subject: whose it is.
-        name: unique in its data set and usable as a file name.
+        name: usable as a file name.
         files: that it is made of.
         recipe: what else it depends on.
         load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 toward
@@ -54,160 +52,174 @@ class SubjectVolume(NamedTuple):
     load: Callable[[], tuple[np.ndarray, Spacing]]
 
 
-class Kept(NamedTuple):
-    """The prepared slices of a scan: a `.npy` file `[slice, y, x]` float32, and its shape."""
+class Prepared(NamedTuple):
+    """The slices `[slice, y, x]` float32 of a volume, mapped into memory."""
 
-    scan: SubjectVolume
-    file: Path
-    shape: tuple[int, int, int]
-
-    def slices(self) -> np.ndarray:
-        """The slices, mapped into memory."""
-        return np.load(self.file, mmap_mode="r", allow_pickle=False)
+    subject: str
+    name: str
+    images: np.ndarray
 
 
-def make_dataset(kind: str, folder: Path, scans: Sequence[SubjectVolume], *, matrix: int,
-                 coils: int, orientation: str, split: bool, split_seed: int,
-                 validation: Sequence[str], test: Sequence[str], validation_share: float,
-                 test_share: float, cache: str, skip_bad: bool) -> DataSet:
-    """The data set of some scans.
-
-    Their slices with tissue are prepared before anything else, so that a bad file is known at
-    once, and kept as `.npy` files which later starts map into memory. A line on stderr tells who
-    has which role. A batch has slices of one shape.
+def subject_dataset(find: Callable[..., Sequence[SubjectVolume]],
+                    **defaults: Any) -> Callable[..., DataSet]:
+    """The `make` of a data set, from the function that finds its volumes.
 
     Args:
-        kind: of data set, for messages.
-        folder: that the scans come from.
-        scans: with names that differ.
+        find: `(folder, **options) -> volumes`, in the file of the data set.
+        **defaults: of options of `make_dataset`, where they differ for this set.
+
+    Returns:
+        `make(**options)` with the options of `make_dataset` and of `find`.
+    """
+    @wraps(find)
+    def make(**options: Any) -> DataSet:
+        return make_dataset(find, **defaults | options)
+
+    _, *shared, _ = inspect.signature(make_dataset).parameters.values()  # find and its options
+    _, *own = inspect.signature(find).parameters.values()  # the folder
+    shared = [one.replace(default=defaults.get(one.name, one.default)) for one in shared]
+    make.__name__ = "make"
+    make.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
+        [*shared, *own])
+    return make
+
+
+def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = "", matrix: int = 0,
+                 coils: int = 1, orientation: str = "axial", split: bool = True,
+                 split_seed: int = 0, validation: Sequence[str] = (), test: Sequence[str] = (),
+                 validation_share: float = 0.1, test_share: float = 0.2, cache: str = "",
+                 skip_bad: bool = False, **options: Any) -> DataSet:
+    """The data set of a folder; phases and coils are simulated as in the data set `volume`.
+
+    Slices with tissue are prepared before anything else, so that a bad file is known at once, and
+    kept as `.npy` files which later starts map into memory. A line on stderr tells who has which
+    role. A batch has slices of one shape.
+
+    Args:
+        find: see `subject_dataset`.
+        path: of the folder.
         matrix: pixels along each side of a square field of view as wide as the longer side of a
             slice; 0 for the files' own grids.
         coils: simulated birdcage coils.
-        orientation: one of `ORIENTATIONS`.
-        split: whether subjects are split by `split_subjects`; otherwise all are tested.
-        split_seed, validation, test, validation_share, test_share: of the split.
-        cache: folder for the prepared slices, "" for one beside `folder`.
-        skip_bad: leave bad scans out, with a warning, instead of refusing them all.
+        orientation: one of `slices.ORIENTATIONS`.
+        split: whether subjects are split; otherwise all are tested and `draw` raises.
+        split_seed: of the split.
+        validation, test: subjects with that role; drawn by the shares if empty.
+        validation_share, test_share: of the subjects, at least one each.
+        cache: folder for the prepared slices, "" for `.flatjax-NAME` beside the folder.
+        skip_bad: leave bad volumes out, with a warning, instead of refusing them all.
+        **options: of `find`.
 
     Returns:
         a `DataSet` whose `split` may be replaced by that of an earlier run.
 
     Raises:
-        InputError: an option out of range, a bad scan, or too few subjects.
+        InputError: an option out of range, a bad volume, or too few subjects.
     """
-    check_grid(matrix, coils, native=True)
-    if orientation not in ORIENTATIONS:
-        raise InputError(f"orientation is {orientation!r}, expected one of "
-                         f"{', '.join(ORIENTATIONS)}")
-    kept = _prepare(folder, scans, matrix, orientation, cache, skip_bad)
-    subjects = sorted({one.scan.subject for one in kept})
-    roles = split_subjects(
-        subjects, validation=validation, test=test, validation_share=validation_share,
-        test_share=test_share, seed=split_seed) if split else {
-            "train": [], "validation": [], "test": subjects}
-    mirrored = orientation != "sagittal"
-    test_name = "held_out" if split else "all"
+    name = find.__module__.rpartition(".")[2]
+    if not path:
+        raise InputError(f"the data set {name} has no path: set data.path to a folder of its files")
+    check_grid(matrix, coils, orientation, native=True)
+    folder = Path(path).expanduser()
+    volumes = find(folder, **options)
+    prepared = _prepare(folder, volumes, matrix, orientation, cache, skip_bad)
+    subjects = sorted({one.subject for one in prepared})
+    roles = {"train": [], "validation": [], "test": subjects}
+    if split:
+        roles = split_subjects(subjects, validation=validation, test=test, seed=split_seed,
+                               validation_share=validation_share, test_share=test_share)
 
     def build(roles: Mapping[str, Sequence[str]]) -> DataSet:
-        parts = {role: [one for one in kept if one.scan.subject in names]
-                 for role, names in roles.items()}
-        missing = sorted({name for names in roles.values() for name in names} - set(subjects))
-        if set(missing) & {*roles["validation"], *roles["test"]}:
-            raise InputError(f"{folder}: {', '.join(missing)} of the run's split not found; put "
-                             "the same files there, or name another workdir")
-        _tell(kind, parts)
-        volumes = {role: [fixed_volume(one.scan.name, one.slices, coils,
-                                       seed_from_name(one.scan.name)) for one in parts[role]]
-                   for role in ("validation", "test")}
-        return DataSet(_make_draw(folder, parts["train"], missing, coils, mirrored),
-                       volumes["validation"], {test_name: volumes["test"]},
+        parts = {role: [one for one in prepared if one.subject in roles[role]] for role in ROLES}
+        _tell(name, parts)
+        lost = sorted({*chain(*roles.values())} - {*subjects})
+        why = (f"{folder}: {', '.join(lost)} of the run's split not found; put the same files "
+               "there, or name another workdir")
+        if {*lost} - {*roles["train"]}:
+            raise InputError(why)
+        draw = no_draw(why) if lost else _make_draw(parts["train"], coils,
+                                                    orientation != "sagittal")
+        if not split:
+            draw = no_draw(f"{folder}: with split=False every subject is for testing; set "
+                           "split=True to train on some")
+        validation, test = ([fixed_volume(one.name, partial(np.asarray, one.images), coils,
+                                          seed_from_name(one.name)) for one in parts[role]]
+                            for role in ("validation", "test"))
+        return DataSet(draw, validation, {"held_out" if split else "all": test},
                        {role: list(roles[role]) for role in ROLES}, build)
 
     return build(roles)
 
 
-def _tell(kind: str, parts: Mapping[str, Sequence[Kept]]) -> None:
-    for role in ROLES:
-        found = parts[role]
-        names = sorted({one.scan.subject for one in found})
-        some = ", ".join(names if len(names) <= 8 else [*names[:7], "..."])
-        slices = "; ".join(
-            f"{sum(one.shape[0] for one in found if one.shape[1:] == shape)} slices of "
-            f"{shape[0]} x {shape[1]}" for shape in sorted({one.shape[1:] for one in found}))
+def _tell(name: str, parts: Mapping[str, Sequence[Prepared]]) -> None:
+    for role, found in parts.items():
+        who = sorted({one.subject for one in found})
+        some = ", ".join(who if len(who) <= 8 else [*who[:7], "..."])
+        count = sum(len(one.images) for one in found)
+        sizes = sorted({one.images.shape[1:] for one in found})
         if found:
-            print(f"{kind} {role}: {len(names)} subjects ({some}), {len(found)} volumes: {slices}",
-                  file=sys.stderr)
+            print(f"{name} {role}: {len(who)} subjects ({some}), {len(found)} volumes: {count} "
+                  f"slices of {' or '.join(f'{y} x {x}' for y, x in sizes)}", file=sys.stderr)
 
 
-def _prepare(folder: Path, scans: Sequence[SubjectVolume], matrix: int, orientation: str,
-             cache: str, skip_bad: bool) -> list[Kept]:
-    place = Path(cache).expanduser() if cache else (
-        folder.resolve().parent / CACHE_NAME.format(folder.resolve().name))
+def _prepare(folder: Path, volumes: Sequence[SubjectVolume], matrix: int, orientation: str,
+             cache: str, skip_bad: bool) -> list[Prepared]:
+    place = cache or folder.resolve().with_name(CACHE_NAME.format(folder.resolve().name))
     try:
-        place = make_folder(place)
+        place = make_folder(Path(place).expanduser())
     except InputError as error:
         raise InputError(f"{error}; slices are kept there: set data.cache") from error
-    kept, errors = [], []
-    for scan in tqdm(scans, desc=f"prepare {folder.name}", unit="volume", delay=2):
+    prepared, errors = [], []
+    names = unique_names([volume.name for volume in volumes])
+    progress = tqdm(volumes, desc=f"prepare {folder.name}", unit="volume", delay=2)
+    for name, volume in zip(names, progress, strict=True):
         try:
-            kept.append(_prepare_one(scan, place, matrix, orientation))
+            images = _prepare_one(volume, place, matrix, orientation)
+            prepared.append(Prepared(volume.subject, name, images))
         except InputError as error:
             errors.append(str(error))
-    if errors and not (skip_bad and kept):
-        more = f"; {len(errors) - 1} more volumes there are bad" if len(errors) > 1 else ""
+    check_bad(folder, errors, skip_bad and bool(prepared))
+    return prepared
+
+
+def check_bad(folder: Path, errors: Sequence[str], skip: bool) -> None:
+    """Refuse files of a folder, given what is wrong with each, or warn of them if they are skipped.
+
+    Raises:
+        InputError: if there are any and they are not to be skipped.
+    """
+    if errors and not skip:
+        more = f"; {len(errors) - 1} more files there are bad" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}; or leave bad files out with data.skip_bad=True")
     if errors:
-        warnings.warn(f"{folder}: {len(errors)} volumes are bad and left out: "
-                      f"{' | '.join(errors)}", stacklevel=3)
-    return kept
+        warnings.warn(f"{folder}: {len(errors)} files are bad and left out: {' | '.join(errors)}",
+                      stacklevel=3)
 
 
-def _prepare_one(scan: SubjectVolume, place: Path, matrix: int, orientation: str) -> Kept:
+def _prepare_one(volume: SubjectVolume, place: Path, matrix: int, orientation: str) -> np.ndarray:
     try:
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
-                 for file in scan.files]
+                 for file in volume.files]
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check its "
                          "permissions") from error
-    key = sha256(repr((_VERSION, stats, scan.recipe, matrix, orientation)).encode()).hexdigest()
+    key = sha256(repr((_VERSION, stats, volume.recipe, matrix, orientation)).encode()).hexdigest()
     file = place / f"{key[:24]}.npy"
-    try:
-        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
-        if len(shape) == 3 and math.prod(shape):
-            return Kept(scan, file, shape)
-    except (OSError, ValueError, EOFError):
-        pass  # none, or a damaged one: it is made again
-    volume, spacing = scan.load()
-    slices, spacing = display_slices(volume, spacing, orientation)
+    with suppress(OSError, ValueError, EOFError):  # none, or a damaged one: it is made again
+        return np.load(file, mmap_mode="r")
+    slices, spacing = display_slices(*volume.load(), orientation)
     images = np.ascontiguousarray(usable_slices(slices, spacing, matrix), np.float32)
-    write_atomically(file, partial(_save, images))
-    return Kept(scan, file, images.shape)
+    write_atomically(file, lambda temporary: np.save(temporary, images))
+    return np.load(file, mmap_mode="r")
 
 
-def _save(images: np.ndarray, file: Path) -> None:
-    with file.open("wb") as stream:
-        np.save(stream, images, allow_pickle=False)
-
-
-def _make_draw(folder: Path, kept: Sequence[Kept], missing: Sequence[str], coils: int,
+def _make_draw(prepared: Sequence[Prepared], coils: int,
                mirrored: bool) -> Callable[[Generator, int], list[Sample]]:
-    buckets: dict[tuple[int, ...], list[tuple[Kept, int]]] = {}
-    for one in kept:
-        bucket = buckets.setdefault(one.shape[1:], [])
-        bucket.extend((one, index) for index in range(one.shape[0]))
-    every = list(buckets.values())
-    ends = np.cumsum([len(bucket) for bucket in every])
+    images = grouped((image.shape, image) for one in prepared for image in one.images)
 
     def draw(rng: Generator, n: int) -> list[Sample]:
-        if missing:
-            raise InputError(f"{folder}: {', '.join(missing)} of the run's split not found; put "
-                             "the same files there, or name another workdir")
-        if not every:
-            raise InputError(f"{folder}: with split=False every subject is for testing; set "
-                             "split=True to train on some")
-        bucket = every[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
-        picked = [bucket[i] for i in rng.integers(len(bucket), size=n)]
-        return [draw_sample(one.slices()[index], coils, mirrored, rng) for one, index in picked]
+        return [draw_sample(image, coils, mirrored, rng)
+                for image in pick([*images.values()], rng, n)]
 
     return draw
 

@@ -148,7 +148,7 @@ def test_each_slice_of_a_batch_is_acquired_in_its_own_way_and_a_volume_in_one():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"mask": ()}, "acquisition.mask is empty"),
+    ({"mask": ()}, r"acquisition.mask is \(\), expected at least one kind"),
     ({"mask": ("random", "pois")}, "mask is 'pois'"),
     ({"acceleration": ()}, r"acquisition.acceleration is \(\)"),
     ({"acceleration": (8.0, 2.0)}, r"acquisition.acceleration is \(8.0, 2.0\), .* low <= high"),

@@ -115,11 +115,11 @@ def test_prefetch_passes_errors_on_and_stops_when_closed():
             raise InputError("slice 2 is broken")
         return step
 
-    iterator = prefetch(make, range(100), workers=1, depth=1)
+    iterator = prefetch(make, range(100), workers=1)
     assert [next(iterator), next(iterator)] == [0, 1]
     with pytest.raises(InputError, match="slice 2"):
         next(iterator)
-    iterator = prefetch(make, range(3, 100), workers=1, depth=1)
+    iterator = prefetch(make, range(3, 100), workers=1)
     next(iterator)
     iterator.close()
     time.sleep(0.05)

@@ -7,29 +7,44 @@ are recognized by BrainWeb's names, in MINC 1 or 2, raw byte, raw short or NIfTI
 References: Cocosco et al., "BrainWeb: Online interface to a 3D MRI simulated brain database",
 NeuroImage 1997; Collins et al., "Design and construction of a realistic digital brain phantom",
 IEEE TMI 1998; Aubert-Broche et al., "Twenty new digital brain phantoms for creation of validation
-image data bases", IEEE TMI 2006; the tissue table is brainweb.bic.mni.mcgill.ca's
-`tissue_mr_parameters.txt`, at 1.5 T.
+image data bases", IEEE TMI 2006.
 """
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from flatjax.data.base import DataSet
-from flatjax.data.io.checks import first_line
-from flatjax.data.io.volumes import read_magnitude, stem
-from flatjax.data.sets.brainweb_models import FUZZY_NAMES, crisp_image, fuzzy_image
+import numpy as np
+
+from flatjax.data.io.volumes import as_magnitude, format_of, read_magnitude, read_volume, stem
+from flatjax.data.io.volumes.common import Spacing
 from flatjax.data.sets.folder import find_volumes, volumes_below
-from flatjax.data.sets.icbm import CONTRASTS
-from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
-from flatjax.errors import InputError
+from flatjax.data.sets.tissues import CONTRASTS, TISSUES, tissue_signal
+from flatjax.data.slices import check_names
+from flatjax.data.subjects import SubjectVolume, subject_dataset
+from flatjax.errors import InputError, check_choice
 from flatjax.files import make_folder
 
 SOURCES = ("crisp", "fuzzy", "simulated")
-MODELS = (4, 5, 6, 18, 20, 38, *range(41, 55))  # the twenty normal subjects
+TWENTY = {f"subject{n:02d}": n for n in (4, 5, 6, 18, 20, 38, *range(41, 55))}  # normal subjects
+# What a label means. The table has no blood, dura or marrow of the twenty models: they are taken
+# for what is nearest in it.
+PHANTOM_LABELS = tuple(TISSUES)
+SUBJECT_LABELS = ("background", "csf", "gray matter", "white matter", "fat", "muscle/skin",
+                  "muscle/skin", "skull", "csf", "fat", "connective", "fat")
+FUZZY_NAMES = {
+    "bck": "background", "csf": "csf", "gry": "gray matter", "gm": "gray matter",
+    "wht": "white matter", "wm": "white matter", "fat": "fat", "m-s": "muscle/skin",
+    "muscles_skin": "muscle/skin", "mus": "muscle/skin", "muscles": "muscle/skin", "skn": "skin",
+    "skl": "skull", "skull": "skull", "gli": "glial matter", "mit": "connective",
+    "les": "lesion", "ves": "csf", "vessels": "csf", "fat2": "fat", "dura": "connective",
+    "mrw": "fat", "marrow": "fat",
+}
+_SHORT_STEP = 16  # between labels in raw short, which spreads a byte over 12 bits
+_FRACTION_ONE = {".rawb": 255.0, ".raws": 4095.0}
 _SITE = "brainweb.bic.mni.mcgill.ca"
 
 
@@ -51,76 +66,57 @@ class Named(NamedTuple):
     rf: int | None = None
 
 
-def make(*, path: str = "", source: str = "crisp", contrasts: Sequence[str] = ("T1", "T2", "PD"),
+def find(folder: Path, *, source: str = "crisp", contrasts: Sequence[str] = ("T1", "T2", "PD"),
          subjects: Sequence[str] = (), noise: Sequence[int] = (), rf: Sequence[int] = (),
-         download: bool = False, matrix: int = 256, coils: int = 1, orientation: str = "axial",
-         split: bool = True, split_seed: int = 0, validation: Sequence[str] = (),
-         test: Sequence[str] = (), validation_share: float = 0.1, test_share: float = 0.2,
-         cache: str = "", skip_bad: bool = False) -> DataSet:
-    """The data set of a folder of BrainWeb's files, one volume per subject and contrast.
-
-    Slices, phases and coils are as the data set `volume` makes them.
+         download: bool = False) -> list[SubjectVolume]:
+    """The volumes of a folder of BrainWeb's files, one per subject and contrast.
 
     Args:
-        path: of the folder.
+        folder: of the files.
         source: "crisp", of `subject04_crisp_v`, `phantom_1.0mm_normal_crisp` and the like;
             "fuzzy", of `subject04_gm_v`, `phantom_1.0mm_normal_gry` and so on, at least CSF, gray
             and white matter; or "simulated", of `t1_icbm_normal_1mm_pn3_rf20` or
             `subject04_t1w_p4`.
-        contrasts: some of T1, T2 and PD; models are imaged with the protocols `icbm.CONTRASTS`.
+        contrasts: some of T1, T2 and PD; models are imaged with the protocols of
+            `tissues.CONTRASTS`.
         subjects: only these, as "subject04"; all if empty.
         noise, rf: only simulated volumes with these percentages; all if empty.
         download: fetch the crisp models of the twenty, or of `subjects`, that are not there.
-        matrix: pixels along each side of a square field of view as wide as the longer side of a
-            slice; 0 for the files' own grids.
-        coils: simulated birdcage coils.
-        orientation: one of `slices.ORIENTATIONS`.
-        split: whether subjects are split; otherwise all are tested and `draw` raises.
-        split_seed: of the split.
-        validation, test: subjects with that role; drawn by the shares if empty.
-        validation_share, test_share: of the subjects, at least one each.
-        cache: folder for prepared slices, "" for `.flatjax-NAME` beside the folder.
-        skip_bad: leave bad volumes out, with a warning, instead of refusing the folder.
 
     Raises:
-        InputError: an option out of range; a folder without such files; a file that is damaged,
-            or holds other values than its name says; too few subjects; a download that fails.
+        InputError: an option out of range; a folder without such files; a file whose values are
+            others than its name says; a download that fails.
     """
-    if not path:
-        raise InputError("the data set brainweb has no path: set data.path to a folder of files "
-                         f"from {_SITE}, or to an empty one with data.download=True")
-    if source not in SOURCES:
-        raise InputError(f"source is {source!r}, expected one of {', '.join(SOURCES)}")
-    unknown = [one for one in contrasts if one not in CONTRASTS]
-    if unknown or not contrasts or isinstance(contrasts, str):
-        raise InputError(f"contrasts is {contrasts!r}, expected some of {', '.join(CONTRASTS)} as "
-                         "('T1', 'T2')")
-    if isinstance(subjects, str):
-        raise InputError(f"subjects is {subjects!r}, expected a list as ('subject04',)")
-    folder = Path(path).expanduser()
+    check_choice("source", source, SOURCES)
+    check_names("contrasts", contrasts, tuple(CONTRASTS))
+    check_names("subjects", subjects)
     if download:
         _download(folder, source, subjects)
-    named = [(parse(stem(file.name)), file) for file in find_volumes(folder)]
-    found = [(one, file) for one, file in named if one is not None and one.source == source
-             and (not subjects or one.subject in subjects)]
-    missing = sorted(set(subjects) - {one.subject for one, _ in found})
+    files = find_volumes(folder)
+    found = [(named, file) for file in files if (named := parse(stem(file.name)))
+             and named.source == source and (not subjects or named.subject in subjects)]
+    missing = sorted({*subjects} - {named.subject for named, _ in found})
     if missing:
         raise InputError(f"{folder}: no {source} files of {', '.join(missing)}; set data.subjects "
                          "or download them")
     if source == "simulated":
-        scans = _simulated(found, contrasts, noise, rf)
+        volumes = [
+            SubjectVolume(named.subject, stem(file.name), (file,), source,
+                          partial(read_magnitude, file))
+            for named, file in found if named.part in contrasts
+            and (not noise or named.noise in noise) and (not rf or named.rf in rf)]
     else:
-        scans = _models(found, source, contrasts)
-    if not scans:
-        there = sorted({stem(file.name) for _, file in named})
+        volumes = _models(found, contrasts)
+    if not volumes:
+        there = sorted({stem(file.name) for file in files})
         raise InputError(f"{folder}: none of its {len(there)} volumes is {source} of what is asked "
                          f"for; it holds {', '.join(there[:6])}{', ...' if there[6:] else ''}; "
                          "set data.source, data.contrasts, data.noise or data.rf, or keep "
                          "BrainWeb's file names")
-    return make_dataset(
-        "brainweb", folder, scans, matrix=matrix, coils=coils, orientation=orientation,
-        split=split, split_seed=split_seed, validation=validation, test=test,
-        validation_share=validation_share, test_share=test_share, cache=cache, skip_bad=skip_bad)
+    return volumes
+
+
+make = subject_dataset(find, matrix=256)
 
 
 def parse(name: str) -> Named | None:
@@ -145,37 +141,84 @@ def parse(name: str) -> Named | None:
     return None
 
 
-def _simulated(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str],
-               noise: Sequence[int], rf: Sequence[int]) -> list[SubjectVolume]:
-    chosen = [(one, file) for one, file in found if one.part in contrasts
-              and (not noise or one.noise in noise) and (not rf or one.rf in rf)]
-    names = unique_names([stem(file.name) for _, file in chosen])
-    return [SubjectVolume(one.subject, name, (file,), "simulated", partial(read_magnitude, file))
-            for (one, file), name in zip(chosen, names, strict=True)]
-
-
-def _models(found: Sequence[tuple[Named, Path]], source: str,
-            contrasts: Sequence[str]) -> list[SubjectVolume]:
-    models: dict[tuple[str, str], list[tuple[Named, Path]]] = {}
-    for one, file in found:
+def _models(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str]) -> list[SubjectVolume]:
+    """The volumes of crisp and fuzzy models; a fuzzy one has a file for each tissue."""
+    models: dict[tuple[str, str], dict[str, Path]] = {}
+    for named, file in found:
         # what stands before the part is the model; its files lie in one folder
-        lead = stem(file.name).lower().removesuffix("_v").removesuffix(one.part or "crisp")
-        models.setdefault((one.subject, f"{file.parent}/{lead}"), []).append((one, file))
-    scans = []
+        lead = stem(file.name).lower().removesuffix("_v").removesuffix(named.part or "crisp")
+        parts = models.setdefault((named.subject, f"{file.parent}/{lead}"), {})
+        if parts.setdefault(named.part, file) != file:
+            raise InputError(f"{file}: is another file of the same part of {named.subject} beside "
+                             f"{parts[named.part].name}; keep one of them")
+    volumes = []
     for (subject, _), parts in models.items():
-        files = tuple(file for _, file in parts)
-        first, *others = files
         for contrast in contrasts:
-            load: Callable = partial(crisp_image, first, subject, contrast)
-            if source == "fuzzy":
-                load = partial(fuzzy_image, dict((one.part, file) for one, file in parts), contrast)
-            elif others:
-                raise InputError(f"{others[0]}: is another crisp model of {subject} beside "
-                                 f"{first.name}; keep one of them")
-            scans.append(SubjectVolume(subject, f"{subject}_{contrast}", files,
-                                       f"{source} {contrast}", load))
-    names = unique_names([scan.name for scan in scans])
-    return [scan._replace(name=name) for scan, name in zip(scans, names, strict=True)]
+            source, load = "fuzzy", partial(fuzzy_image, parts, contrast)
+            if "" in parts:
+                source, load = "crisp", partial(crisp_image, parts[""], subject, contrast)
+            volumes.append(SubjectVolume(subject, f"{subject}_{contrast}", tuple(parts.values()),
+                                         f"{source} {contrast}", load))
+    return volumes
+
+
+def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Spacing]:
+    """The image of a discrete model in a contrast, as `subjects.SubjectVolume.load` gives it.
+
+    The labels of the phantom, subject "icbm", and of the twenty mean other tissues.
+
+    Raises:
+        InputError: for labels that the model does not have.
+    """
+    labels, spacing = read_volume(file)
+    if stem(file.name).lower().startswith("brainweb_s") and format_of(file.name) == ".nii":
+        x, y, z = spacing
+        labels, spacing = labels.transpose(2, 1, 0), (z, y, x)  # as brainweb-dl stores them
+    tissues = PHANTOM_LABELS if subject == "icbm" else SUBJECT_LABELS
+    low, high = float(labels.min()), float(labels.max())
+    if high > len(tissues):
+        labels /= np.float32(_SHORT_STEP)
+    whole = np.rint(np.clip(labels, 0, len(tissues) - 1)).astype(np.uint8)
+    if np.abs(labels - whole).max() > 0.05:
+        raise InputError(f"{file}: its values go from {low:g} to {high:g}, expected the labels 0 "
+                         f"to {len(tissues) - 1} of a crisp model (or {_SHORT_STEP} times these); "
+                         "download it again, or set data.source")
+    image = tissue_signal(tissues, contrast).astype(np.float32)[whole]
+    return as_magnitude(file, image), spacing
+
+
+def fuzzy_image(files: Mapping[str, Path], contrast: str) -> tuple[np.ndarray, Spacing]:
+    """The image of a fuzzy model in a contrast, as `subjects.SubjectVolume.load` gives it.
+
+    Args:
+        files: of fractions, by their keys in `FUZZY_NAMES`.
+        contrast: of `tissues.CONTRASTS`.
+
+    Raises:
+        InputError: if CSF, gray or white matter is missing, files are of unlike size, or values
+            are no fractions.
+    """
+    first = next(iter(files.values()))
+    lacking = {"csf", "gray matter", "white matter"} - {FUZZY_NAMES[part] for part in files}
+    if lacking:
+        raise InputError(f"{first}: of this fuzzy model {', '.join(sorted(lacking))} is missing, "
+                         "expected a file of each tissue; download it")
+    image: Any = 0.0  # until the first tissue is read
+    spacing = (1.0, 1.0, 1.0)
+    for part, file in files.items():
+        (level,) = tissue_signal((FUZZY_NAMES[part],), contrast).astype(np.float32)
+        if not level:
+            continue
+        fraction, spacing = read_volume(file)
+        fraction /= np.float32(_FRACTION_ONE.get(format_of(file.name), 1.0))
+        if fraction.min() < -0.01 or fraction.max() > 1.01:
+            raise InputError(f"{file}: its values go up to {fraction.max():g}, expected fractions "
+                             "of a tissue from 0 to 1; download it again as MINC")
+        if np.shape(image) not in ((), fraction.shape):
+            raise InputError(f"{file}: has {fraction.shape} voxels and {first.name} "
+                             f"{image.shape}, expected the same; download it again")
+        image = image + level * fraction
+    return as_magnitude(first, np.clip(image, 0, None)), spacing
 
 
 def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
@@ -183,32 +226,30 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
     if source != "crisp":
         raise InputError(f"data.download with source {source!r}, expected crisp: get the others "
                          f"from {_SITE}, and set data.download=False")
-    wanted = {f"subject{number:02d}": number for number in MODELS}
-    unknown = sorted(set(subjects) - set(wanted))
-    if unknown:
-        raise InputError(f"subjects: {', '.join(unknown)} cannot be downloaded, expected some of "
-                         f"{', '.join(wanted)}")
-    folder = make_folder(folder)
-    present = {one.subject for one in (parse(stem(file.name)) for file in volumes_below(folder))
-               if one and one.source == "crisp"}
-    lacking = [name for name in subjects or wanted if name not in present]
-    if not lacking:
-        return
+    if subjects:
+        check_names("subjects", subjects, tuple(TWENTY))
+    present = [parse(stem(file.name)) for file in volumes_below(make_folder(folder))]
+    present = {named.subject for named in present if named and named.source == "crisp"}
+    for name in subjects or TWENTY:
+        if name not in present:
+            _fetch(folder, name)
+
+
+def _fetch(folder: Path, name: str) -> None:
+    print(f"brainweb: fetching {name} into {folder}")
     try:
         import brainweb_dl  # pyright: ignore[reportMissingImports]  # an extra
+
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
+            fetched = Path(brainweb_dl.get_brainweb20(
+                TWENTY[name], brainweb_dir=unfinished, segmentation="crisp"))
+            fetched.replace(folder / fetched.name)
     except ImportError as error:
         raise InputError("data.download needs the package brainweb-dl: install flatjax[brainweb], "
                          f"or put files from {_SITE} into {folder} and set data.download=False"
                          ) from error
-    for name in lacking:
-        print(f"brainweb: fetching {name} into {folder}")
-        try:
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
-                fetched = Path(brainweb_dl.get_brainweb20(
-                    wanted[name], brainweb_dir=unfinished, segmentation="crisp"))
-                fetched.replace(folder / fetched.name)
-        except Exception as error:  # of requests, gzip, nibabel or the package itself
-            raise InputError(
-                f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "
-                f"{first_line(error)}); run this where there is internet, and copy {folder} from "
-                "there, with data.download=False") from error
+    except Exception as error:  # of requests, gzip, nibabel or the package itself
+        raise InputError(f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "
+                         f"{' '.join(str(error).split())[:200]}); run this where there is "
+                         f"internet, and copy {folder} from there, with data.download=False"
+                         ) from error

@@ -6,66 +6,42 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from flatjax.data.base import DataSet
 from flatjax.data.io.volumes import READERS, Raw, format_of, read_magnitude, stem
-from flatjax.data.subjects import SubjectVolume, make_dataset, unique_names
+from flatjax.data.subjects import SubjectVolume, subject_dataset
 from flatjax.errors import InputError
 
 
-def make(*, path: str = "", pattern: str = "*", matrix: int = 0, coils: int = 1,
-         orientation: str = "axial", split: bool = True, split_seed: int = 0,
-         validation: Sequence[str] = (), test: Sequence[str] = (), validation_share: float = 0.1,
-         test_share: float = 0.2, raw_shape: Sequence[int] = (), raw_dtype: str = "",
-         raw_order: str = "zyx", raw_spacing: Sequence[float] = (), cache: str = "",
-         skip_bad: bool = False) -> DataSet:
-    """The data set of all magnitude volumes in a folder, each scaled to maximum 1.
+def find(folder: Path, *, pattern: str = "*", raw_shape: Sequence[int] = (), raw_dtype: str = "",
+         raw_order: str = "zyx", raw_spacing: Sequence[float] = ()) -> list[SubjectVolume]:
+    """All magnitude volumes in a folder, each scaled to maximum 1 and named after its file.
 
     A file in the folder is a subject of its name without extension, and so is each sub-folder
-    with all volumes below it. Slices, phases and coils are as the data set `volume` makes them.
+    with all volumes below it.
 
     Args:
-        path: of the folder, with files in formats of `io.volumes.READERS`: NIfTI, NRRD, MINC or raw
-            voxels. Hidden files and folders are left out.
+        folder: with files in formats of `io.volumes.READERS`: NIfTI, NRRD, MINC or raw voxels.
+            Hidden files and folders are left out.
         pattern: which files, by shell wildcards on their path within the folder, as "*T1w*".
-        matrix: pixels along each side of a square field of view as wide as the longer side of a
-            slice; 0 for the files' own grids.
-        coils: simulated birdcage coils.
-        orientation: one of `slices.ORIENTATIONS`.
-        split: whether subjects are split; otherwise all are tested and `draw` raises.
-        split_seed: of the split.
-        validation, test: subjects with that role; drawn by the shares if empty.
-        validation_share, test_share: of the subjects, at least one each.
         raw_shape, raw_dtype, raw_order, raw_spacing: of voxels without a header, the fields of
             `io.volumes.Raw`; what is left out is taken from each file's name.
-        cache: folder for prepared slices, "" for `.flatjax-NAME` beside the folder.
-        skip_bad: leave bad files out, with a warning, instead of refusing the folder.
-
-    Returns:
-        a `DataSet` whose volumes are named after their files.
 
     Raises:
-        InputError: an option out of range; a folder that is missing or holds no such file; a
-            file that cannot be read, is damaged or no such volume; too few subjects.
+        InputError: a folder that is missing or holds no such file.
     """
-    if not path:
-        raise InputError("the data set folder has no path: set data.path to a folder of volumes")
-    folder = Path(path).expanduser()
-    files = find_volumes(folder, pattern)
     raw = Raw(raw_shape, raw_dtype, raw_order, raw_spacing)
-    subjects = [stem(file.name) if file.parent == folder else file.relative_to(folder).parts[0]
-                for file in files]
-    alone = {subject for subject in subjects if subjects.count(subject) == 1}
-    names = unique_names([
-        subject if subject in alone else "_".join(
-            [*file.relative_to(folder).parts[:-1], stem(file.name)])
-        for subject, file in zip(subjects, files, strict=True)])
-    scans = [SubjectVolume(subject, name, _parts(file), repr(raw),
-                           partial(read_magnitude, file, raw))
-             for subject, name, file in zip(subjects, names, files, strict=True)]
-    return make_dataset(
-        "folder", folder, scans, matrix=matrix, coils=coils, orientation=orientation, split=split,
-        split_seed=split_seed, validation=validation, test=test,
-        validation_share=validation_share, test_share=test_share, cache=cache, skip_bad=skip_bad)
+    paths = [file.relative_to(folder) for file in find_volumes(folder, pattern)]
+    subjects = [stem(path.parts[0]) if len(path.parts) == 1 else path.parts[0] for path in paths]
+    volumes = []
+    for path, subject in zip(paths, subjects, strict=True):
+        alone = subjects.count(subject) == 1
+        name = subject if alone else "_".join([*path.parts[:-1], stem(path.name)])
+        file = folder / path
+        volumes.append(SubjectVolume(subject, name, _parts(file), repr(raw),
+                                     partial(read_magnitude, file, raw)))
+    return volumes
+
+
+make = subject_dataset(find)
 
 
 def _parts(file: Path) -> list[Path]:
@@ -98,11 +74,8 @@ def volumes_below(folder: Path) -> list[Path]:
         InputError: the folder is missing or cannot be read.
     """
     def refuse(error: OSError) -> None:
-        kind = "no such folder" if isinstance(error, FileNotFoundError) else (
-            "is a file, expected a folder" if isinstance(error, NotADirectoryError)
-            else f"cannot be read ({error.strerror})")
-        raise InputError(f"{error.filename}: {kind}; set data.path to a folder of volumes that "
-                         "you may read") from error
+        raise InputError(f"{error.filename}: cannot be read as a folder ({error.strerror}); set "
+                         "data.path to a folder of volumes") from error
 
     files, seen = [], set()
     for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):

@@ -4,30 +4,39 @@ Gray and white matter maps, the spin-echo equation and BrainWeb's tissue table m
 PD-weighted axial slices; random deformations, tissue values, sharpness, heads around the brain,
 spots and fields make many training slices of them. No download is needed.
 
-One smooth, skull-stripped average head: scores on its held-out slab are optimiztic. The second
+One smooth, skull-stripped average head: scores on its held-out slab are optimistic. The second
 test set is the real brain of another person, who is never trained on.
 
 References: nilearn's `mni_icbm152_*_tal_nlin_sym_09a` (Fonov et al., NeuroImage 2011); tissue
 table of BrainWeb's normal phantom at 1.5 T (Collins et al., IEEE TMI 1998).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from flatjax.data.base import DataSet, Sample
-from flatjax.data.sets.icbm_anatomy import FOV_MM, Anatomy, build_anatomy, load_template
+from flatjax.data.base import DataSet, Sample, Volume
+from flatjax.data.sets.icbm_anatomy import (
+    FOV_MM,
+    Anatomy,
+    build_anatomy,
+    deform,
+    load_template,
+    render,
+)
+from flatjax.data.sets.tissues import CONTRASTS, tissue_signal, tissue_table
 from flatjax.data.slices import (
     Split,
     check_grid,
-    deform,
+    check_names,
     fixed_volume,
-    load_head,
     make_sample,
+    packaged_array,
+    resample,
     split_slices,
 )
 from flatjax.errors import InputError
@@ -37,26 +46,9 @@ FOV_RANGE_MM = (100.0, 500.0)
 FIRST_SLICE, LAST_SLICE = 24, 143  # of the template, 1 mm each: cerebellum to vertex
 SEED = 152  # of everything in the fixed volumes, whatever the training seed
 CRISPNESS = 3.0  # of the fixed volumes
-
-# rows T1 and T2 in ms, PD; columns CSF, GM, WM, fat
-TISSUES = np.array([[2569, 833, 500, 350], [329, 83, 70, 70], [1.0, 0.86, 0.77, 1.0]])
+BRAIN = ("csf", "gray matter", "white matter")
+TISSUES = tissue_table((*BRAIN, "fat"))
 TISSUE_SPREAD = np.array([[0.08], [0.08], [0.03]])  # between the people trained on, relative
-
-
-class Contrast(NamedTuple):
-    """A spin-echo protocol, times in ms: `tr, te` as evaluated, ranges as trained on."""
-
-    tr: float
-    te: float
-    tr_range: tuple[float, float]
-    te_range: tuple[float, float]
-
-
-CONTRASTS = {
-    "T1": Contrast(500, 12, (400, 700), (8, 20)),
-    "T2": Contrast(4500, 100, (3000, 6000), (80, 120)),
-    "PD": Contrast(3000, 15, (2500, 4000), (10, 25)),
-}
 
 
 def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
@@ -69,7 +61,7 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
     T1-weighted brain with a stroke (`images/LICENSE-cstar.txt`).
 
     Args:
-        contrasts: which of `CONTRASTS`.
+        contrasts: which of `tissues.CONTRASTS`.
         matrix: pixels along each side; samples are `[coils, matrix, matrix]`.
         coils: simulated birdcage coils.
         fov: least and largest field of view in mm of training slices, each of which draws its
@@ -79,9 +71,11 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
         InputError: unknown contrast, matrix, coils or fov out of range, or nilearn is not
             installed.
     """
-    _check_contrasts(contrasts)
-    _check_fov(fov)
+    check_names("contrasts", contrasts, tuple(CONTRASTS))
     check_grid(matrix, coils)
+    if len(fov) != 2 or not FOV_RANGE_MM[0] <= fov[0] <= fov[1] <= FOV_RANGE_MM[1]:
+        raise InputError(f"fov is {fov!r}, expected the least and the largest field of view in mm, "
+                         f"between {FOV_RANGE_MM[0]:g} and {FOV_RANGE_MM[1]:g}")
     template = load_template()
     split = region_split()
     anatomy = build_anatomy(template, split.train, matrix)
@@ -89,32 +83,19 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
     def draw(rng: Generator, n: int) -> list[Sample]:
         return [_draw_sample(anatomy, contrasts, coils, fov, rng) for _ in range(n)]
 
-    def volumes(region: str, seed: int) -> list:
-        indices = getattr(split, region)
-        return [fixed_volume(f"icbm_{region}_{name}",
-                             _fixed_slices(template, indices, name, matrix), coils, seed + i)
+    def volumes(region: str, seed: int) -> list[Volume]:
+        load = partial(_fixed_slices, template, getattr(split, region), matrix=matrix)
+        return [fixed_volume(f"icbm_{region}_{name}", partial(load, name), coils, seed + i)
                 for i, name in enumerate(CONTRASTS) if name in contrasts]
 
-    other = fixed_volume("cstar_T1", lambda: load_head("cstar_t1", FOV_MM, matrix), coils,
-                         SEED + 200)
+    def load_other_head() -> np.ndarray:
+        slices, spacing = (packaged_array("cstar_t1", key) for key in ("slices", "spacing"))
+        images = resample(slices, (float(spacing[1]), float(spacing[2])), FOV_MM, matrix)
+        return np.clip(images / images.max(), 0, 1)
+
+    other = fixed_volume("cstar_T1", load_other_head, coils, SEED + 200)
     return DataSet(draw, volumes("validation", SEED),
                    {"held_out": volumes("test", SEED + 100), "other_head": [other]})
-
-
-def _check_contrasts(contrasts: Sequence[str]) -> None:
-    known = ", ".join(CONTRASTS)
-    if isinstance(contrasts, str) or not contrasts:
-        raise InputError(f"contrasts is {contrasts!r}, expected a list of some of {known}")
-    for name in contrasts:
-        if name not in CONTRASTS:
-            raise InputError(f"contrast {name!r} is not known, expected some of {known}")
-
-
-def _check_fov(fov: Sequence[float]) -> None:
-    if (isinstance(fov, str) or len(fov) != 2
-            or not FOV_RANGE_MM[0] <= fov[0] <= fov[1] <= FOV_RANGE_MM[1]):
-        raise InputError(f"fov is {fov!r}, expected the least and the largest field of view in mm, "
-                         f"between {FOV_RANGE_MM[0]:g} and {FOV_RANGE_MM[1]:g}")
 
 
 def region_split() -> Split:
@@ -123,46 +104,16 @@ def region_split() -> Split:
     return Split(*(indices + FIRST_SLICE for indices in split))
 
 
-def render(slices: Anatomy, signal: np.ndarray, crispness: float, rim: float,
-           texture: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image of an anatomy.
-
-    Average heads are blurred, single ones are not: fractions `p` become `p^g / sum p^g`, which
-    leaves pure tissue as it is and sharpens what lies between.
-
-    Args:
-        slices: arrays `[..., y, x]`.
-        signal: of CSF, GM and WM.
-        crispness: g, at least 1.
-        rim: level of `slices.support`, in (0, 1), down to which CSF surrounds the brain.
-        texture: strength of the template's texture, 1 as in the template.
-
-    Returns:
-        `(image, background)`: `[..., y, x]` float32 each; background is what no tissue fills.
-    """
-    gm, wm = slices.gm, slices.wm
-    csf = np.clip(1 - gm - wm, 0, 1) * np.clip((slices.support - rim) / 0.2 + 0.5, 0, 1)
-    fractions = np.stack([csf, gm, wm, np.clip(1 - csf - gm - wm, 0, 1)]) ** np.float32(crispness)
-    fractions /= fractions.sum(axis=0)
-    csf, gm, wm, background = fractions
-    tissue = np.float32(signal[0]) * csf + np.float32(signal[1]) * gm + np.float32(signal[2]) * wm
-    return tissue * (1 + np.float32(texture) * slices.texture), background
-
-
 def _fixed_slices(template: dict[str, np.ndarray], indices: np.ndarray, contrast: str,
-                  matrix: int) -> Callable[[], np.ndarray]:
-    """Loads the undeformed slices of a contrast, `[slice, y, x]` float32 with maximum 1."""
-    def load() -> np.ndarray:
-        anatomy = build_anatomy(template, indices, matrix)
-        protocol = CONTRASTS[contrast]
-        signal = spin_echo(TISSUES, protocol.tr, protocol.te)[:3]
-        images, _ = render(anatomy, signal, CRISPNESS, 0.3, 1.0 if contrast == "T1" else 0.5)
-        images = ndimage.gaussian_filter(images, (0, 0.5, 0.5))
-        rng = np.random.default_rng([SEED, *contrast.encode()])
-        images *= np.exp(0.1 * smooth_field(rng, images.shape[1:], 0.6))
-        return images / images.max()
-
-    return load
+                  matrix: int) -> np.ndarray:
+    """The undeformed slices of a contrast, `[slice, y, x]` float32 with maximum 1."""
+    anatomy = build_anatomy(template, indices, matrix)
+    images, _ = render(anatomy, tissue_signal(BRAIN, contrast), CRISPNESS, 0.3,
+                       1.0 if contrast == "T1" else 0.5)
+    images = ndimage.gaussian_filter(images, (0, 0.5, 0.5))
+    rng = np.random.default_rng([SEED, *contrast.encode()])
+    images *= np.exp(0.1 * smooth_field(rng, images.shape[1:], 0.6))
+    return images / images.max()
 
 
 def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,

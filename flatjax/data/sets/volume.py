@@ -1,14 +1,13 @@
 """Any volume as a data set: magnitude slices with simulated coils and image phase."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from numpy.random import Generator
 
-from flatjax.data.base import DataSet, Sample
+from flatjax.data.base import DataSet, Sample, no_draw
 from flatjax.data.io.volumes import READERS, Raw, read_magnitude, stem
 from flatjax.data.slices import (
-    ORIENTATIONS,
     check_grid,
     display_slices,
     draw_sample,
@@ -36,7 +35,7 @@ def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = 
         matrix: pixels along each side of a square field of view as wide as the longer side of a
             slice; 0 for the file's own grid.
         coils: simulated birdcage coils.
-        orientation: one of `ORIENTATIONS`.
+        orientation: one of `slices.ORIENTATIONS`.
         split: whether a slab is trained on, another validated and a third tested, by
             `split_slices`; otherwise every slice is tested and `draw` raises `InputError`.
         raw_shape, raw_dtype, raw_order, raw_spacing: of voxels without a header, the fields of
@@ -49,10 +48,7 @@ def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = 
         InputError: an argument out of range; a file that is missing, cannot be read, is damaged
             or is not such a volume; too few slices to split; nibabel is not installed.
     """
-    check_grid(matrix, coils, native=True)
-    if orientation not in ORIENTATIONS:
-        raise InputError(f"orientation is {orientation!r}, expected one of "
-                         f"{', '.join(ORIENTATIONS)}")
+    check_grid(matrix, coils, orientation, native=True)
     if not path:
         raise InputError("the data set volume has no path: set data.path to a file named "
                          f"{', '.join(READERS)}, or one of these and .gz")
@@ -62,28 +58,20 @@ def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = 
     slices, spacing = display_slices(volume, zooms, orientation)
     images = usable_slices(slices, spacing, matrix)
     if not split:
-        return DataSet(_draw_nothing(file), [], {"all": [
-            fixed_volume(name, lambda: images, coils, SEED)]})
+        refuse = no_draw(f"{file}: with split=False every slice is for testing; set split=True to "
+                         "train on a part of it")
+        return DataSet(refuse, [], {"all": [fixed_volume(name, lambda: images, coils, SEED)]})
     try:
         regions = split_slices(len(images), spacing[0])
     except InputError as error:
         raise InputError(f"{file}: {error}; or evaluate all of them with split=False") from error
     train = images[regions.train]
-    mirrored = orientation != "sagittal"
 
     def draw(rng: Generator, n: int) -> list[Sample]:
-        return [draw_sample(train[rng.integers(len(train))], coils, mirrored, rng)
+        return [draw_sample(train[rng.integers(len(train))], coils, orientation != "sagittal", rng)
                 for _ in range(n)]
 
     validation = fixed_volume(f"{name}_validation", lambda: images[regions.validation], coils,
                               SEED + 1)
     test = fixed_volume(name, lambda: images[regions.test], coils, SEED)
     return DataSet(draw, [validation], {"held_out": [test]})
-
-
-def _draw_nothing(file: Path) -> Callable[[Generator, int], list[Sample]]:
-    def draw(rng: Generator, n: int) -> list[Sample]:
-        raise InputError(f"{file}: with split=False every slice is for testing; set split=True "
-                         "to train on a part of it")
-
-    return draw

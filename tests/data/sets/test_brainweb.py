@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flatjax.data.sets import brainweb, brainweb_models, volume
+from flatjax.data.sets import brainweb, tissues, volume
 from flatjax.errors import InputError
 from tests.support.volume_fixture import (
     SHAPE,
@@ -51,7 +51,7 @@ TABLE = [(1, 1, 0), (2569, 329, 1), (833, 83, 0.86), (500, 70, 0.77), (350, 70, 
 
 
 @pytest.mark.parametrize("contrast", ["T1", "T2", "PD"])
-@pytest.mark.parametrize("number", [4, 5, 6, 18, 20])
+@pytest.mark.parametrize("number", [4, 20])
 def test_crisp_models_take_the_tables_contrast(crisp, contrast, number):
     (file,) = crisp.glob(f"subject{number:02d}_*")
     image, spacing = brainweb.crisp_image(file, f"subject{number:02d}", contrast)
@@ -62,7 +62,7 @@ def test_crisp_models_take_the_tables_contrast(crisp, contrast, number):
 
 
 def test_contrasts_are_in_their_known_order():
-    csf, gray, white = (brainweb_models.TISSUES[name]
+    csf, gray, white = (tissues.TISSUES[name]
                         for name in ("csf", "gray matter", "white matter"))
     assert expected_signal("T1", *white) > expected_signal("T1", *gray) > (
         expected_signal("T1", *csf))
@@ -221,7 +221,7 @@ def test_download_without_internet_or_package(tmp_path, make, monkeypatch):
     with pytest.raises(InputError, match=r"brainweb-dl: install flatjax\[brainweb\]"):
         make(tmp_path / "empty", download=True)
     for options, match in (({"source": "fuzzy"}, "data.download with source 'fuzzy', expected cri"),
-                           ({"subjects": ("subject07",)}, "subject07 cannot be downloaded")):
+                           ({"subjects": ("subject07",)}, "subjects is .'subject07',., expected")):
         with pytest.raises(InputError, match=match):
             make(tmp_path / "empty", download=True, **options)
 
@@ -233,11 +233,11 @@ def test_the_real_package_takes_our_call():
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"path": ""}, "no path: set data.path to a folder of files from brainweb"),
+    ({"path": ""}, "the data set brainweb has no path: set data.path"),
     ({"source": "discrete"}, "source is 'discrete', expected one of crisp, fuzzy, simulated"),
-    ({"contrasts": ("T3",)}, "contrasts is .*expected some of T1, T2, PD"),
-    ({"contrasts": "T1"}, "contrasts is 'T1', expected some of"),
-    ({"contrasts": ()}, "contrasts is .*expected some of"),
+    ({"contrasts": ("T3",)}, "contrasts is .*expected a list of some of T1, T2, PD"),
+    ({"contrasts": "T1"}, "contrasts is 'T1', expected a list"),
+    ({"contrasts": ()}, "contrasts is .*expected a list"),
     ({"subjects": "subject04"}, "subjects is 'subject04', expected a list"),
     ({"subjects": ("subject41",)}, "no crisp files of subject41; set data.subjects"),
     ({"source": "simulated"}, "none of its 5 volumes is simulated .*it holds subject04_crisp_v,"),
@@ -252,7 +252,7 @@ def test_bad_files(tmp_path, make):
     def folder(name):
         return tmp_path / name
 
-    with pytest.raises(InputError, match="absent: no such folder"):
+    with pytest.raises(InputError, match="absent: cannot be read as a folder"):
         make(folder("absent"))
     folder("empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no volume"):
@@ -261,14 +261,14 @@ def test_bad_files(tmp_path, make):
     with pytest.raises(InputError, match="values go from 40 to 51, expected the labels 0 to 11"):
         make(folder("odd"))
     write_nifti(folder("blank") / "subject04_crisp_v.nii", 0 * labels(4))
-    with pytest.raises(InputError, match="no tissue with a signal"):
+    with pytest.raises(InputError, match="every voxel is 0, expected an image"):
         make(folder("blank"))
     packed(folder("cut") / "subject04_crisp_v.rawb", bytes(1000))
     with pytest.raises(InputError, match="subject04_crisp_v.rawb: .*cut short"):
         make(folder("cut"))
     write_brainweb(folder("twice"), (4,))
     write_nifti(folder("twice") / "subject04_crisp_v.nii", labels(4))
-    with pytest.raises(InputError, match="is another crisp model of subject04"):
+    with pytest.raises(InputError, match="is another file of the same part of subject04"):
         make(folder("twice"))
     fuzzy = write_brainweb(folder("fuzzy"), (4,), "fuzzy")
     shutil.copy(fuzzy / "subject04_gm_v.mnc", tmp_path / "kept.mnc")

@@ -231,7 +231,7 @@ def test_filters(folders, capsys):
     make(path, slices=(1, -1))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("fastmri train: 2 volumes in ")
-    assert "2 slices of 40 x 33, targets 24 x 24; 4 slices of 40 x 36" in lines[0]
+    assert "2 slices of 40 x 33; 4 slices of 40 x 36" in lines[0]
     sliced = make(path, slices=(1, 3)).validation[0].load()
     assert bits(sliced) == bits(make(path).validation[0].load()[1:3])
 
@@ -444,7 +444,7 @@ BAD = {
     "no slice": ({"kspace": np.ones((0, 40, 36), np.complex64)},
                  r"kspace is complex64 of shape \(0, 40, 36\)"),
     "coils": ({"kspace": np.ones((3, 4, 40, 36), np.complex64)},
-              r"kspace has shape \(3, 4, 40, 36\).*set data.challenge=multicoil"),
+              r"kspace has shape \(3, 4, 40, 36\).*set data.challenge, or name"),
     "nan": ({"kspace": nan_at((3, 40, 36), (1, 5, 5), np.complex64)},
             "slice 1 of kspace has 1 values that are NaN"),
     "zero": ({"kspace": np.zeros((3, 40, 36), np.complex64)}, "kspace is zero in every slice"),
@@ -541,7 +541,7 @@ def test_all_bad_files_are_counted_and_the_good_ones_indexed(tmp_path, opened):
     assert len(caught) == 1 and "3 files are bad" in str(caught[0].message)
     assert "good.h5" not in opened
     (path / "singlecoil_val" / "good.h5").unlink()
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="nothing is left.* 0 good"):
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="nothing is left of 0 good"):
         make(path, skip_bad=True)
 
 
@@ -573,12 +573,12 @@ def test_a_file_that_vanishes_is_named(tmp_path):
     ({"validation_fraction": 1.5}, "validation_fraction is 1.5"),
     ({"calibration": 0.0}, "calibration is 0.0"),
     ({"slices": (1,)}, r"slices is \(1,\), expected two whole numbers"),
-    ({"slices": (9, 12)}, r"nothing is left .*slices = \(9, 12\); expected some of 3 good"),
+    ({"slices": (9, 12)}, r"nothing is left of 3 good files .*slices = \(9, 12\)"),
     ({"volumes": "file1000001.h5"}, "volumes is 'file1000001.h5', expected a list"),
     ({"volumes": ("file9.h5", "file1000001")}, "volumes: file9.h5 not found in"),
     ({"volumes": ("file1000001",)}, "no volume to validate or test on"),
     ({"acquisition_filter": ("AXT2",)},
-     "acquisition_filter = .'AXT2',. .*acquisitions CORPDFS_FBK, CORPD_FBK, unknown"),
+     "acquisitions CORPDFS_FBK, CORPD_FBK, unknown by acquisition_filter = .'AXT2',."),
     ({"train": "nowhere"}, "nowhere: holds no .h5 files or cannot be read"),
     ({"challenge": "multicoil"}, "it holds neither multicoil_train nor multicoil_val"),
     ({"challenge": "multicoil", "train": "singlecoil_train"},
@@ -692,7 +692,7 @@ def test_espirit_maps_and_virtual_coils_by_option(folders):
                                    "6 for ESPIRiT"),
     ({"sensitivities": "given"}, "sensitivities is 'given', expected one of low_resolution, esp"),
     ({"virtual_coils": 5}, "kspace has 4 coils, fewer than virtual_coils = 5"),
-    ({"virtual_coils": -1}, "virtual_coils is -1, expected a whole number"),
+    ({"virtual_coils": -1}, "virtual_coils is -1, expected at least 0"),
 ])
 def test_bad_coil_options(folders, options, message):
     with pytest.raises(InputError, match=message):
@@ -798,7 +798,7 @@ def test_configs_fit_the_files_and_need_a_path(folders, monkeypatch, name):
 
 
 def test_a_heap_without_end_is_refused_and_not_read_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(hdf5, "_SECONDS", 8.0)
+    monkeypatch.setattr(hdf5, "_SECONDS", 2.0)
     fixture.write(tmp_path / "a.h5", shape=(12, 10), crop=(8, 8))
     content = bytearray((tmp_path / "a.h5").read_bytes())
     heap = content.find(b"GCOL")
@@ -806,7 +806,7 @@ def test_a_heap_without_end_is_refused_and_not_read_for_ever(tmp_path, monkeypat
     at = heap + 16 + first  # what follows the header: other strings or what is free
     content[at:at + 16] = bytes(16)
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(InputError, match="a.h5: the HDF5 library came to no end in 8 s"):
+    with pytest.raises(InputError, match="a.h5: the HDF5 library came to no end in 2 s"):
         fastmri_files.read_record(tmp_path / "a.h5")
 
 

@@ -1,3 +1,4 @@
+import importlib.machinery
 import importlib.util
 import pathlib
 import sys
@@ -40,7 +41,7 @@ def check_contract(sample, coils, shape):
     np.testing.assert_allclose(combined, sample.target, atol=1e-5)
 
 
-@pytest.mark.parametrize("coils, matrix", [(1, 64), (3, 33), (8, 48)])
+@pytest.mark.parametrize("coils, matrix", [(1, 32), (3, 33)])
 def test_every_sample_keeps_the_contract(coils, matrix):
     dataset = icbm.make(matrix=matrix, coils=coils)
     trained = dataset.draw(np.random.default_rng(0), 4)
@@ -82,10 +83,10 @@ def test_draw_is_a_pure_function_of_its_generator(dataset):
 
 def test_threads_change_nothing():
     dataset = icbm.make(matrix=SMALL, coils=2)
-    alone = [bits(dataset.draw(np.random.default_rng(seed), 2)) for seed in range(24)]
+    alone = [bits(dataset.draw(np.random.default_rng(seed), 2)) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(
-            lambda seed: bits(dataset.draw(np.random.default_rng(seed), 2)), range(24)))
+            lambda seed: bits(dataset.draw(np.random.default_rng(seed), 2)), range(8)))
     assert together == alone
 
 
@@ -117,16 +118,16 @@ def changed(template, region):
 
 def test_no_draw_depends_on_a_voxel_outside_the_training_region(monkeypatch, dataset):
     template, split = icbm.load_template(), icbm.region_split()
-    expected = bits(dataset.draw(np.random.default_rng(1), 30))
+    expected = bits(dataset.draw(np.random.default_rng(1), 12))
     held_out = bits(dataset.test["held_out"][0].load())
     elsewhere = np.setdiff1d(np.arange(len(template["t1"])), split.train)
     monkeypatch.setattr(icbm, "load_template", lambda: changed(template, elsewhere))
     other = icbm.make(matrix=SMALL)
-    assert bits(other.draw(np.random.default_rng(1), 30)) == expected
+    assert bits(other.draw(np.random.default_rng(1), 12)) == expected
     assert bits(other.test["held_out"][0].load()) != held_out
     monkeypatch.setattr(icbm, "load_template", lambda: changed(template, split.train[:4]))
     other = icbm.make(matrix=SMALL)
-    assert bits(other.draw(np.random.default_rng(1), 30)) != expected
+    assert bits(other.draw(np.random.default_rng(1), 12)) != expected
     assert bits(other.test["held_out"][0].load()) == held_out
 
 
@@ -151,7 +152,7 @@ def test_training_contrasts_are_those_asked_for():
     # the bright fluid of T2 is little of the head
     typical = {}
     for name in ("T1", "T2", "PD"):
-        drawn = icbm.make(matrix=SMALL, contrasts=(name,)).draw(np.random.default_rng(0), 30)
+        drawn = icbm.make(matrix=SMALL, contrasts=(name,)).draw(np.random.default_rng(0), 20)
         typical[name] = np.mean([np.median(s.target[s.target > 0.05]) for s in drawn])
     assert typical["T2"] + 0.1 < typical["T1"] < typical["PD"] - 0.04
 
@@ -193,13 +194,12 @@ def test_the_packaged_head_is_what_its_script_writes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options, match", [
-    ({"contrasts": ("T1", "FLAIR")}, "'FLAIR' is not known, expected some of T1, T2, PD"),
+    ({"contrasts": ("T1", "FLAIR")}, "'FLAIR'., expected a list of some of T1, T2, PD"),
     ({"contrasts": ()}, "contrasts is"),
     ({"contrasts": "T1"}, "contrasts is 'T1', expected a list"),
     ({"matrix": 8}, "matrix is 8, expected a whole number from 16 to 1024"),
     ({"matrix": 0}, "matrix is 0"),
-    ({"matrix": 64.0}, "matrix is 64.0"),
-    ({"matrix": True}, "matrix is True"),
+    ({"matrix": 64.5}, "matrix is 64.5"),
     ({"coils": 0}, "coils is 0, expected a whole number from 1 to 128"),
     ({"coils": 1.5}, "coils is 1.5"),
 ])
@@ -208,21 +208,10 @@ def test_bad_options_are_refused(options, match):
         icbm.make(**options)
 
 
-@pytest.mark.parametrize("missing", ["nilearn", "nibabel"])
-def test_a_missing_package_is_named(monkeypatch, missing):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name: None if name == missing else find_spec(name))
-    with pytest.raises(InputError, match="pip install nilearn"):
-        icbm.load_template.__wrapped__()
-
-
-def test_a_nilearn_without_the_maps_is_named(monkeypatch, tmp_path):
-    (tmp_path / "nilearn").mkdir()
-    (tmp_path / "nilearn" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "nilearn", raising=False)
-    with pytest.raises(InputError, match="missing from the installed nilearn"):
+@pytest.mark.parametrize("found", [None, importlib.machinery.ModuleSpec("nilearn", None)])
+def test_a_nilearn_without_the_maps_is_named(monkeypatch, found):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    with pytest.raises(InputError, match="which is missing: pip install .* 'nilearn"):
         icbm.load_template.__wrapped__()
 
 
@@ -301,10 +290,10 @@ def test_every_split_has_its_gaps(spacing):
 def test_the_field_of_view_is_drawn_and_zooms():
     """A head covers as much less of a larger field of view as its area is larger."""
     def share(fov):
-        samples = icbm.make(matrix=SMALL, fov=fov).draw(np.random.default_rng(3), 60)
+        samples = icbm.make(matrix=SMALL, fov=fov).draw(np.random.default_rng(3), 30)
         return np.mean([np.mean(sample.target > 0.1) for sample in samples])
 
-    assert share((466.0, 466.0)) == pytest.approx(share((233.0, 233.0)) / 4, rel=0.15)
+    assert share((466.0, 466.0)) == pytest.approx(share((233.0, 233.0)) / 4, rel=0.2)
     near, far = (icbm.make(matrix=SMALL, fov=fov).draw(np.random.default_rng(3), 1)[0].target
                  for fov in ((160.0, 256.0), (233.0, 233.0)))
     assert (near != far).any()

@@ -5,9 +5,11 @@ import h5py
 import numpy as np
 import pytest
 
-from flatjax import cli
+from flatjax import cli, config
+from flatjax.data import training_batch
 from flatjax.data.sets import mrbrains13, volume
 from flatjax.errors import InputError
+from flatjax.experiments.config_file import load_config_file
 from tests.support.volume_fixture import write_brainweb, write_mrbrains13
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -76,12 +78,12 @@ def test_what_is_refused(make, tmp_path, tree):
             make(**options)
         assert "\n" not in str(caught.value)
 
-    refused("no path: set data.path to its folder TrainingData", path="")
-    refused("contrasts is .'T2',., expected some of T1, T1_IR", contrasts=("T2",))
-    refused("contrasts is 'T1', expected some of", contrasts="T1")
-    refused("absent: no such folder", path=str(tmp_path / "absent"))
+    refused("mrbrains13 has no path: set data.path", path="")
+    refused("contrasts is .'T2',., expected a list of some of T1, T1_IR", contrasts=("T2",))
+    refused("contrasts is 'T1', expected a list", contrasts="T1")
+    refused("absent: cannot be read as a folder", path=str(tmp_path / "absent"))
     refused("no subject with volumes in it", path=str(tree / "1"))
-    refused("test: no subject 7", test=("7",))
+    refused("test is .'7',., expected a list of some of 1, 2", test=("7",))
     path = write_mrbrains13(tmp_path / "gaps")
     (path / "2" / "T1_IR.nii").unlink()
     refused("2/T1_IR.nii: cannot be opened .No such file.*skip_bad",
@@ -89,46 +91,41 @@ def test_what_is_refused(make, tmp_path, tree):
     content = (path / "4" / "T1.nii").read_bytes()
     (path / "4" / "T1.nii").write_bytes(content[:-100])
     refused("4/T1.nii: .*damaged", path=str(path))
-    with pytest.warns(UserWarning, match="1 volumes are bad and left out: .*4/T1.nii"):
+    with pytest.warns(UserWarning, match="1 files are bad and left out: .*4/T1.nii"):
         assert "4" not in sum(make(path=str(path), skip_bad=True).split.values(), [])
 
 
 @pytest.mark.parametrize("name", ["brainweb", "mrbrains13"])
-def test_the_two_scripts_train_and_evaluate(name, tree, tmp_path, capsys):
+def test_the_configs_fit_the_files(name, tree, tmp_path):
     path = write_brainweb(tmp_path / "files") if name == "brainweb" else tree
+    full = load_config_file(str(CONFIGS / f"{name}.py"))
+    full.data.update(path=str(path), cache=str(tmp_path / "kept"), matrix=32, contrasts=("T1",))
+    dataset = config.make_dataset(full)
+    assert [len(dataset.split[role]) for role in ("train", "validation", "test")] == [3, 1, 1]
+    batch = training_batch(dataset, config.make_acquisition(full), 0, 0, 2)
+    assert batch.kspace.shape == (2, 1, 32, 32)
+
+
+def test_a_split_by_subject_is_trained_and_evaluated_by_the_programs(tree, tmp_path, capsys):
     workdir = tmp_path / "run"
-
-    def run(program, *options):
-        cli.main([program, *options])
-
-    run(
-        "train",
-        f"--config={CONFIGS / name}.py",
-        f"--workdir={workdir}",
-        f"--config.data.path={path}",
-        f"--config.data.cache={tmp_path / 'kept'}",
-        "--config.data.matrix=32",
-        "--config.method.network.channels=2",
-        "--config.method.network.pools=1",
-        "--config.method.schedule.steps=2",
-        "--config.train.steps=1",
-        "--config.train.warmup_steps=0",
-        "--config.data.contrasts=('T1',)",
-        "--config.evaluation.figures=0",
-    )
+    cli.main(["train", f"--config={CONFIGS / 'mrbrains13.py'}", f"--workdir={workdir}",
+              f"--config.data.path={tree}", f"--config.data.cache={tmp_path / 'kept'}",
+              "--config.data.matrix=16", "--config.method.name=unet",
+              "--config.method.network.channels=2", "--config.method.network.pools=1",
+              "--config.train.steps=1", "--config.train.warmup_steps=0",
+              "--config.data.contrasts=('T1',)", "--config.evaluation.figures=0"])
     split = json.loads((workdir / "split.json").read_text())
-    assert [len(split[role]) for role in ("train", "validation", "test")] == [3, 1, 1]
-    run("evaluate", f"--workdir={workdir}")
+    cli.main(["evaluate", f"--workdir={workdir}"])
     metrics = json.loads((workdir / "eval" / "metrics.json").read_text())
     assert metrics["test_set"] == "held_out"
     (file,) = (workdir / "eval" / "reconstructions").iterdir()
     assert file.name == f"{split['test'][0]}_T1.h5"
     with h5py.File(file) as opened:
-        assert opened["reconstruction"].shape[1:] == (32, 32)
-    for options, match in (([f"--config.data.path={tmp_path / 'none'}"], "no such folder"),
-                           (["--config.data.contrasts=('T9',)"], "contrasts is")):
+        assert opened["reconstruction"].shape[1:] == (16, 16)
+    for option, match in ((f"path={tmp_path / 'none'}", "cannot be read as a folder"),
+                          ("contrasts=('T9',)", "contrasts is")):
         with pytest.raises(SystemExit) as caught:
-            run("evaluate", f"--workdir={workdir}", *options)
+            cli.main(["evaluate", f"--workdir={workdir}", f"--config.data.{option}"])
         assert caught.value.code == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("flatjax evaluate: error: ") and match in error
