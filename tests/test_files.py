@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flatjax.errors import StorageError
-from flatjax.files import BusyError, MetricsLog, locked, write_atomically, write_json, write_text
+from flatjax.errors import BusyError, StorageError
+from flatjax.files import MetricsLog, locked, write_atomically, write_json, write_text
 from tests.support.limits import files_of_at_most
 
 
@@ -73,17 +72,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(StorageError, match="below: File exists"):
         write_text(path / "below", "")
     assert path.read_text() == before and os.listdir(tmp_path) == ["a.json"]
-
-
-def test_half_files_of_killed_processes_are_removed_when_they_are_old(tmp_path):
-    old, new, other = (tmp_path / f".{stem}.{digit * 32}.partial.txt"
-                       for stem, digit in (("a", "0"), ("a", "1"), ("b", "0")))
-    for path in (old, new, other):
-        path.write_text("half")
-    for path in (old, other):
-        os.utime(path, (time.time() - 90_000,) * 2)
-    write_text(tmp_path / "a.txt", "whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", new.name, other.name}
 
 
 def test_a_log_that_cannot_be_written_says_so_and_goes_on_whole(tmp_path):

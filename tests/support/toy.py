@@ -23,7 +23,7 @@ def make(*, size: int = 16, broken: bool = False) -> DataSet:
                    {"main": [volume("a", 2), volume("b", 3)], "other": [volume("c", 4)]})
 
 
-TINY = {"schedule": {"steps": 2}, "network": {"channels": 2, "pools": 1, "time_channels": 4}}
+TINY = {"schedule": {"steps": 2}, "network": {"channels": 2, "pools": 0, "time_channels": 4}}
 
 
 def flat(**options):

@@ -33,7 +33,7 @@ def toy_data(monkeypatch):
 
 def saved_state(workdir, which="latest"):
     checkpoints = Checkpoints(workdir, "psnr")
-    step = checkpoints.find(which)
+    step = checkpoints.find(which)[0]
     state = checkpoints.restore(step)
     checkpoints.close()
     return step, state
@@ -199,7 +199,7 @@ def test_checkpoints_keep_the_latest_and_the_best(tmp_path):
     checkpoints.close()
     again = Checkpoints(tmp_path, "psnr")
     assert sorted(int(p.name) for p in again.folder.iterdir()) == [2, 3, 4]
-    assert (again.find("best"), again.find("latest"), again.find("2")) == (2, 4, 2)
+    assert [again.find(which)[0] for which in ("best", "latest", "2")] == [2, 4, 2]
     np.testing.assert_array_equal(again.restore(2)["x"], 2)
     with pytest.raises(InputError, match="checkpoint is '1', expected best, latest or .* 2, 3, 4"):
         again.find("1")
@@ -240,14 +240,15 @@ def test_fine_tuning_starts_from_another_runs_best_weights(tmp_path):
 def test_the_best_to_start_from_is_what_the_other_run_calls_so(tmp_path):
     experiment = toy.experiment(train={"best_metric": "ssim"})
     batch = training_batch(toy.make(), config.Acquisition(), 0, 0, 1)
-    params = config.make_method(experiment).init(jax.random.key(0), batch)
+    method = config.make_method(experiment)
+    params = method.init(jax.random.key(0), batch)
     state = TrainState(np.int32(0), params, {}, {})
     with closing(Checkpoints(tmp_path, "ssim", create=True)) as checkpoints:
         for step, scores in ((1, {"psnr": 1.0, "ssim": 0.9}), (2, {"psnr": 2.0, "ssim": 0.1})):
             weights = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), params)
             checkpoints.save(step, state._replace(params=weights), scores)
     (tmp_path / "config.json").write_text(config.to_json(experiment))
-    started = start_from(str(tmp_path), state)
+    started = start_from(str(tmp_path), state, method)
     assert float(jax.tree.leaves(started.params)[0].ravel()[0]) == 1
 
 
@@ -272,7 +273,8 @@ def test_files_of_a_workdir_that_are_no_text_are_named(tmp_path):
     ({"steps": 0}, "train.steps is 0"), ({"batch_size": 6}, "not divisible by 4 devices"),
     ({"accumulate": 3}, "take a multiple of 12"), ({"learning_rate": 0.0}, "learning_rate is 0"),
     ({"ema_decay": 1.0}, r"expected in \[0, 1\)"), ({"warmup_steps": 4}, "below train.steps = 4"),
-    ({"best_metric": "loss"}, "expected psnr or ssim"), ({"skip_nonfinite": -1}, "expected 0 or")])
+    ({"best_metric": "loss"}, "expected one of psnr, ssim"),
+    ({"skip_nonfinite": -1}, "skip_nonfinite is -1, expected at least 0")])
 def test_training_that_cannot_run_is_refused_before_it_writes(tmp_path, options, match):
     with pytest.raises(InputError, match=match):
         train(toy.experiment(train=options), tmp_path / "run")
