@@ -78,7 +78,7 @@ QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 
              "flat": ("float32",), "flat_imex": ("float32",), "varnet": ("float32", "bfloat16")},
          "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02,
          "traced": ("varnet",), "cold": ("flat", "flat"), "recipe": "demo", "probe_steps": 2,
-         "training_overhead": 0, "training_flags": (
+         "training_overhead": 1e9, "training_flags": (
              "--config.method.schedule.steps=2", "--config.method.network.channels=2",
              "--config.method.network.pools=1", "--config.data.matrix=32",
              "--config.train.batch_size=2",

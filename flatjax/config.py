@@ -112,15 +112,9 @@ def experiment(**parts: Any) -> ConfigDict:
             `train`, `evaluation`.
     """
     config = ConfigDict({
-        "seed": 0,
-        "init_from": "",
-        "combine": "sense",
-        "method": method("flat"),
-        "data": data("icbm"),
-        "acquisition": acquisition(),
-        "train": training(),
-        "evaluation": evaluation(),
-    })
+        "seed": 0, "init_from": "", "combine": "sense", "method": method("flat"),
+        "data": data("icbm"), "acquisition": acquisition(), "train": training(),
+        "evaluation": evaluation()})
     for name, part in parts.items():
         if name not in config:
             raise unknown("a part of a config", name, config)
@@ -159,16 +153,12 @@ def _make(config: ConfigDict, key: str) -> Any:
 
 
 def make_method(config: ConfigDict) -> Method:
-    """The `Method` that `config.method` names."""
+    """The `Method` that `config.method` describes."""
     return _make(config, "method")
 
 
 def make_dataset(config: ConfigDict) -> DataSet:
-    """The `DataSet` that `config.data` names.
-
-    Raises:
-        InputError: from the data set, or its entry in `CHECKS`.
-    """
+    """The `DataSet` that `config.data` describes, checked against the rest of the config."""
     if config.data.name in CHECKS:
         CHECKS[config.data.name](config)
     return _make(config, "data")
@@ -192,11 +182,7 @@ def _check_seed(seed: int) -> None:
 
 
 def make_training(config: ConfigDict, devices: int) -> Training:
-    """The `Training` of `config.train`, checked against the number of devices.
-
-    Raises:
-        InputError: naming the value and what to do.
-    """
+    """The `Training` of `config.train`, checked, also against the number of devices."""
     _check_seed(config.seed)
     train: Training = _make(config, "train")
     for key in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "keep_best"):
@@ -235,11 +221,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote, of this version's shape.
-
-    Raises:
-        InputError: if it is no such thing.
-    """
+    """The config that `to_json` wrote; an `InputError` if it is no such thing."""
     try:
         saved = tuples(json.loads(text))
         makers = {"method": method, "data": data, "acquisition": acquisition, "train": training,

@@ -21,11 +21,7 @@ except ImportError:  # on Windows: see `locked`
 
 
 def make_folder(path: str | Path) -> Path:
-    """The folder, made if missing and shown to be writable.
-
-    Raises:
-        InputError: if it cannot be.
-    """
+    """The folder, made if missing; an `InputError` if it cannot be written to."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +56,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     with file:
         try:
             if fcntl is None:
-                raise OSError(errno.ENOSYS, "the system has no locks")
+                raise OSError("the system has no locks")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)

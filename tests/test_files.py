@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flatjax.errors import BusyError, StorageError
+from flatjax.errors import BusyError, InputError, StorageError
 from flatjax.files import MetricsLog, locked, write_atomically, write_json, write_text
 from tests.support.limits import files_of_at_most
 
@@ -86,3 +86,15 @@ def test_a_log_that_cannot_be_written_says_so_and_goes_on_whole(tmp_path):
     lines = [json.loads(line, parse_constant=pytest.fail)
              for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, None)]
+
+
+def test_tensorboard_events_are_written_or_the_package_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(InputError, match=r"install flatjax\[tensorboard\]"):
+            MetricsLog(tmp_path, 0, tensorboard=True)
+    pytest.importorskip("tensorboardX")
+    log = MetricsLog(tmp_path, 0, tensorboard=True)
+    log.write("train", 1, {"loss": 1.0})
+    log.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))

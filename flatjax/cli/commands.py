@@ -6,12 +6,9 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flatjax.errors import InputError
-
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
 
 
 class Command(NamedTuple):
@@ -23,7 +20,6 @@ class Command(NamedTuple):
         summary: what it does.
         usage: its arguments.
         options: by name, what `argparse.ArgumentParser.add_argument` takes.
-        configurable: whether it takes `--config.key=value`.
         paths: whether it takes arguments that are no options.
     """
 
@@ -31,8 +27,12 @@ class Command(NamedTuple):
     summary: str
     usage: str
     options: Mapping[str, Mapping[str, Any]]
-    configurable: bool = True
     paths: bool = False
+
+    @property
+    def configurable(self) -> bool:
+        """Whether it takes `--config.key=value`."""
+        return "show-config" in self.options
 
 
 def _required(values: Namespace, name: str) -> str:
@@ -42,7 +42,7 @@ def _required(values: Namespace, name: str) -> str:
     return value
 
 
-def _set(config: "ConfigDict", values: Namespace) -> "ConfigDict":
+def _set(config: Any, values: Namespace) -> Any:
     """The config as the command line changes it; `--show-config` ends the program here."""
     from flatjax.experiments.config_file import listing, override
     config = override(config, values.overrides)
@@ -76,12 +76,10 @@ def _train(values: Namespace) -> None:
 
 
 def _models(values: Namespace, *, needs_output: bool = True,
-            several: bool = False) -> list[tuple["ConfigDict", str | Path]]:
+            several: bool = False) -> list[tuple[Any, str | Path]]:
     """Config and folder of each run, or packed model, that is named.
 
-    Raises:
-        InputError: if none is, or several where one is expected; for a packed model without an
-            output, as its folder is no place for results.
+    A packed model needs an output, as its folder is no place for results.
     """
     from flatjax.inference.pretrained import folder
     from flatjax.runs.workdir import load_config
@@ -163,7 +161,8 @@ def _switch(text: str) -> dict[str, Any]:
     return {"action": "store_true", "help": text}
 
 
-_SHOW = {"show-config": _switch("list the keys of the config with their values, and end")}
+_SHOW = {"show-config": _switch("list all keys of the config with their values, and end; "
+                                "--config.KEY=VALUE sets one, and a misspelt one is refused")}
 _MODEL = {
     "workdir": _values("DIR", "folder of a run made by flatjax train"),
     "pretrained": _values("NAME", "in its place: name of a shipped model, such as brain, or a "
@@ -228,5 +227,5 @@ COMMANDS = {
         _inspect, "list what files of k-space and volumes hold, and draw a slice of each kind",
         "PATH [PATH ...] [--output=DIR]",
         {"output": _value("DIR", "folder for the pictures; inspect by default")},
-        configurable=False, paths=True),
+        paths=True),
 }

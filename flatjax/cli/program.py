@@ -16,8 +16,6 @@ from flatjax.cli.commands import COMMANDS
 from flatjax.errors import InputError, StorageError, Terminated, TrainingError
 from flatjax.files import make_folder
 
-_KEYS = ("--config.KEY=VALUE sets a value of the config, as --config.acquisition.acceleration=8; "
-         "--show-config lists all keys with their values, and a misspelt one is refused.")
 _CACHE = ("compiled programs are kept there for the next start; ~/.cache/flatjax/xla by default, "
           "or the environment variable JAX_COMPILATION_CACHE_DIR; empty (--compilation-cache=) to "
           "keep none")
@@ -52,8 +50,7 @@ def _run(name: str, argv: list[str]) -> None:
                          + _nearest(name, COMMANDS))
     command = COMMANDS[name]
     parser = _Parser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}", allow_abbrev=False,
-                     description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-                     epilog=_KEYS if command.configurable else None)
+                     description=f"{command.summary[0].upper()}{command.summary[1:]}.")
     options = {f"--{option}": arguments for option, arguments in command.options.items()}
     for option, arguments in options.items():
         parser.add_argument(option, **arguments)

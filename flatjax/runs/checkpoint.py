@@ -36,13 +36,9 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, metric: str, keep_best: int = 1, *,
                  create: bool = False) -> None:
-        """Open them.
+        """Open those of a workdir, to write (`create`) or only to read.
 
-        Args:
-            workdir: of the run.
-            metric: name of the validation metric, higher being better, that tells the best.
-            keep_best: how many of the best are kept, beside the last two.
-            create: to write; otherwise nothing in the workdir is touched.
+        The best have the highest `metric` of the validation; `keep_best` of them are kept.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._metric, self._keep_best, self._writes = metric, keep_best, create
@@ -84,7 +80,7 @@ class Checkpoints:
         fails, all stay as they are.
 
         Args:
-            which: "best", "latest" or a number, which nothing replaces.
+            which: as in `find`.
             like: the shape of the state, or None to take it as it was saved.
 
         Returns:
@@ -108,12 +104,9 @@ class Checkpoints:
         raise list(damaged.values())[-1]
 
     def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
-        """Write the state of a step, in the background.
+        """Write the state of a step, a pytree of arrays, in the background.
 
-        Args:
-            step: its number.
-            state: pytree of arrays.
-            metrics: of the validation, or None without one: such a state is never the best.
+        Without `metrics` of a validation it is never the best.
 
         Raises:
             TrainingError: if it was not taken.
@@ -153,11 +146,7 @@ class Checkpoints:
         return state
 
     def close(self) -> None:
-        """Wait for what is being written.
-
-        Raises:
-            StorageError: if it cannot be.
-        """
+        """Wait for what is being written; a `StorageError` if it cannot be."""
         if self._manager:
             with writing(self.folder, Exception):
                 self._manager.close()

@@ -20,7 +20,7 @@ from flatjax.files import make_folder
 
 
 def join(description: str = "") -> None:
-    """Join the other processes of this run; before anything else asks JAX for devices.
+    """Join the other processes of this run, before anything else asks JAX for devices.
 
     Args:
         description: `HOST:PORT,PROCESSES,INDEX`: where the first process listens, how many there
@@ -71,10 +71,8 @@ def share(size: int) -> range:
 def writable(workdir: str | Path) -> Iterator[Path]:
     """The run's folder in the first process, and in others one that is thrown away.
 
-    The latter holds the run's split of the subjects, which all follow.
-
-    Raises:
-        InputError: if it cannot be written.
+    The latter holds the run's split of the subjects, which all follow. An `InputError` tells what
+    cannot be read or written.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_folder(workdir) if is_first() else Path(scratch)

@@ -30,12 +30,7 @@ def expected_params(method: Method) -> Params:
 
 
 def check_params(params: Params, expected: Params, source: str | Path) -> None:
-    """Refuse weights of another model.
-
-    Args:
-        params: pytree of arrays.
-        expected: the same of arrays, or of `expected_params`.
-        source: where `params` come from, for the message.
+    """Refuse weights of other names or shapes than `expected`; `source` is where they come from.
 
     Raises:
         InputError: naming the first weight that is missing, surplus or of another shape.
@@ -74,7 +69,7 @@ def load(path: Path, expected: Params) -> Params:
         expected: pytree of what has the shapes, as from `expected_params`.
 
     Returns:
-        as `expected`, numpy arrays float32.
+        as `expected`, NumPy arrays float32.
 
     Raises:
         InputError: if it is no such file, damaged, or holds the weights of another model.

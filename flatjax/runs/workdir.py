@@ -19,11 +19,7 @@ from flatjax.runs.checkpoint import Checkpoints
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The config that a run was trained with.
-
-    Raises:
-        InputError: if the workdir holds none.
-    """
+    """The config that a run was trained with; an `InputError` if the workdir holds none."""
     path = Path(workdir) / "config.json"
     try:
         return configuration.from_json(path.read_text())

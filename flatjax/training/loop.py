@@ -66,7 +66,7 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
                 checkpoints.save(done, state, None)
             raise Terminated(f"{error}; saved at step {done}: the same command goes on from "
                              "there") from error
-    return scores or validate(state.evaluated)
+        return scores or validate(state.evaluated, check)
 
 
 @contextmanager

@@ -51,13 +51,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Train what `config` describes, from the start or from the workdir's latest checkpoint.
 
     Writes `config.json`, `run.json` (versions and devices), `metrics.jsonl`, `checkpoints/` and,
-    for a data set of several subjects, `split.json`.
-    A resumed run ends with the same weights, bit for bit, as one that was never stopped. No other
-    training can use the workdir meanwhile. SIGTERM makes it save where it is and leave.
+    for a data set of several subjects, `split.json`. A resumed run ends with the same bits as one
+    that was never stopped. No other training can use the workdir meanwhile. SIGTERM makes it save
+    where it is and leave.
 
-    Of several processes, joined by `jax.distributed`, each calls this, makes its share of every
-    batch and computes on its own devices; the first alone writes. They end with the weights that
-    one process with as many devices ends with.
+    Of several processes, joined by `jax.distributed`, each calls this and makes its share of every
+    batch; the first alone writes. The weights are those of one process with as many devices.
 
     Args:
         config: from `flatjax.config.experiment`.
@@ -123,7 +122,7 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
     """
     score = scorer(method, config.combine)
 
-    def validate(params: Any, check: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def validate(params: Any, check: Callable[[], None]) -> dict[str, float]:
         scores = []
         for volume in dataset.validation:
             check()
@@ -153,11 +152,7 @@ def start_from(source: str, state: TrainState, method: Method) -> TrainState:
 def explain_nonfinite(method: Method, params: Any, rng: Array, batch: Batch) -> str:
     """Which samples of a batch give a loss or gradient that is not finite.
 
-    Args:
-        method: that is trained.
-        params: its weights at that step.
-        rng: a key; where a loss draws random numbers, they are others than in training.
-        batch: as it was trained on, `[batch, ...]`.
+    Where a loss draws random numbers, they are others than in training.
     """
     names = {"measured k-space": batch.measurement.kspace, "coil maps": batch.measurement.maps,
              "k-space": batch.kspace, "target": batch.target}

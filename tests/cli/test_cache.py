@@ -18,7 +18,7 @@ TINY = [
     "--config.train.warmup_steps=0",
     "--config.data.matrix=32",
     "--config.method.network.channels=2",
-    "--config.method.network.pools=1",
+    "--config.method.network.pools=0",
     "--config.method.schedule.steps=2",
 ]
 
