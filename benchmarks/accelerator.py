@@ -69,7 +69,7 @@ FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide
         "recipe": "multicoil", "training_flags": ("--config.train.batch_size=16",),
         "probe_steps": 60, "training_overhead": 45}
 QUICK = {"size": 32, "channels": 2, "pools": 0, "steps": 2, "coils": 2, "wide": 4,
-         "batches": (1,), "largest": 2, "cascades": (2,), "evaluations": (2,),
+         "batches": (1,), "largest": 2, "cascades": (2, 3), "evaluations": (2,),
          "latency_steps": (2,), "threads": (1, 2), "configs": ("demo",),
          "overrides": ("--config.method.schedule.steps=2", "--config.method.network.channels=2",
                        "--config.method.network.pools=0", "--config.data.matrix=32"),
