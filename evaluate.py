@@ -1,6 +1,8 @@
 """Evaluate a trained model: `python evaluate.py --workdir=DIR`."""
 
-from flatjax.cli import evaluate_script
+import sys
+
+from flatjax.cli import main
 
 if __name__ == "__main__":
-    evaluate_script()
+    main(["evaluate", *sys.argv[1:]])

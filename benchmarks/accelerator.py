@@ -68,19 +68,19 @@ FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide
         "traced": ("varnet", "flat_imex"), "cold": ("flat", "flat", "flat_imex"),
         "recipe": "multicoil", "training_flags": ("--config.train.batch_size=16",),
         "probe_steps": 60, "training_overhead": 45}
-QUICK = {"size": 32, "channels": 2, "pools": 1, "steps": 2, "coils": 2, "wide": 4,
+QUICK = {"size": 32, "channels": 2, "pools": 0, "steps": 2, "coils": 2, "wide": 4,
          "batches": (1,), "largest": 2, "cascades": (2, 3), "evaluations": (2,),
          "latency_steps": (2,), "threads": (1, 2), "configs": ("demo",),
          "overrides": ("--config.method.schedule.steps=2", "--config.method.network.channels=2",
-                       "--config.method.network.pools=1", "--config.data.matrix=32"),
-         "check_size": 32, "check_channels": 2, "check_pools": 1, "check_steps": 2,
+                       "--config.method.network.pools=0", "--config.data.matrix=32"),
+         "check_size": 32, "check_channels": 2, "check_pools": 0, "check_steps": 2,
          "check_methods": {
              "flat": ("float32",), "flat_imex": ("float32",), "varnet": ("float32", "bfloat16")},
          "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02,
-         "traced": ("varnet",), "cold": ("flat", "flat"), "recipe": "demo", "probe_steps": 2,
-         "training_overhead": 0, "training_flags": (
+         "traced": ("varnet",), "cold": ("flat",), "recipe": "demo", "probe_steps": 2,
+         "training_overhead": 1e9, "training_flags": (
              "--config.method.schedule.steps=2", "--config.method.network.channels=2",
-             "--config.method.network.pools=1", "--config.data.matrix=32",
+             "--config.method.network.pools=0", "--config.data.matrix=32",
              "--config.train.batch_size=2",
              "--config.train.warmup_steps=0")}
 

@@ -36,6 +36,11 @@ def settle_one(self):
 loop._Progress.settle = settle_one
 cli.main(["train", *sys.argv[1:]])
 """
+EXPORT = """
+import sys
+from flatjax import cli
+cli.main(["export", *sys.argv[1:]])
+"""
 LOAD = """
 import sys, time
 import numpy as np
@@ -71,7 +76,7 @@ def main():
             workdir = f"--workdir={folder}/run"
             for command in (["train.py", "--config=configs/demo.py", "--config.train.steps=1",
                              "--config.train.warmup_steps=0", workdir],
-                            ["evaluate.py", workdir, f"--export={folder}/program"]):
+                            ["-c", EXPORT, workdir, f"--to={folder}/program"]):
                 subprocess.run([sys.executable, *command], check=True, cwd=ROOT,
                                capture_output=True, env=os.environ | cache)
             for name in ("load_to_first_image", "load_to_first_image_cached"):

@@ -39,16 +39,14 @@ __all__ = ["METHODS", "Batch", "InputError", "Measurement", "Method", "Reconstru
            "TrainingError", "config", "data", "flow", "load_pretrained",
            "losses", "methods", "metrics", "mri", "nets"]
 
-_PLACES = {"METHODS": "methods", "Method": "methods", "Reconstruction": "methods", "Batch": "mri",
+_WITHIN = {"METHODS": "methods", "Method": "methods", "Reconstruction": "methods", "Batch": "mri",
            "Measurement": "mri", "load_pretrained": "inference.pretrained"}
-_MODULES = {"metrics": "evaluation.metrics"} | {
-    name: name for name in ("config", "data", "flow", "losses", "methods", "mri", "nets")}
 
 
 def __getattr__(name: str) -> Any:
-    """The rooms and the names of others, imported at their first use."""
-    if name in _MODULES:
-        return import_module(f"flatjax.{_MODULES[name]}")
-    if name in _PLACES:
-        return getattr(import_module(f"flatjax.{_PLACES[name]}"), name)
+    """A room, or what is in one, imported at its first use."""
+    if name in _WITHIN:
+        return getattr(import_module(f"flatjax.{_WITHIN[name]}"), name)
+    if name in __all__:
+        return import_module(f"flatjax.{'evaluation.' * (name == 'metrics')}{name}")
     raise AttributeError(f"module 'flatjax' has no attribute {name!r}")

@@ -5,89 +5,17 @@ lists them all, so that each can be set from the command line and a misspelt one
 """
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.acquisition import check_acquisition, ends
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.methods import METHODS, Method
-from flatjax.options import (
-    build_part,
-    carried,
-    check_finite,
-    defaults,
-    method_section,
-    named,
-    part_section,
-    tuples,
-    unknown,
-)
-
-_ONCE = ("combine",)  # handed to the method and to the data set, if they ask for it
-
-
-def method(name: str, **overrides: Any) -> ConfigDict:
-    """Config of a method of `METHODS`; the options of its parts are dicts.
-
-    Raises:
-        InputError: for an unknown method, kind of a part, or option, with the nearest name.
-    """
-    return method_section(name, named("method", name, METHODS), _ONCE, overrides)
-
-
-def data(name: str, **overrides: Any) -> ConfigDict:
-    """Config of a data set of `DATASETS`; raises as `method`."""
-    config = defaults(named("data set", name, DATASETS), _ONCE, **overrides)
-    config.name = name
-    return config
-
-
-def _renamed(config: ConfigDict, section: str, name: str) -> ConfigDict:
-    """The section of that dotted name for another `name`: its options, with shared ones kept."""
-    if section == "method":
-        return method(name, **carried(config.method, fresh=method(name), spec=METHODS[name]))
-    if section == "data":
-        return data(name, **_shared(config.data, data(name)))
-    key = section.removeprefix("method.")
-    part = METHODS[config.method.name].parts[key]
-    fresh = part_section(section, part, {"name": name})
-    return part_section(section, part, _shared(config.method[key], fresh) | {"name": name})
-
-
-def _shared(old: ConfigDict, fresh: ConfigDict) -> dict[str, Any]:
-    return {key: value for key, value in old.items() if key in fresh and key != "name"}
-
-
-def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
-    """Give sections other names, in place, which brings the options that belong to these.
-
-    Args:
-        config: of an experiment.
-        names: by dotted section, as "method" or "method.space"; sections without a name are
-            passed over.
-
-    Raises:
-        InputError: if there is none of that name.
-    """
-    for section in sorted(names, key=lambda one: one.count(".")):
-        *parents, key = section.split(".")
-        parent: Any = config
-        for one in parents:
-            found = isinstance(parent, ConfigDict) and one in parent
-            parent = parent[one] if found else None
-        old: Any = parent[key] if isinstance(parent, ConfigDict) and key in parent else None
-        if isinstance(old, ConfigDict) and old.get("name", names[section]) != names[section]:
-            parent[key] = _renamed(config, section, names[section])
-
-
-def acquisition(**overrides: Any) -> ConfigDict:
-    """Config of an `Acquisition`."""
-    return defaults(Acquisition, **overrides)
+from flatjax.options import build, check_finite, reused, section, tuples, unknown
 
 
 class Training(NamedTuple):
@@ -142,14 +70,37 @@ class Evaluation(NamedTuple):
     figures: int = 2
 
 
-def training(**overrides: Any) -> ConfigDict:
-    """Config of a `Training`."""
-    return defaults(Training, **overrides)
+_KINDS = {"method": METHODS, "data": DATASETS, "acquisition": Acquisition, "train": Training,
+          "evaluation": Evaluation}
 
 
-def evaluation(**overrides: Any) -> ConfigDict:
-    """Config of an `Evaluation`."""
-    return defaults(Evaluation, **overrides)
+def method(name: str, **options: Any) -> ConfigDict:
+    """Config of a method of `METHODS`; the options of its parts are dicts.
+
+    Raises:
+        InputError: for an unknown method, kind of a part, or option, with the nearest name.
+    """
+    return section("method", METHODS, {"name": name, **options})
+
+
+def data(name: str, **options: Any) -> ConfigDict:
+    """Config of a data set of `DATASETS`; raises as `method`."""
+    return section("data", DATASETS, {"name": name, **options})
+
+
+def acquisition(**options: Any) -> ConfigDict:
+    """Config of an `Acquisition`; raises as `method`."""
+    return section("acquisition", Acquisition, options)
+
+
+def training(**options: Any) -> ConfigDict:
+    """Config of a `Training`; raises as `method`."""
+    return section("train", Training, options)
+
+
+def evaluation(**options: Any) -> ConfigDict:
+    """Config of an `Evaluation`; raises as `method`."""
+    return section("evaluation", Evaluation, options)
 
 
 def experiment(**parts: Any) -> ConfigDict:
@@ -161,15 +112,9 @@ def experiment(**parts: Any) -> ConfigDict:
             `train`, `evaluation`.
     """
     config = ConfigDict({
-        "seed": 0,
-        "init_from": "",
-        "combine": "sense",
-        "method": method("flat"),
-        "data": data("icbm"),
-        "acquisition": acquisition(),
-        "train": training(),
-        "evaluation": evaluation(),
-    })
+        "seed": 0, "init_from": "", "combine": "sense", "method": method("flat"),
+        "data": data("icbm"), "acquisition": acquisition(), "train": training(),
+        "evaluation": evaluation()})
     for name, part in parts.items():
         if name not in config:
             raise unknown("a part of a config", name, config)
@@ -177,76 +122,82 @@ def experiment(**parts: Any) -> ConfigDict:
     return config
 
 
+def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
+    """Give sections other names, in place, which brings the options that belong to these.
+
+    Options that both have keep their values.
+
+    Args:
+        config: of an experiment.
+        names: by dotted section, as "method" or "method.space"; what is no section with a name is
+            passed over.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    for title in sorted(names, key=lambda one: one.count(".")):
+        sections = {"": (config, _KINDS),
+                    "method": (config.method, METHODS[config.method.name].parts)}
+        within, _, key = title.rpartition(".")
+        parent, kinds = sections.get(within, (config, {}))
+        table, name = kinds.get(key), names[title]
+        if isinstance(table, Mapping) and parent[key].name != name:
+            options = reused(parent[key], table, name)
+            parent[key] = section(title, table, options | {"name": name})
+
+
+def _make(config: ConfigDict, key: str) -> Any:
+    """What a section of a config describes."""
+    check_finite(key, config[key])
+    return build(key, _KINDS[key], config[key], config)
+
+
+def make_method(config: ConfigDict) -> Method:
+    """The `Method` that `config.method` describes."""
+    return _make(config, "method")
+
+
+def make_dataset(config: ConfigDict) -> DataSet:
+    """The `DataSet` that `config.data` describes, checked against the rest of the config."""
+    if config.data.name in CHECKS:
+        CHECKS[config.data.name](config)
+    return _make(config, "data")
+
+
+def make_acquisition(config: ConfigDict) -> Acquisition:
+    """The `Acquisition` of `config.acquisition`, checked."""
+    made = _make(config, "acquisition")
+    check_acquisition(made)
+    if config.method.get("sensitivities", {}).get("name") == "learned" and not (
+            ends(made.center_fraction)[0] > 0):
+        raise InputError("acquisition.center_fraction is 0, expected above 0 with "
+                         "method.sensitivities.name = 'learned': maps are made from the "
+                         "sampled center")
+    return made
+
+
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}, expected a number from 0 to 2^32 - 1")
 
 
-def _once(function: Callable, config: ConfigDict) -> dict[str, Any]:
-    """What stands once in a config, of it what a function asks for."""
-    return {key: config[key] for key in _ONCE if key in inspect.signature(function).parameters}
-
-
-def make_method(config: ConfigDict) -> Method:
-    """The `Method` that `config.method` names."""
-    check_finite("method", config.method)
-    options = tuples(config.method)
-    spec = named("method", options.pop("name"), METHODS)
-    parts = {key: build_part(f"method.{key}", part, options.pop(key))
-             for key, part in spec.parts.items()}
-    return spec.make(**parts, **options, **_once(spec.make, config))
-
-
-def make_dataset(config: ConfigDict) -> DataSet:
-    """The `DataSet` that `config.data` names.
-
-    Raises:
-        InputError: from the data set, or its entry in `CHECKS`.
-    """
-    if config.data.name in CHECKS:
-        CHECKS[config.data.name](config)
-    check_finite("data", config.data)
-    options = tuples(config.data)
-    make = named("data set", options.pop("name"), DATASETS)
-    return make(**options, **_once(make, config))
-
-
-def make_acquisition(config: ConfigDict) -> Acquisition:
-    """The `Acquisition` of `config.acquisition`, checked."""
-    check_finite("acquisition", config.acquisition)
-    acquisition_ = Acquisition(**tuples(config.acquisition))
-    check_acquisition(acquisition_)
-    if config.method.get("sensitivities", {}).get("name") == "learned" and not (
-            ends(acquisition_.center_fraction)[0] > 0):
-        raise InputError("acquisition.center_fraction is 0, expected above 0 with "
-                         "method.sensitivities.name = 'learned': maps are made from the "
-                         "sampled center")
-    return acquisition_
-
-
 def make_training(config: ConfigDict, devices: int) -> Training:
-    """The `Training` of `config.train`, checked against the number of devices.
-
-    Raises:
-        InputError: naming the value and what to do.
-    """
+    """The `Training` of `config.train`, checked, also against the number of devices."""
     _check_seed(config.seed)
-    train = Training(**config.train)
+    train: Training = _make(config, "train")
     for key in ("steps", "batch_size", "accumulate", "validate_every", "log_every", "keep_best"):
-        if getattr(train, key) < 1:
-            raise InputError(f"train.{key} is {getattr(train, key)}, expected at least 1")
+        check_at_least(1, **{f"train.{key}": getattr(train, key)})
+    for key in ("skip_nonfinite", "warmup_steps"):
+        check_at_least(0, **{f"train.{key}": getattr(train, key)})
     for key in ("learning_rate", "clip_norm"):
         if not getattr(train, key) > 0:
             raise InputError(f"train.{key} is {getattr(train, key)}, expected above 0")
-    if train.skip_nonfinite < 0:
-        raise InputError(f"train.skip_nonfinite is {train.skip_nonfinite}, expected 0 or more")
     if not 0 <= train.ema_decay < 1:
         raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
-    if not 0 <= train.warmup_steps < train.steps:
-        raise InputError(f"train.warmup_steps is {train.warmup_steps}, expected at least 0 and "
-                         f"below train.steps = {train.steps}")
-    if train.best_metric not in ("psnr", "ssim"):
-        raise InputError(f"train.best_metric is {train.best_metric!r}, expected psnr or ssim")
+    if train.warmup_steps >= train.steps:
+        raise InputError(f"train.warmup_steps is {train.warmup_steps}, expected below "
+                         f"train.steps = {train.steps}")
+    check_choice("train.best_metric", train.best_metric, ("psnr", "ssim"))
     parts = devices * train.accumulate
     if train.batch_size % parts:
         raise InputError(
@@ -258,12 +209,10 @@ def make_training(config: ConfigDict, devices: int) -> Training:
 def make_evaluation(config: ConfigDict) -> Evaluation:
     """The `Evaluation` of `config.evaluation`, checked."""
     _check_seed(config.seed)
-    evaluation_ = Evaluation(**config.evaluation)
-    if evaluation_.batch_size < 1:
-        raise InputError(f"evaluation.batch_size is {evaluation_.batch_size}, expected at least 1")
-    if evaluation_.figures < 0:
-        raise InputError(f"evaluation.figures is {evaluation_.figures}, expected 0 or more")
-    return evaluation_
+    made: Evaluation = _make(config, "evaluation")
+    check_at_least(1, **{"evaluation.batch_size": made.batch_size})
+    check_at_least(0, **{"evaluation.figures": made.figures})
+    return made
 
 
 def to_json(config: ConfigDict) -> str:
@@ -272,20 +221,13 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that `to_json` wrote, of this version's shape.
-
-    Raises:
-        InputError: if it is no such thing.
-    """
+    """The config that `to_json` wrote; an `InputError` if it is no such thing."""
     try:
-        saved = json.loads(text)
-        named = {"method": method, "data": data}
-        plain = {"acquisition": acquisition, "train": training, "evaluation": evaluation}
-        parts = {key: tuples(saved[key]) for key in (*named, *plain)}
-        return experiment(
-            seed=saved["seed"], init_from=saved["init_from"], combine=saved["combine"],
-            **{key: build(parts[key].pop("name"), **parts[key]) for key, build in named.items()},
-            **{key: build(**parts[key]) for key, build in plain.items()})
+        saved = tuples(json.loads(text))
+        makers = {"method": method, "data": data, "acquisition": acquisition, "train": training,
+                  "evaluation": evaluation}
+        return experiment(**{key: saved[key] for key in ("seed", "init_from", "combine")},
+                          **{key: make(**saved[key]) for key, make in makers.items()})
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError,

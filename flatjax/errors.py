@@ -1,14 +1,13 @@
-"""The exceptions that the command-line programs turn into one line."""
+"""The exceptions that the command-line programs turn into one line, and checks that raise them."""
 
 from collections.abc import Iterable
 from typing import Any
 
 
 class InputError(ValueError):
-    """A file, configuration or argument that flatjax cannot work with.
+    """A file, configuration or argument that flatjax cannot work with; exit status 2.
 
-    The message says what came, what was expected and what to do about it. The command-line
-    programs print it as one line and exit with status 2.
+    The message says what was found, what was expected and what to do about it.
     """
 
 
@@ -16,18 +15,20 @@ class NonFiniteError(InputError):
     """A reconstruction that has values that are not finite."""
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on, though its input was accepted: the loss is not finite, for one.
+class BusyError(InputError):
+    """Another process holds what was asked for."""
 
-    The command-line programs print it as one line and exit with status 1.
-    """
+
+class TrainingError(RuntimeError):
+    """Accepted input that training cannot go on with, as a loss that is not finite; status 1."""
 
 
 class StorageError(OSError):
-    """Results cannot be written: the disk is full, for one. What was written before is intact.
+    """Results cannot be written, as on a full disk; status 1. What was written before is intact."""
 
-    The command-line programs print it as one line and exit with status 1.
-    """
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked the process to stop, as schedulers do before they kill it; status 143."""
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:

@@ -1,40 +1,27 @@
 """Writing results: whole files or none, locks, and a log that survives interruptions."""
 
 import errno
-import glob
 import json
 import math
 import os
 import socket
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flatjax.errors import InputError, StorageError
+from flatjax.errors import BusyError, InputError, StorageError
 
 try:
     import fcntl
 except ImportError:  # on Windows: see `locked`
     fcntl = None
 
-_ABANDONED = 24 * 3600.0  # seconds after which a partial file counts as abandoned
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class BusyError(InputError):
-    """Another process holds what was asked for."""
-
 
 def make_folder(path: str | Path) -> Path:
-    """The folder, made if missing and shown to be writable.
-
-    Raises:
-        InputError: if it cannot be.
-    """
+    """The folder, made if missing; an `InputError` if it cannot be written to."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,16 +56,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
     with file:
         try:
             if fcntl is None:
-                raise OSError(errno.ENOSYS, "the system has no locks")
+                raise OSError("the system has no locks")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read(200).strip() or "another process"
             raise BusyError(f"{what} is in use by {holder}; wait for it or stop it, or name "
                             "another folder") from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise InputError(f"cannot lock {what} by {path}: {error.strerror}") from error
+        except OSError:
             print(f"{what}: its file system has no locks; start no second process on it")
         else:
             with suppress(OSError):  # on a full disk the lock holds, but does not name its holder
@@ -90,44 +75,37 @@ def locked(path: Path, what: str) -> Iterator[None]:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(temporary)` make a file, and put it in place when it is complete and on disk.
 
-    Several processes may write one file: the last one to finish wins. A killed one leaves its
-    temporary file, which a later write of the same file removes when it is a day old.
+    Several processes may write one file: the last one to finish wins.
 
     Raises:
         StorageError: if it cannot be written, for a full disk or missing permissions.
     """
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_old(path.parent.glob(f".{glob.escape(path.stem)}.{'?' * 32}.partial"
-                                     f"{glob.escape(path.suffix)}"))
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        if os.name != "nt":  # Windows opens no folders
-            _sync(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            _sync(temporary)
+            temporary.replace(path)
+            if os.name != "nt":  # Windows opens no folders
+                _sync(path.parent)
     finally:
         with suppress(OSError):  # the folder is gone or read-only: the error above says more
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(path: Path, error: Exception) -> StorageError:
-    """What to raise where writing failed."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    reason = getattr(error, "strerror", None) or lines[0]
-    raised = StorageError(f"cannot write {path}: {reason}; what was written before is intact: free "
-                          "space or mend the permissions, then repeat the command")
-    raised.strerror = reason
-    return raised
-
-
-def _remove_old(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(FileNotFoundError):  # another process may be finishing it
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                path.unlink()
+@contextmanager
+def writing(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
+    """Within it an error of these types becomes a `StorageError`: `path` cannot be written."""
+    try:
+        yield
+    except errors as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = getattr(error, "strerror", None) or lines[0]
+        raised = StorageError(f"cannot write {path}: {reason}; what was written before is intact: "
+                              "free space or mend the permissions, then repeat the command")
+        raised.strerror = reason
+        raise raised from error
 
 
 def _sync(path: Path) -> None:
@@ -161,19 +139,20 @@ def _finite(value: Any) -> Any:
 
 
 class MetricsLog:
-    """Metrics by step as JSON lines in `metrics.jsonl`, and as TensorBoard events by option."""
+    """Metrics by step as JSON lines in `metrics.jsonl`, and as TensorBoard events by option.
+
+    What cannot be written raises a `StorageError`.
+    """
 
     def __init__(self, workdir: Path, step: int, tensorboard: bool = False) -> None:
         """Open the log, dropping lines of steps after `step`, which will be done again."""
-        path = Path(workdir) / "metrics.jsonl"
-        if path.is_file():
-            kept = [line for line in path.read_text(errors="replace").splitlines()
+        self._path = Path(workdir) / "metrics.jsonl"
+        if self._path.is_file():
+            kept = [line for line in self._path.read_text(errors="replace").splitlines()
                     if (found := _step_of(line)) is not None and found <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
-        try:
-            self._file = path.open("a", buffering=1)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+            write_text(self._path, "".join(line + "\n" for line in kept))
+        with writing(self._path):
+            self._file = self._path.open("a", buffering=1)
         self._board = None
         if tensorboard:
             try:
@@ -184,26 +163,18 @@ class MetricsLog:
             self._board = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """Append a line `{"kind", "step", **values}` of strict JSON, null for what is not finite.
-
-        Raises:
-            StorageError: if it cannot be written.
-        """
-        try:
-            line = json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False)
+        """Append a line of strict JSON with kind, step and values, null for what is not finite."""
+        line = json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False)
+        with writing(self._path):
             self._file.write(line + "\n")
-        except OSError as error:
-            raise cannot_write(Path(self._file.name), error) from error
         if self._board:
             for key, value in values.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def close(self) -> None:
         """Flush and close."""
-        try:
+        with writing(self._path):
             self._file.close()
-        except OSError as error:
-            raise cannot_write(Path(self._file.name), error) from error
         if self._board:
             self._board.close()
 

@@ -1,141 +1,132 @@
-"""Sections of a config, made from the signatures of the functions that they are handed to."""
+"""Sections of a config, made from the signatures of the functions that they are handed to.
+
+What a section is for is its kind: a function, whose keyword arguments are its options; a
+`MethodSpec`, some of whose arguments are sections of their own; or a table of either, whose section
+says which by its `name`. A table's first entry is its default.
+"""
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_dict
 
 from flatjax.errors import InputError
 from flatjax.methods.base import MethodSpec, Part
 
+Function = Callable[..., Any] | MethodSpec
+Kind = Function | Mapping[str, Function]
+SHARED = ("combine",)  # not in a section but in the whole config, for every function that asks
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is not known, with the nearest one that is."""
     near = get_close_matches(name, list(known), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"{kind} is {name!r}, expected one of {', '.join(known)}{hint}")
+    return InputError(f"{what} is {name!r}, expected one of {', '.join(known)}{hint}")
 
 
-def defaults(function: Callable[..., Any], without: Collection[str] = (),
-             **overrides: Any) -> ConfigDict:
-    """The keyword arguments of a function with their defaults, as a config.
+def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
+    """A section: all options with their defaults. A default of None stands for an open number.
 
     Args:
-        function: keyword arguments with defaults only. One whose default is None is taken for a
-            number that may be left open.
-        without: arguments that are no part of it.
-        **overrides: values other than the defaults.
+        title: dotted name of the section, for messages.
+        kind: what it is for.
+        options: values other than the defaults, and the `name` if `kind` is a table; a dict for an
+            option that is a section itself.
 
     Raises:
-        InputError: for a name that is no argument, with the nearest one.
+        InputError: for an unknown name or option, with the nearest one; for a value that is None
+            or a section that is no dict.
     """
-    parameters = {name: parameter for name, parameter
-                  in inspect.signature(function).parameters.items() if name not in without}
-    for name in overrides:
+    options = dict(options)
+    if isinstance(kind, Mapping):
+        name = options.pop("name", next(iter(kind)))
+        config = section(title, _entry(title, kind, name), options)
+        config.name = name
+        return config
+    parameters, parts = _parameters(kind), _parts(kind)
+    for name, value in options.items():
         if name not in parameters:
-            raise unknown(f"an option of {_title(function)}", name, parameters)
+            raise unknown(f"an option of {title}", name, parameters)
+        if name in parts and not isinstance(value, Mapping | ConfigDict):
+            raise InputError(f"{title}.{name} is {value!r}, expected a dict of its options")
+        if value is None and parameters[name].default is not None:
+            raise InputError(f"{title}.{name} is None, expected a value such as "
+                             f"{parameters[name].default!r}")
     config = ConfigDict()
     for name, parameter in parameters.items():
-        none = parameter.default is None
-        config[name] = config_dict.placeholder(float) if none else parameter.default
-    for name, value in overrides.items():
-        if value is None and parameters[name].default is not None:
-            raise InputError(f"{name} is None, expected a value such as "
-                             f"{parameters[name].default!r}")
+        if name in parts:
+            config[name] = section(f"{title}.{name}", parts[name], options.pop(name, {}))
+        else:
+            open_ = parameter.default is None
+            config[name] = config_dict.placeholder(float) if open_ else parameter.default
     with config.ignore_type():  # where a range may take the place of a number
-        config.update({name: value for name, value in overrides.items()
+        config.update({name: value for name, value in options.items()
                        if isinstance(value, tuple) and "tuple" in str(parameters[name].annotation)})
-    config.update(overrides)
+    config.update(options)
     return config
 
 
-def _title(function: Callable[..., Any]) -> str:
-    function = getattr(function, "func", function)  # of a partial one
-    return f"{function.__module__}.{function.__name__}"
+def reused(old: Mapping[str, Any], kind: Kind, name: str = "") -> dict[str, Any]:
+    """Options for a section of `kind`: those of another section, `old`, that it has, too.
 
-
-def named(kind: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of a table.
-
-    Raises:
-        InputError: if there is none, with the nearest name.
+    Of a table it is the entry `name`, or the one that `old` names.
     """
+    options: dict[str, Any] = {}
+    if isinstance(kind, Mapping):
+        name = name or old.get("name", "")
+        if name in kind:
+            options["name"] = name
+        kind = kind.get(name, next(iter(kind.values())))
+    parameters, parts = _parameters(kind), _parts(kind)
+    for key, value in old.items():
+        if key in parts:
+            options[key] = reused(value, parts[key])
+        elif key in parameters:
+            options[key] = value
+    return options
+
+
+def build(title: str, kind: Kind, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
+    """What a section describes: its function's result, its own sections being built before.
+
+    Args:
+        title: dotted name of the section, for messages.
+        kind: what it is for.
+        options: the section.
+        shared: has the values of `SHARED`.
+    """
+    options = tuples(options)
+    if isinstance(kind, Mapping):
+        return build(title, _entry(title, kind, options.pop("name")), options, shared)
+    for key, part in _parts(kind).items():
+        options[key] = build(f"{title}.{key}", part, options[key], shared)
+    make = _function(kind)
+    asked = inspect.signature(make).parameters
+    return make(**options, **{key: shared[key] for key in SHARED if key in asked})
+
+
+def _entry(title: str, table: Mapping[str, Any], name: str) -> Any:
     if name not in table:
-        raise unknown(kind, name, sorted(table))
+        raise unknown(f"{title}.name", name, sorted(table))
     return table[name]
 
 
-def part_section(title: str, part: Part, overrides: Mapping[str, Any]) -> ConfigDict:
-    """The section of a part: its `name` if there are several kinds, and the options of that one.
-
-    Args:
-        title: of the section.
-        part: as in `MethodSpec.parts`.
-        overrides: values other than the defaults.
-
-    Raises:
-        InputError: for an unknown kind or option.
-    """
-    if callable(part):
-        return defaults(part, **overrides)
-    options = dict(overrides)
-    name = options.pop("name", next(iter(part)))
-    config = defaults(named(f"{title}.name", name, part), **options)
-    config.name = name
-    return config
+def _function(kind: Function) -> Callable[..., Any]:
+    return kind.make if isinstance(kind, MethodSpec) else kind
 
 
-def method_section(name: str, spec: MethodSpec, without: Collection[str],
-                   overrides: Mapping[str, Any]) -> ConfigDict:
-    """The section of a method: its options, and a section for each of its parts.
-
-    Args:
-        name: of the method.
-        spec: of the method.
-        without: arguments that are no options of it.
-        overrides: values other than the defaults; of a part, a dict of them.
-
-    Raises:
-        InputError: for an unknown kind or option, or a part that is no dict.
-    """
-    for key in overrides:
-        if key not in (known := [k for k in inspect.signature(spec.make).parameters
-                                 if k not in without]):
-            raise unknown(f"an option of method {name}", key, known)
-        if key in spec.parts and not isinstance(overrides[key], Mapping | ConfigDict):
-            raise InputError(f"method.{key} is {overrides[key]!r}, expected a dict of its options")
-    config = defaults(spec.make, {*spec.parts, *without},
-                      **{key: overrides[key] for key in overrides if key not in spec.parts})
-    config.name = name
-    for key, part in spec.parts.items():
-        config[key] = part_section(f"method.{key}", part, overrides.get(key, {}))
-    return config
+def _parts(kind: Function) -> Mapping[str, Part]:
+    return kind.parts if isinstance(kind, MethodSpec) else {}
 
 
-def carried(old: Mapping[str, Any], spec: MethodSpec, fresh: ConfigDict) -> dict[str, Any]:
-    """What another method's section gives the fresh one of `spec`: the options they share."""
-    shared: dict[str, Any] = {}
-    for key, value in old.items():
-        if key == "name" or key not in fresh:
-            continue
-        if key in spec.parts:
-            part, kind = spec.parts[key], value.get("name")
-            name = {"name": kind} if not callable(part) and kind in part else {}
-            known = part_section(key, part, name)
-            shared[key] = name | {k: v for k, v in value.items() if k in known and k != "name"}
-        else:
-            shared[key] = value
-    return shared
-
-
-def build_part(title: str, part: Part, options: Mapping[str, Any]) -> Any:
-    """The value that a part's section describes."""
-    options = dict(options)
-    function = part if callable(part) else named(f"{title}.name", options.pop("name"), part)
-    return function(**options)
+def _parameters(kind: Function) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(_function(kind)).parameters
+    return {name: one for name, one in parameters.items() if name not in SHARED}
 
 
 def tuples(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,15 +136,9 @@ def tuples(options: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in options.items()}
 
 
-def flattened(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(section: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a section and of those in it, by their dotted names."""
-    out: dict[str, Any] = {}
-    for key, value in section.items():
-        if isinstance(value, Mapping | ConfigDict):
-            out |= flattened(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
+    return flatten_dict(tuples(section), sep=".")
 
 
 def check_finite(name: str, section: Mapping[str, Any]) -> None:
@@ -162,6 +147,6 @@ def check_finite(name: str, section: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming it.
     """
-    for key, value in flattened(section, f"{name}.").items():
+    for key, value in flattened({name: section}).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{key} is {value}, expected a finite number")

@@ -14,7 +14,7 @@ from flatjax.experiments.grid import changed, trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
 from flatjax.options import flattened
-from flatjax.runs.checkpoint import expected_params
+from flatjax.runs.weights import expected_params
 from flatjax.runs.workdir import at_test_time
 from flatjax.training.train import train
 

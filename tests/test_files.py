@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flatjax.errors import StorageError
-from flatjax.files import BusyError, MetricsLog, locked, write_atomically, write_json, write_text
+from flatjax.errors import BusyError, InputError, StorageError
+from flatjax.files import MetricsLog, locked, write_atomically, write_json, write_text
 from tests.support.limits import files_of_at_most
 
 
@@ -75,17 +74,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == before and os.listdir(tmp_path) == ["a.json"]
 
 
-def test_half_files_of_killed_processes_are_removed_when_they_are_old(tmp_path):
-    old, new, other = (tmp_path / f".{stem}.{digit * 32}.partial.txt"
-                       for stem, digit in (("a", "0"), ("a", "1"), ("b", "0")))
-    for path in (old, new, other):
-        path.write_text("half")
-    for path in (old, other):
-        os.utime(path, (time.time() - 90_000,) * 2)
-    write_text(tmp_path / "a.txt", "whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", new.name, other.name}
-
-
 def test_a_log_that_cannot_be_written_says_so_and_goes_on_whole(tmp_path):
     log = MetricsLog(tmp_path, 0)
     log.write("train", 1, {"loss": 1.0})
@@ -98,3 +86,15 @@ def test_a_log_that_cannot_be_written_says_so_and_goes_on_whole(tmp_path):
     lines = [json.loads(line, parse_constant=pytest.fail)
              for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, None)]
+
+
+def test_tensorboard_events_are_written_or_the_package_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(InputError, match=r"install flatjax\[tensorboard\]"):
+            MetricsLog(tmp_path, 0, tensorboard=True)
+    pytest.importorskip("tensorboardX")
+    log = MetricsLog(tmp_path, 0, tensorboard=True)
+    log.write("train", 1, {"loss": 1.0})
+    log.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))

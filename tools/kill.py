@@ -26,8 +26,8 @@ import numpy as np
 
 import tests.conftest  # noqa: F401 (compiles fast)
 from flatjax.data import DATASETS
+from flatjax.errors import Terminated
 from flatjax.runs.checkpoint import Checkpoints
-from flatjax.training.interruption import Terminated
 from flatjax.training.train import train
 from tests.support import toy
 

@@ -10,14 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
-from flatjax.errors import NonFiniteError, TrainingError
+from flatjax.errors import BusyError, NonFiniteError, TrainingError
 from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.experiments import outcomes, report
 from flatjax.experiments.grid import Grid, Trial, changed, trials
 from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome, path_of
-from flatjax.files import BusyError, locked, make_folder
-from flatjax.runs.checkpoint import Checkpoints, expected_params
+from flatjax.files import locked, make_folder
+from flatjax.runs.checkpoint import Checkpoints
+from flatjax.runs.weights import expected_params
 from flatjax.runs.workdir import check_owner
 from flatjax.training.train import train
 
@@ -136,7 +137,7 @@ def training_rate(workdir: Path) -> float | None:
 
 def _trained_steps(trial: Trial, workdir: Path) -> int:
     with closing(Checkpoints(workdir, trial.config.train.best_metric)) as checkpoints:
-        return checkpoints.latest() or 0
+        return max(checkpoints.steps(), default=0)
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:

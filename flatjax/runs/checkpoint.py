@@ -4,58 +4,26 @@ import json
 import math
 import shutil
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from flatjax.errors import InputError, TrainingError
-from flatjax.files import cannot_write
-from flatjax.methods import Method, Params
-from flatjax.mri import Batch, Measurement
+from flatjax.files import writing
 from flatjax.runs.hosts import is_first
+from flatjax.runs.weights import named
 
 State = Any
 
 _CHECKSUM = "crc32"  # beside the metrics of each checkpoint
-_RETRIES = 5  # of a reader whose checkpoints a training deletes
 # Of several processes the first alone reads and writes.
 _ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 _READER = ocp.Checkpointer(ocp.StandardCheckpointHandler(), multiprocessing_options=_ALONE)
-
-
-def expected_params(method: Method) -> Params:
-    """The shapes and types of a method's weights, `jax.ShapeDtypeStruct`s; nothing is computed."""
-    kspace = jnp.zeros((1, 1, 32, 32), jnp.complex64)  # weights fit images of every size
-    magnitude = jnp.zeros((1, 32, 32))
-    batch = Batch(Measurement(kspace, magnitude[None], kspace), kspace, magnitude)
-    return jax.eval_shape(method.init, jax.random.key(0), batch)
-
-
-def check_params(params: Params, expected: Params, source: str) -> None:
-    """Refuse weights of another model.
-
-    Args:
-        params: pytree of arrays.
-        expected: the same of arrays, or of `expected_params`.
-        source: where `params` come from, for the message.
-
-    Raises:
-        InputError: naming the first weight that is missing, surplus or of another shape.
-    """
-    found, wanted = ({jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
-                      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-                     for tree in (params, expected))
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            here, there = (shapes.get(name, "absent") for shapes in (found, wanted))
-            raise InputError(f"the weights in {source} are of another model than this config's: "
-                             f"{name} is {here}, expected {there}; take the same method and "
-                             "network as the run's")
 
 
 class Checkpoints:
@@ -68,14 +36,9 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, metric: str, keep_best: int = 1, *,
                  create: bool = False) -> None:
-        """Open them.
+        """Open those of a workdir, to write (`create`) or only to read.
 
-        Args:
-            workdir: of the run.
-            metric: name of the validation metric, higher being better, that tells the best.
-            keep_best: how many of the best are kept, beside the last two.
-            create: make the folder if it is missing, and write to it; otherwise nothing in it is
-                touched.
+        The best have the highest `metric` of the validation; `keep_best` of them are kept.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._metric, self._keep_best, self._writes = metric, keep_best, create
@@ -89,20 +52,12 @@ class Checkpoints:
         except OSError:
             return []
 
-    def latest(self) -> int | None:
-        """The latest step saved, or None."""
-        return max(self.steps(), default=None)
-
-    def find(self, which: str) -> int:
-        """The step that `which` names: "best", "latest" or a number.
+    def find(self, which: str) -> list[int]:
+        """The step that `which` names, "best", "latest" or a number, and what may replace it.
 
         Raises:
             InputError: if there is no such checkpoint.
         """
-        return self._candidates(which)[0]
-
-    def _candidates(self, which: str) -> list[int]:
-        """The step that `which` names, and those to take in its place, best first."""
         steps = self.steps()
         if not steps:
             raise InputError(f"no checkpoint in {self.folder}; train first, or name the workdir "
@@ -122,11 +77,10 @@ class Checkpoints:
 
         A line says which were left out. A training sets them aside, to write them anew, but only
         once it has found another: where none can be read, for another model or a file system that
-        fails, all stay as they are. What it deletes while another process reads is looked for
-        again.
+        fails, all stay as they are.
 
         Args:
-            which: "best", "latest" or a number, which nothing replaces.
+            which: as in `find`.
             like: the shape of the state, or None to take it as it was saved.
 
         Returns:
@@ -135,35 +89,24 @@ class Checkpoints:
         Raises:
             InputError: if none can be read.
         """
-        reason, skipped = None, set()
-        for _ in range(_RETRIES):
-            for step in self._candidates(which):
-                if step in skipped:
-                    continue
-                try:
-                    state = self.restore(step, like)
-                except InputError as error:
-                    if not (self.folder / str(step)).is_dir():
-                        break  # the training that we read from has deleted it: look again
-                    reason = error
+        damaged: dict[int, InputError] = {}
+        while steps := [step for step in self.find(which) if step not in damaged]:
+            try:
+                state = self.restore(steps[0], like)
+            except InputError as error:
+                if (self.folder / str(steps[0])).is_dir():  # else a training has deleted it since
                     print(f"skipping a checkpoint: {error}")
-                    skipped.add(step)
-                    continue
-                if self._writes and skipped:
-                    self._set_aside(skipped)
-                return step, state
+                    damaged[steps[0]] = error
             else:
-                break
-        raise reason or InputError(f"no checkpoint in {self.folder} stays long enough to be read; "
-                                   "wait for the training that writes it")
+                if self._writes:
+                    self._set_aside(damaged)
+                return steps[0], state
+        raise list(damaged.values())[-1]
 
     def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
-        """Write the state of a step, in the background.
+        """Write the state of a step, a pytree of arrays, in the background.
 
-        Args:
-            step: its number.
-            state: pytree of arrays.
-            metrics: of the validation, or None without one: such a state is never the best.
+        Without `metrics` of a validation it is never the best.
 
         Raises:
             TrainingError: if it was not taken.
@@ -172,13 +115,11 @@ class Checkpoints:
         if not is_first():
             return
         state = jax.device_get(state)  # arrays of one of several processes cannot be saved as such
-        try:
+        with writing(self.folder / str(step), Exception):
             self._manager = self._manager or self._open()
             taken = self._manager.save(
                 step, metrics=(metrics or {}) | {_CHECKSUM: checksum(state)},
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
-        except Exception as error:
-            raise cannot_write(self.folder / str(step), error) from error
         if not taken:
             raise TrainingError(f"the checkpoint of step {step} was not saved: {self.folder} "
                                 "already holds one of that step or later")
@@ -205,16 +146,10 @@ class Checkpoints:
         return state
 
     def close(self) -> None:
-        """Wait for what is being written.
-
-        Raises:
-            StorageError: if it cannot be.
-        """
+        """Wait for what is being written; a `StorageError` if it cannot be."""
         if self._manager:
-            try:
+            with writing(self.folder, Exception):
                 self._manager.close()
-            except Exception as error:
-                raise cannot_write(self.folder, error) from error
 
     def _metrics(self, step: int) -> dict[str, float] | None:
         """What was saved with a step's state, or None if it is damaged."""
@@ -230,14 +165,10 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """A manager to write with. What killed trainings left half done is removed."""
-        if not self._writes:
-            raise ValueError("checkpoints were opened for reading")
         self.folder.mkdir(parents=True, exist_ok=True)
         for entry in self.folder.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(entry, ignore_errors=True)
-        damaged = {step for step in self.steps() if self._metrics(step) is None}
-        if damaged:
-            self._set_aside(damaged)
+        self._set_aside([step for step in self.steps() if self._metrics(step) is None])
         keep = checkpoint_managers.AnyPreservationPolicy([
             checkpoint_managers.LatestN(2),
             checkpoint_managers.BestN(get_metric_fn=self._value, n=self._keep_best)])
@@ -245,23 +176,19 @@ class Checkpoints:
             preservation_policy=keep, best_fn=self._value, create=False,
             multiprocessing_options=_ALONE))
 
-    def _set_aside(self, steps: set[int]) -> None:
-        """Rename damaged checkpoints, so that their steps can be written anew; earlier ones go."""
-        for entry in self.folder.glob("broken-*"):
-            shutil.rmtree(entry, ignore_errors=True)
-        try:
-            for step in steps:
+    def _set_aside(self, damaged: Iterable[int]) -> None:
+        """Rename checkpoints, so that their steps can be written anew."""
+        with writing(self.folder):
+            for step in damaged:
+                shutil.rmtree(self.folder / f"broken-{step}", ignore_errors=True)
                 (self.folder / str(step)).rename(self.folder / f"broken-{step}")
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
 
 
 def checksum(state: State) -> int:
     """CRC-32 of all arrays of a pytree, their types and shapes, in the order of their paths."""
-    leaves = sorted((jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf))
-                    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(state)))
     value = 0
-    for name, leaf in leaves:
-        value = zlib.crc32(f"{name} {leaf.dtype} {leaf.shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data, value)
+    for name, leaf in sorted(named(jax.device_get(state)).items()):
+        array = np.asarray(leaf)
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, value)
     return value

@@ -3,6 +3,7 @@
 The first process, of index 0, alone writes; with one process everything here does nothing.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from flatjax.files import make_folder
 
 
 def join(description: str = "") -> None:
-    """Join the other processes of this run; before anything else asks JAX for devices.
+    """Join the other processes of this run, before anything else asks JAX for devices.
 
     Args:
         description: `HOST:PORT,PROCESSES,INDEX`: where the first process listens, how many there
@@ -29,15 +30,13 @@ def join(description: str = "") -> None:
     Raises:
         InputError: for another description, or if they do not come together.
     """
-    address, *numbers = description.split(",")
-    described = ":" in address and len(numbers) == 2 and all(n.isdecimal() for n in numbers)
-    processes, index = map(int, numbers) if described else (0, 0)
-    if description and not index < processes:
+    found = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", description)
+    if description and not (found and int(found[3]) < int(found[2])):
         raise InputError(f"--distributed is {description!r}, expected HOST:PORT,PROCESSES,INDEX "
                          "with INDEX from 0, or nothing under SLURM, Open MPI or on a TPU pod")
     try:
-        if description:
-            jax.distributed.initialize(address, processes, index)
+        if found:
+            jax.distributed.initialize(found[1], int(found[2]), int(found[3]))
         else:
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
@@ -71,33 +70,24 @@ def share(size: int) -> range:
     return range(jax.process_index() * own, (jax.process_index() + 1) * own)
 
 
-def broadcast_text(text: str) -> str:
-    """The first process's text, in every process."""
-    content = np.frombuffer(text.encode(), np.uint8)
-    length = int(broadcast_from_first(np.int32(content.size)))
-    if not length:
-        return ""
-    return bytes(np.asarray(broadcast_from_first(np.resize(content, length)))).decode()
-
-
 @contextmanager
 def writable(workdir: str | Path) -> Iterator[Path]:
     """The run's folder in the first process, and in others one that is thrown away.
 
-    The latter holds the run's split of the subjects, which all follow.
-
-    Raises:
-        InputError: if it cannot be written.
+    The latter holds the run's split of the subjects, which all follow. An `InputError` tells what
+    cannot be read or written.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_folder(workdir) if is_first() else Path(scratch)
         split = folder / SPLIT
         try:
-            own = split.read_text() if split.is_file() else ""
+            text = split.read_text().encode() if split.is_file() else b""
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{split} cannot be read ({error}); mend it, or name another workdir"
                              ) from error
-        text = broadcast_text(own)
-        if text and not is_first():
-            split.write_text(text)
+        length = int(broadcast_from_first(np.int32(len(text))))
+        if length:
+            text = broadcast_from_first(np.resize(np.frombuffer(text, np.uint8), length))
+            if not is_first():
+                split.write_bytes(np.asarray(text).tobytes())
         yield folder

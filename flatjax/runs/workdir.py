@@ -1,6 +1,5 @@
 """The folder of a run: its config, what of it may change at test time, its weights, its owner."""
 
-import json
 import platform
 from contextlib import closing
 from functools import reduce
@@ -16,26 +15,17 @@ from flatjax.files import write_json, write_text
 from flatjax.methods import METHODS, Method, Params
 from flatjax.options import flattened
 from flatjax.runs import weights
-from flatjax.runs.checkpoint import Checkpoints, check_params, expected_params
+from flatjax.runs.checkpoint import Checkpoints
 
 
 def load_config(workdir: str | Path) -> ConfigDict:
-    """The config that a run was trained with.
-
-    Raises:
-        InputError: if the workdir holds none.
-    """
+    """The config that a run was trained with; an `InputError` if the workdir holds none."""
     path = Path(workdir) / "config.json"
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise InputError(f"no config in {workdir}: cannot read {path} ({error.strerror}); name the "
-                         "workdir of a run made by train.py") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text ({error}); name the workdir of a run made by "
-                         "train.py") from error
-    try:
-        return configuration.from_json(text)
+        return configuration.from_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no config in {workdir}: cannot read {path} ({error}); name the workdir "
+                         "of a run made by train.py") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -96,18 +86,18 @@ def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tupl
     """
     if (packed := Path(workdir) / weights.FILE).is_file():
         packed_step = load_config(workdir).evaluation.checkpoint
-        return weights.load(packed, expected_params(method)), int(packed_step)
+        return weights.load(packed, weights.expected_params(method)), int(packed_step)
     with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
         step, saved = checkpoints.load(str(config.evaluation.checkpoint))
     params = saved["ema"] or saved["params"]
-    check_params(params, expected_params(method), str(workdir))
+    weights.check_params(params, weights.expected_params(method), workdir)
     return params, step
 
 
 _PACKAGES = ("flatjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # Changing these between two starts of a run changes nothing about its result.
-_NEUTRAL = (("train", "log_every"), ("train", "skip_nonfinite"), ("train", "tensorboard"),
-            ("train", "workers"), ("evaluation", "checkpoint"), ("evaluation", "figures"))
+_NEUTRAL = ("train.log_every", "train.skip_nonfinite", "train.tensorboard", "train.workers",
+            "evaluation.checkpoint", "evaluation.figures")
 
 
 def check_owner(workdir: Path, config: ConfigDict) -> None:
@@ -116,13 +106,10 @@ def check_owner(workdir: Path, config: ConfigDict) -> None:
     Raises:
         InputError: naming what differs.
     """
-    saved = workdir / "config.json"
-    if saved.is_file() and any(workdir.glob("checkpoints/[0-9]*")):
-        old = json.loads(configuration.to_json(load_config(workdir)))
-        new = json.loads(configuration.to_json(config))
-        for section, key in _NEUTRAL:
-            del old[section][key], new[section][key]
-        differing = _differences(old, new)
+    if (workdir / "config.json").is_file() and any(workdir.glob("checkpoints/[0-9]*")):
+        old, new = map(flattened, (load_config(workdir), config))
+        differing = [f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
+                     for key in sorted({*old, *new} - {*_NEUTRAL}) if old.get(key) != new.get(key)]
         if differing:
             raise InputError(
                 f"{workdir} holds checkpoints of another config ({'; '.join(differing)}); name "
@@ -143,14 +130,3 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         "processes": jax.process_count(),
         "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
     })
-
-
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a!r} there, {b!r} here")
-    return found

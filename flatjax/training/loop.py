@@ -1,10 +1,12 @@
 """The loop over the steps of a training: its bar, its log, its checkpoints and its guard."""
 
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import jax
@@ -13,28 +15,25 @@ from tqdm import tqdm
 
 from flatjax.config import Training
 from flatjax.data.batches import prefetch
-from flatjax.errors import TrainingError
+from flatjax.errors import Terminated, TrainingError
 from flatjax.files import MetricsLog
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.hosts import is_first
-from flatjax.training.interruption import Terminated, on_sigterm
-from flatjax.training.parallel import TrainState, shard, skipped
+from flatjax.training.parallel import TrainState, skipped
 
 
 def run_steps(state: TrainState, update: Callable, validate: Callable, make_batch: Callable,
-              explain: Callable, rng: Array, options: Training, devices: int,
-              checkpoints: Checkpoints, workdir: Path) -> dict[str, float]:
+              explain: Callable, options: Training, checkpoints: Checkpoints,
+              workdir: Path) -> dict[str, float]:
     """Train from `state` to the last step, validating and saving on the way.
 
     Args:
         state: that is trained on.
-        update: `(state, rng, batch) -> (state, metrics)`, pmapped.
+        update: `(state, batch) -> (state, metrics)`.
         validate: see `train.make_validation`.
-        make_batch: `step -> batch`.
+        make_batch: `step -> batch`, as `update` takes it.
         explain: `(step, state)` -> why its loss is not finite.
-        rng: key of the updates.
         options: of the training.
-        devices: that a batch is shared out to.
         checkpoints: to save with.
         workdir: of the run.
 
@@ -43,14 +42,13 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
     """
     first = saved = int(state.step)
     scores = None
-    batches = prefetch(lambda step: shard(make_batch(step), devices, options.accumulate),
-                       range(first, options.steps), workers=options.workers)
+    batches = prefetch(make_batch, range(first, options.steps), workers=options.workers)
     with (closing(batches), closing(MetricsLog(workdir, first, options.tensorboard)) as log,
-          closing(_Progress(first, options, log, explain)) as progress, on_sigterm() as check):
+          closing(_Progress(first, options, log, explain)) as progress, _on_sigterm() as check):
         try:
             for step, batch in enumerate(batches, start=first + 1):
                 check()
-                after, metrics = update(state, rng, batch)
+                after, metrics = update(state, batch)
                 progress.add(step, after, metrics)
                 if step % options.validate_every == 0 or step == options.steps:
                     progress.settle()
@@ -68,7 +66,26 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
                 checkpoints.save(done, state, None)
             raise Terminated(f"{error}; saved at step {done}: the same command goes on from "
                              "there") from error
-    return scores or validate(state.evaluated)
+        return scores or validate(state.evaluated, check)
+
+
+@contextmanager
+def _on_sigterm() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM only makes the function that it gives raise `Terminated` from then on."""
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise Terminated("asked to stop by SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():  # to which signals belong
+        yield check
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Progress:
@@ -82,6 +99,7 @@ class _Progress:
         self._pending: tuple[int, TrainState, dict[str, Array]] | None = None
         self._since = (first, time.perf_counter())
         self._postfix: dict[str, str] = {}
+        self.close = self._bar.close
 
     def add(self, step: int, state: TrainState, metrics: dict[str, Array]) -> None:
         """Take a step that was dispatched, with the state after it; settle the one before."""
@@ -124,7 +142,3 @@ class _Progress:
         self._postfix |= {"val_psnr": f"{scores['psnr']:.2f}", "val_ssim": f"{scores['ssim']:.4f}"}
         self._log.write("validation", step, scores)
         self._since = step, time.perf_counter()
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()

@@ -15,19 +15,12 @@ AXIS = "devices"
 
 
 class TrainState(NamedTuple):
-    """All that training changes; with the config it determines everything that follows.
+    """All that training changes; with the config it determines everything that follows."""
 
-    Attributes:
-        step: updates done, int32 scalar.
-        params: weights.
-        opt_state: of the optimizer.
-        ema: running average of the weights, or an empty dict without one.
-    """
-
-    step: Array
+    step: Array  # updates done, int32 scalar
     params: Any
     opt_state: Any
-    ema: Any
+    ema: Any  # running average of the weights, or an empty dict
 
     @property
     def evaluated(self) -> Any:
@@ -45,19 +38,17 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
         method: whose loss is minimized.
         optimizer: from optax.
         ema_decay: of the averaged weights, at most `(1 + step) / (10 + step)`; 0 for none.
-        axis_name: mapped axis over which gradients and metrics are averaged, or None to run
-            unmapped.
+        axis_name: mapped axis over which to average gradients and metrics; None for none.
 
     Returns:
-        `(state, rng, batch) -> (state, metrics)`, the batch's arrays being
-        `[accumulate, batch, ...]`. The metrics are scalars: loss, its terms, and the global
-        norms of gradient and update.
+        `(state, rng, batch) -> (state, metrics)`; arrays of the batch are `[accumulate, batch,
+        ...]`. The metrics are scalars: loss, its terms, and global norms of gradient and update.
     """
     gradient = jax.value_and_grad(method.loss, has_aux=True)
 
     def update(state: TrainState, rng: Array, batch: Batch) -> tuple[TrainState, dict]:
         rng = jax.random.fold_in(rng, state.step)
-        if axis_name is not None:
+        if axis_name:
             rng = jax.random.fold_in(rng, lax.axis_index(axis_name))
 
         def part_gradient(index: Array, part: Batch) -> tuple[Any, dict[str, Array]]:
@@ -74,7 +65,7 @@ def make_update(method: Method, optimizer: optax.GradientTransformation, *,
             rest = (jnp.arange(1, parts), jax.tree.map(lambda x: x[1:], batch))
             total, _ = lax.scan(accumulate, total, rest)
         grads, metrics = jax.tree.map(lambda x: x / parts, total)
-        if axis_name is not None:
+        if axis_name:
             grads, metrics = lax.pmean((grads, metrics), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -100,10 +91,9 @@ def skipped(state: TrainState) -> int:
 
 
 def pmapped(update: Callable) -> Callable:
-    """`update` on all local devices at once.
+    """`update` on all devices at once: arrays of the batch are `[devices, accumulate, batch, ...]`.
 
-    State and key go in and come out as they are, unstacked; the batch's arrays have a leading
-    axis of devices, `[devices, accumulate, batch, ...]`.
+    State and key go in and come out as they are, unstacked.
     """
     return jax.pmap(update, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from flatjax.evaluation.scoring import quality, score_volume, scorer
 from flatjax.files import locked
 from flatjax.methods import Method
 from flatjax.mri import Batch
-from flatjax.runs.checkpoint import Checkpoints, check_params
+from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.hosts import broadcast_from_first, is_first, share, writable
-from flatjax.runs.workdir import claim, load_config
+from flatjax.runs.workdir import claim, load_config, load_params
 from flatjax.training.loop import run_steps
-from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped
+from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
 
 
 def make_optimizer(train: Training) -> optax.GradientTransformation:
@@ -41,7 +40,7 @@ def make_optimizer(train: Training) -> optax.GradientTransformation:
 def initial_state(method: Method, optimizer: optax.GradientTransformation, train: Training,
                   rng: Array, batch: Any) -> TrainState:
     """The state before the first update."""
-    # It runs once, and on CPU optimizing the random numbers would take longer than all else.
+    # It runs once, and on CPU optimizing the random numbers takes ten times as long as all else.
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     params = jax.jit(method.init, compiler_options=fast)(rng, batch)
     return TrainState(step=jnp.zeros((), jnp.int32), params=params,
@@ -52,13 +51,12 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Train what `config` describes, from the start or from the workdir's latest checkpoint.
 
     Writes `config.json`, `run.json` (versions and devices), `metrics.jsonl`, `checkpoints/` and,
-    for a data set of several subjects, `split.json`.
-    A resumed run ends with the same weights, bit for bit, as one that was never stopped. No other
-    training can use the workdir meanwhile. SIGTERM makes it save where it is and leave.
+    for a data set of several subjects, `split.json`. A resumed run ends with the same bits as one
+    that was never stopped. No other training can use the workdir meanwhile. SIGTERM makes it save
+    where it is and leave.
 
-    Of several processes, joined by `jax.distributed`, each calls this, makes its share of every
-    batch and computes on its own devices; the first alone writes. They end with the weights that
-    one process with as many devices ends with.
+    Of several processes, joined by `jax.distributed`, each calls this and makes its share of every
+    batch; the first alone writes. The weights are those of one process with as many devices.
 
     Args:
         config: from `flatjax.config.experiment`.
@@ -74,7 +72,6 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         StorageError: if something cannot be written; the last checkpoint stays.
         Terminated: after SIGTERM.
     """
-    devices = jax.local_device_count()
     options = configuration.make_training(config, jax.device_count())
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
@@ -91,28 +88,30 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         dataset = restore_split(dataset, config.data, workdir)
         write_split(dataset, config.data, workdir)
 
-        def make_batch(step: int) -> Any:
+        def make_batch(step: int) -> Batch:
             return training_batch(dataset, acquisition, config.seed, step, options.batch_size,
                                   rows)
 
-        key_init, key_train, key_validate = jax.random.split(jax.random.key(config.seed), 3)
-        optimizer = make_optimizer(options)
-        state = initial_state(method, optimizer, options, key_init, make_batch(0))
-        if checkpoints.latest() is not None:
-            step, state = checkpoints.load("latest", state)
-            print(f"resuming {workdir} at step {step}")
-        elif config.init_from and is_first():
-            state = start_from(config.init_from, state)
-        state = broadcast_from_first(state)
-        update = pmapped(make_update(method, optimizer, ema_decay=options.ema_decay,
-                                     axis_name=AXIS))
-        validate = make_validation(method, config, dataset, acquisition, key_validate)
+        def sharded(step: int) -> Batch:
+            return shard(make_batch(step), jax.local_device_count(), options.accumulate)
 
         def explain(step: int, after: TrainState) -> str:
             return explain_nonfinite(method, after.params, key_train, make_batch(step - 1))
 
-        return run_steps(state, update, validate, make_batch, explain, key_train, options, devices,
-                         checkpoints, workdir)
+        key_init, key_train, key_validate = jax.random.split(jax.random.key(config.seed), 3)
+        optimizer = make_optimizer(options)
+        state = initial_state(method, optimizer, options, key_init, make_batch(0))
+        if checkpoints.steps():
+            step, state = checkpoints.load("latest", state)
+            print(f"resuming {workdir} at step {step}")
+        elif config.init_from and is_first():
+            state = start_from(config.init_from, state, method)
+        update = pmapped(make_update(method, optimizer, ema_decay=options.ema_decay,
+                                     axis_name=AXIS))
+        validate = make_validation(method, config, dataset, acquisition, key_validate)
+        return run_steps(broadcast_from_first(state),
+                         lambda state, batch: update(state, key_train, batch), validate, sharded,
+                         explain, options, checkpoints, workdir)
 
 
 def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
@@ -123,7 +122,7 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
     """
     score = scorer(method, config.combine)
 
-    def validate(params: Any, check: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def validate(params: Any, check: Callable[[], None]) -> dict[str, float]:
         scores = []
         for volume in dataset.validation:
             check()
@@ -136,45 +135,38 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
     return validate
 
 
-def start_from(source: str, state: TrainState) -> TrainState:
+def start_from(source: str, state: TrainState, method: Method) -> TrainState:
     """`state` with the weights of another run's best checkpoint.
 
     Raises:
         InputError: if there is none, or its weights have other shapes.
     """
-    metric = load_config(source).train.best_metric
-    with closing(Checkpoints(Path(source), metric)) as other:
-        step, saved = other.load("best")
-    weights = saved["ema"] or saved["params"]
-    check_params(weights, state.params, source)
-    weights = jax.tree.map(jnp.asarray, weights)
+    config = load_config(source)
+    config.evaluation.checkpoint = "best"
+    weights, step = load_params(source, config, method)
     print(f"starting from step {step} of {source}")
+    weights = jax.tree.map(jnp.asarray, weights)
     return state._replace(params=weights, ema=weights if state.ema else {})
 
 
 def explain_nonfinite(method: Method, params: Any, rng: Array, batch: Batch) -> str:
     """Which samples of a batch give a loss or gradient that is not finite.
 
-    Args:
-        method: that is trained.
-        params: its weights at that step.
-        rng: a key; where a loss draws random numbers, they are others than in training.
-        batch: as it was trained on, `[batch, ...]`.
+    Where a loss draws random numbers, they are others than in training.
     """
     names = {"measured k-space": batch.measurement.kspace, "coil maps": batch.measurement.maps,
              "k-space": batch.kspace, "target": batch.target}
-    found = []
-    for index in range(len(batch.target)):
-        broken = [name for name, array in names.items() if not np.isfinite(array[index]).all()]
-        if broken:
-            found.append(f"sample {index} has values that are not finite in its "
-                         f"{' and '.join(broken)}")
-    if found:
-        return "; ".join(found)
+    samples = range(len(batch.target))
+    broken = {index: [name for name, array in names.items() if not np.isfinite(array[index]).all()]
+              for index in samples}
+    if any(broken.values()):
+        return "; ".join(f"sample {index} has values that are not finite in its "
+                         f"{' and '.join(found)}" for index, found in broken.items() if found)
     gradient = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-    alone = jax.tree.map(lambda x: x[:, None], batch)
-    for index in range(len(batch.target)):
-        (loss, _), grads = gradient(params, rng, jax.tree.map(itemgetter(index), alone))
+    found = []
+    for index in samples:
+        one = jax.tree.map(lambda x, index=index: x[index:index + 1], batch)
+        (loss, _), grads = gradient(params, rng, one)
         if not np.isfinite([float(loss), float(optax.tree.norm(grads))]).all():
             found.append(str(index))
     if not found:

@@ -43,7 +43,7 @@ def test_fastmris_evaluation_scores_what_the_scripts_write(challenge, tmp_path):
     write_folder(folder, challenge)
     run("train", f"--config={CONFIGS / f'fastmri_knee_{challenge}.py'}",
         f"--workdir={workdir}", f"--config.data.path={folder}",
-        "--config.method.network.channels=2", "--config.method.network.pools=1",
+        "--config.method.network.channels=2", "--config.method.network.pools=0",
         "--config.method.schedule.steps=2", "--config.train.steps=1",
         "--config.train.warmup_steps=0", "--config.train.accumulate=1",
         "--config.train.batch_size=4", "--config.evaluation.figures=0")

@@ -43,9 +43,9 @@ def test_help_lists_all_options_and_imports_nothing_heavy(command):
         return
     assert done.stdout.startswith(f"usage: flatjax {command} ")
     for option in COMMANDS[command].options:
-        assert f"\n  --{option.name}" in done.stdout
+        assert f"\n  --{option}" in done.stdout
     text = " ".join(done.stdout.split())
-    assert ("--show-config lists all keys" in text) == (command != "inspect")
+    assert ("list all keys of the config" in text) == (command != "inspect")
 
 
 def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
@@ -58,14 +58,14 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
 @pytest.mark.parametrize("arguments, words", [
     (["trian", "--config=demo"], "no subcommand 'trian', expected one of train, evaluate, "),
     (["trian", "--config=demo"], "did you mean train?"),
-    (["train", "--config=demo", "--wrokdir=x"], "Did you mean: workdir"),
-    (["reconstruct", "a.npy", "--keep-goin"], "Did you mean: keep-going"),
-    (["train", "--config=demo", "--workdir"], "Missing value for flag --workdir"),
-    (["train", "--config=demo", "--dry-run=perhaps"], "Non-boolean argument"),
+    (["train", "--config=demo", "--wrokdir=x"], "did you mean --workdir?"),
+    (["reconstruct", "a.npy", "--keep-goin"], "did you mean --keep-going?"),
+    (["train", "--config=demo", "--workdir"], "argument --workdir: expected one argument"),
+    (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
     (["evaluate", "--workdir=a", "x.npy"], "unexpected argument 'x.npy'"),
     (["evaluate", "--workdir=a", "--pretrained=brain"], "flatjax compare takes several"),
-    (["evaluate", "--workdir=a", "--config.x=1", "--input=b"], "Unknown command line flag 'input'"),
+    (["evaluate", "--workdir=a", "--config.x=1", "--input=b"], "unexpected argument '--input=b'"),
     (["inspect", "a.npy", "--config.seed=1"], "unexpected argument '--config.seed=1'"),
     (["reconstruct", "--pretrained=brain", "--output=x"], "no input, expected files"),
     (["compare", "--workdir=a", "--output=x", "--accelerations=4,x"], "'4,x', expected numbers"),
@@ -83,26 +83,6 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--pretrained=brain", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
-
-
-@pytest.mark.parametrize("options, command", [
-    (["--workdir=a"], "evaluate"), (["--workdir=a", "--workdir", "b"], "compare"),
-    (["--workdir=a", "--accelerations=4"], "compare"),
-    (["--workdir=a", "--pretrained=brain"], "compare"),
-    (["--pretrained=brain", "--input=a.npy", "--mask=b"], "reconstruct"),
-    (["--workdir=a", "--pack=b"], "pack"), (["--workdir=a", "--export=b"], "export"),
-    (["--workdir=a", "--config.method.steps=4"], "evaluate")])
-def test_evaluate_py_hands_on_to_the_subcommand_of_its_options(monkeypatch, options, command):
-    called = []
-    for name, one in COMMANDS.items():
-        monkeypatch.setitem(COMMANDS, name, one._replace(
-            run=lambda values, *rest, name=name: called.append((name, values))))
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *options])
-    cli.evaluate_script()
-    (name, values), = called
-    assert name == command
-    if command in ("pack", "export"):
-        assert values.to == "b"
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

@@ -23,7 +23,8 @@ from flatjax.evaluation.scoring import measures_of, score_volume, scorer, summar
 from flatjax.experiments.config_file import override
 from flatjax.experiments.grid import changed
 from flatjax.methods import zero_filled
-from flatjax.runs.checkpoint import Checkpoints, expected_params
+from flatjax.runs.checkpoint import Checkpoints
+from flatjax.runs.weights import expected_params
 from flatjax.runs.workdir import at_test_time, load_config
 from flatjax.training.parallel import TrainState
 from flatjax.training.train import train

@@ -13,7 +13,8 @@ import pytest
 from flatjax import config, flow
 from flatjax.errors import InputError
 from flatjax.flow import theorem
-from flatjax.runs.checkpoint import Checkpoints, expected_params
+from flatjax.runs.checkpoint import Checkpoints
+from flatjax.runs.weights import expected_params
 from flatjax.training.parallel import TrainState
 from tests.support.arrays import complex_normal
 

@@ -86,7 +86,7 @@ def test_the_picture_shows_the_slice(folder):
     (["data/arrays/good.npy"], 0, ""), (["data/arrays"], 2, "1 broken files, named above"),
     (["data/notes.txt"], 2, "unknown format '.txt'"), (["none"], 2, "none: no such file or folder"),
     (["empty"], 2, "empty: holds no file named"),
-    (["data", "--all"], 2, "Unknown command line flag 'all'"), (["--output=x"], 2, "no path"),
+    (["data", "--all"], 2, "unexpected argument '--all'"), (["--output=x"], 2, "no path"),
 ])
 def test_the_program(folder, monkeypatch, capsys, arguments, status, message):
     monkeypatch.chdir(folder.parent)

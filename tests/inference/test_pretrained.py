@@ -1,7 +1,6 @@
 """Packed models: what goes in comes out, damaged ones get one line, shipped ones reconstruct."""
 
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from flatjax.errors import InputError
 from flatjax.evaluation import metrics, tables
 from flatjax.inference import pretrained
 from flatjax.runs import weights
-from flatjax.runs.checkpoint import expected_params
+from flatjax.runs.weights import expected_params
 from flatjax.runs.workdir import load_config, load_params
 from tests.support import toy
 from tests.support.untrained import workdir
@@ -39,9 +38,7 @@ def packed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, "toy", toy.make)
         run = workdir(folder / "run", config.method("flat", **toy.TINY))
-        patch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}", f"--pack={folder / 'tiny'}",
-                                    "--config.evaluation.figures=0"])
-        cli.evaluate_script()
+        cli.main(["pack", f"--workdir={run}", f"--to={folder / 'tiny'}"])
     return run, folder / "tiny"
 
 
@@ -55,15 +52,13 @@ def test_weights_are_the_runs_in_half_precision(packed):
     assert jax.tree.structure(model.params) == jax.tree.structure(params)
 
 
-def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_path, monkeypatch,
-                                                                  capsys):
+def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_path, capsys):
     run, _ = packed
     for change, words in (("parameterization=endpoint", "method.parameterization is 'endpoint'"),
                           ("schedule.steps=3", "weights per cascade belong")):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={run}",
-                                          f"--pack={tmp_path / 'to'}", f"--config.method.{change}"])
         with pytest.raises(SystemExit) as stop:
-            cli.evaluate_script()
+            cli.main(["pack", f"--workdir={run}", f"--to={tmp_path / 'to'}",
+                      f"--config.method.{change}"])
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and words in error
         assert not (tmp_path / "to").exists()
@@ -76,33 +71,16 @@ def test_a_run_is_no_place_for_packed_weights(packed):
     assert not (run / weights.FILE).exists()
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--pack={to}", "--export={to}/x"], "--pack and --export were given"),
-    (["--pack={to}", "--accelerations=4,8"], "--pack and several runs or --accelerations")])
-def test_options_that_exclude_each_other_are_refused(packed, tmp_path, monkeypatch, capsys,
-                                                     options, words):
-    filled = [one.format(to=tmp_path / "to") for one in options]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}", *filled])
-    with pytest.raises(SystemExit) as stop:
-        cli.evaluate_script()
-    assert stop.value.code == 2 and words in capsys.readouterr().err
-    assert not (tmp_path / "to").exists()
-
-
 def test_nothing_to_score_is_one_line(packed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "evaluate", lambda *args: {})
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--workdir={packed[0]}",
-                                      f"--pack={tmp_path / 'to'}"])
     with pytest.raises(SystemExit) as stop:
-        cli.evaluate_script()
+        cli.main(["pack", f"--workdir={packed[0]}", f"--to={tmp_path / 'to'}"])
     assert stop.value.code == 2 and "no test volume of data set toy" in capsys.readouterr().err
 
 
-def test_the_scores_are_those_of_the_packed_weights(packed, tmp_path, monkeypatch):
+def test_the_scores_are_those_of_the_packed_weights(packed, tmp_path):
     _, folder = packed
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", f"--pretrained={folder}",
-                                      f"--output={tmp_path}"])
-    cli.evaluate_script()
+    cli.main(["evaluate", f"--pretrained={folder}", f"--output={tmp_path}"])
     now = json.loads((tmp_path / "metrics.json").read_text())
     saved = json.loads((folder / "scores.json").read_text())["main"]
     assert now["method"] == saved["method"] and now["checkpoint_step"] == saved["checkpoint_step"]
@@ -128,14 +106,14 @@ def header(array, shape):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda name, data: None if name.endswith("bias.npy") else data, "bias is missing"),
-    (lambda name, data: data[:-1], "cut short or too long"),
-    (lambda name, data: data + b"0", "cut short or too long"),
+    (lambda name, data: None if name.endswith("bias.npy") else data, "bias is absent"),
+    (lambda name, data: data[:-1], "cannot be read as weights"),
+    (lambda name, data: data + bytes(10**6), "more than the weights"),
     (lambda name, data: data[:20], "cannot be read as weights"),
-    (lambda name, data: b"\x80\x04K\x01.", "cannot be read as weights"),  # a pickle
-    (lambda name, data: header(np.zeros(1, np.float16), (10**15,)), "float16 (1000000000000000,)"),
-    (lambda name, data: header(np.zeros(1, object), ()), "is object ()"),
-    (lambda name, data: data[:128] + b"\xff" * (len(data) - 128), "is not finite"),
+    (lambda name, data: b"\x80\x04K\x01.", "another model"),  # a pickle
+    (lambda name, data: header(np.zeros(1, np.float16), (10**15,)), "cannot be read as weights"),
+    (lambda name, data: header(np.zeros(1, object), ()), "cannot be read as weights"),
+    (lambda name, data: data[:128] + b"\xff" * (len(data) - 128), "is not of finite real numbers"),
 ])
 def test_damaged_weights_get_one_line(packed, tmp_path, change, words):
     model = flatjax.load_pretrained(str(packed[1]))
@@ -175,17 +153,16 @@ def test_files_that_are_no_weights_get_one_line(packed, tmp_path):
 
 
 def test_an_unknown_model_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--pretrained=brian", "--output=x"])
     with pytest.raises(SystemExit) as stop:
-        cli.evaluate_script()
+        cli.main(["evaluate", "--pretrained=brian", "--output=x"])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert "no pretrained model 'brian', expected" in error
-    for arguments, words in ((["--output=x"], "--workdir is missing"),
-                             (["--pretrained=brain", "--input=a.h5"], "--output is missing")):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    for arguments, words in ((["evaluate", "--output=x"], "--workdir is missing"),
+                             (["reconstruct", "--pretrained=brain", "a.h5"],
+                              "--output is missing")):
         with pytest.raises(SystemExit):
-            cli.evaluate_script()
+            cli.main(arguments)
         assert words in capsys.readouterr().err
 
 

@@ -284,7 +284,7 @@ def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir
     for arguments, message in [
             (inputs, "would be written over .*scan.h5, the reconstruction of .*rename it"),
             ((inputs[0], "--workdir=b"), "flatjax compare takes several"),
-            ((inputs[0], "--masks=a.npy"), "Unknown command line flag 'masks'. Did you mean: mask"),
+            ((inputs[0], "--masks=a.npy"), "unexpected argument .*did you mean --mask?"),
             ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
         assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
         assert re.search(message, capsys.readouterr().err)

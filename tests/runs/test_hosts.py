@@ -31,7 +31,7 @@ SETTINGS = [
     "--config.train.log_every=1",
     "--config.data.matrix=32",
     "--config.method.network.channels=2",
-    "--config.method.network.pools=1",
+    "--config.method.network.pools=0",
     "--config.method.schedule.steps=2",
     "--config.train.batch_size=4",
 ]

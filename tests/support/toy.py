@@ -1,10 +1,12 @@
 """A data set and a config small enough to train in a test."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from flatjax import config, flow, methods, nets
 from flatjax.data import DataSet, Sample, Volume
 from flatjax.experiments.grid import changed
+from flatjax.methods import Method
 from flatjax.mri.host.simulate import host_fft2c
 from tests.support.arrays import smooth_image
 
@@ -23,13 +25,26 @@ def make(*, size: int = 16, broken: bool = False) -> DataSet:
                    {"main": [volume("a", 2), volume("b", 3)], "other": [volume("c", 4)]})
 
 
-TINY = {"schedule": {"steps": 2}, "network": {"channels": 2, "pools": 1, "time_channels": 4}}
+TINY = {"schedule": {"steps": 2}, "network": {"channels": 2, "pools": 0, "time_channels": 4}}
 
 
 def flat(**options):
     """FLAT of two cascades; options as its own."""
     return methods.flat(nets.unet(**TINY["network"]), flow.schedule(**TINY["schedule"]),
                         flow.kspace_space(), **options)
+
+
+def linear():
+    """A method of a scale and an offset, whose step is compiled at once."""
+    def init(rng, batch):
+        return {"scale": jnp.ones(()), "offset": jnp.zeros(batch.target.shape[1:])}
+
+    def loss(params, rng, batch):
+        image = params["scale"] * jnp.abs(batch.measurement.kspace).sum(1) + params["offset"]
+        error = jnp.mean((image - batch.target) ** 2)
+        return error, {"image": error}
+
+    return Method(init, loss, None)
 
 
 def experiment(train=None, method=None, **parts):

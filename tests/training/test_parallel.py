@@ -91,7 +91,7 @@ def test_every_training_step_lowers_for_accelerators(name):
 
 def test_the_average_of_the_first_updates_is_of_trained_weights():
     """Its decay grows from 1/10 to the one asked for: `min(decay, (1 + step) / (10 + step))`."""
-    state, method, optimizer = start(toy.flat(), optax.sgd(0.1))
+    state, method, optimizer = start(toy.linear(), optax.sgd(0.1))
     state = state._replace(ema=state.params)
     update = jax.jit(make_update(method, optimizer, ema_decay=0.999))
     ema = state.params
