@@ -3,8 +3,7 @@
 A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
 that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
 part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
-pytrees of arrays, real or complex. `flow.solve` integrates by them. For steps chosen by their
-error see `flow.adaptive`.
+pytrees of arrays, real or complex. `flow.solve` integrates by them.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +46,7 @@ class Solver(NamedTuple):
 
 
 class SplitField(NamedTuple):
-    """A vector field of two parts, `stiff(x) + smooth(x, t)`.
-
-    It is called as any other field. Implicit-explicit solvers use its parts.
+    """A vector field of two parts, `stiff(x) + smooth(x, t)`, which implicit-explicit solvers use.
 
     Attributes:
         smooth: `(state, t, args) -> d state / d t`, taken explicitly.
@@ -81,11 +78,16 @@ class Tableau(NamedTuple):
     c: tuple[float, ...]
 
 
+def per_element(values: ArrayLike, like: Array) -> Array:
+    """One number, or one per batch element `[batch]`, with axes to broadcast against `like`."""
+    return jnp.reshape(values, jnp.shape(values) + (1,) * (jnp.ndim(like) - jnp.ndim(values)))
+
+
 def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float],
-          delta: ArrayLike) -> State:
+                  delta: ArrayLike) -> State:
     """`state + delta sum_i weights_i slopes_i`; delta is one number, or one per batch element."""
     def leaf(value: Array, *own: Array) -> Array:
-        step = jnp.reshape(delta, jnp.shape(delta) + (1,) * (jnp.ndim(value) - jnp.ndim(delta)))
+        step = per_element(delta, value)
         for weight, slope in zip(weights, own, strict=True):
             if weight:
                 value = value + (weight * step) * slope
@@ -94,14 +96,22 @@ def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float
     return jax.tree.map(leaf, state, *slopes)
 
 
+def stages(tableau: Tableau, field: VectorField, state: State, slope: State,
+           step: Step) -> list[State]:
+    """The slopes of all stages of a step, of which the first, at its start, is given."""
+    t, delta, args = step
+    slopes = [slope]
+    for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
+        ahead = weighted_step(state, slopes, row, delta)
+        slopes.append(field(ahead, t + fraction * delta, args))
+    return slopes
+
+
 def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
     """The `Solver` of a tableau; it has no memory."""
     def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
         (state, memory), (t, delta, args) = carry, step
-        slopes = [field(state, t, args)]
-        for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
-            ahead = weighted_step(state, slopes, row, delta)
-            slopes.append(field(ahead, t + fraction * delta, args))
+        slopes = stages(tableau, field, state, field(state, t, args), step)
         return weighted_step(state, slopes, tableau.b, delta), memory
 
     return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
@@ -112,8 +122,8 @@ def adams_bashforth_2() -> Solver:
 
     With the ratio r of this step's length to the one before, the step weighs the slopes here and
     there by 1 + r/2 and -r/2 (Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations
-    I", sec. III.5). Its memory is that slope and that length; the length before the first step is
-    infinite, which makes the first step one of Euler's.
+    I", sec. III.5). Its memory is the slope and the length of the step before; the length is
+    infinite at first, which makes the first step one of Euler's.
     """
     def start(state: State, delta: Array) -> Memory:
         return jax.tree.map(jnp.zeros_like, state), jnp.full_like(delta, jnp.inf)

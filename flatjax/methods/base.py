@@ -67,8 +67,8 @@ class MethodSpec(NamedTuple):
     """A method as configs see it.
 
     Attributes:
-        make: from parts and options to a `Method`. Its keyword arguments with defaults, other
-            than parts, are options of the config.
+        make: from parts and options to a `Method`, or an `InputError` for a value out of range.
+            Its keyword arguments with defaults, other than parts, are options of the config.
         parts: by argument of `make`, the function that makes it, whose keyword arguments are a
             section of the config; or several functions by name, the first being the default,
             where the section says which by its `name`.

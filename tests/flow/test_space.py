@@ -80,7 +80,7 @@ def test_a_weight_of_zero_changes_nothing_and_a_large_one_keeps_the_measurement(
         apply, data = forward_model(name, measured), SPACES[name].data_consistency(measured)
         np.testing.assert_array_equal(data.proximal(states[name], 0.0), states[name])
         consistent = measured._replace(kspace=apply(states[name]))
-        start = SPACES[name].start(consistent)
+        start = SPACES[name].state(consistent.kspace, consistent.maps)
         near = SPACES[name].data_consistency(consistent).proximal(start, 1e8)
         np.testing.assert_allclose(apply(near), consistent.kspace, atol=1e-6)
 
@@ -174,13 +174,9 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"likelihood__name": "learned"},
-        {"likelihood__name": "noise"},
-        {"weights": "shared"},
-        {"parameterization": "endpoint"},
-        {"projection": True},
-        {"remat": True},
+        {"likelihood__name": "learned", "projection": True},
+        {"likelihood__name": "noise", "remat": True},
+        {"weights": "shared", "parameterization": "endpoint"},
     ],
     ids=str,
 )
@@ -215,6 +211,25 @@ def test_less_noise_draws_the_result_to_the_measurement(make_batch):
         return np.linalg.norm(measured.mask * (kspace - measured.kspace))
 
     assert residual(0.001) < 0.5 * residual(0.01) < 0.25 * residual(0.3)
+
+
+def test_the_factor_of_the_noise_counts_once_in_training_too(make_batch):
+    """Twice the noise told is the noise of a measurement that has twice as much."""
+    batch = make_batch(coils=2)
+    options = SMALL | {"likelihood__name": "noise", "likelihood__jitter": 1.5}
+    plain, doubled = (build("flat", **options, likelihood__factor=factor) for factor in (1.0, 2.0))
+    params = noisy(plain.init(jax.random.key(0), batch), 0.1)
+
+    def results(method, noise):
+        known = batch._replace(measurement=batch.measurement._replace(noise=jnp.full(2, noise)))
+        return (method.loss(params, jax.random.key(1), known)[0],
+                method.reconstruct(params, None, known.measurement).kspace)
+
+    expected, same, other = (results(*case) for case in (
+        (plain, 0.02), (doubled, 0.01), (doubled, 0.02)))
+    for a, b, c in zip(expected, same, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.abs(a - c).max() > 1e-4
 
 
 @pytest.mark.parametrize("options, match", [

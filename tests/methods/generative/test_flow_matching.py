@@ -20,10 +20,10 @@ SMALL = {
     "network__pools": 1,
     "network__time_channels": 4,
 }
-COUNT = 4000
+COUNT = 1500
 
 
-@pytest.mark.parametrize("solver, steps, tau", [("euler", 200, 0.7), ("heun", 20, 0.7),
+@pytest.mark.parametrize("solver, steps, tau", [("euler", 120, 0.7), ("heun", 20, 0.7),
                                                 ("ab2", 40, 0.7), ("rk4", 12, 1.5)])
 def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
     y, law = gaussian.measure(gaussian.prior())
@@ -42,10 +42,8 @@ def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
     np.testing.assert_array_equal(kspace * gaussian.MASK, np.repeat(y, COUNT, 0))
 
 
-@pytest.mark.parametrize("solver, steps", [("euler", 100), ("heun", 20), ("midpoint", 20),
-                                           ("rk4", 12)])
-def test_reconstruction_averages_posterior_samples_and_counts_evaluations(solver,
-                                                                          steps):
+@pytest.mark.parametrize("solver, steps", [("euler", 60), ("rk4", 12)])
+def test_reconstruction_averages_posterior_samples_and_counts_evaluations(solver, steps):
     """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
     measured = gaussian.measurement(y, COUNT)
