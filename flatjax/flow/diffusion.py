@@ -38,11 +38,7 @@ PREDICTIONS = ("velocity", "noise")
 def cosine_alpha_bar(total: int) -> np.ndarray:
     """alpha_bar of the cosine schedule (Nichol and Dhariwal, arXiv 2102.09672, sec. 3.2).
 
-    Args:
-        total: T, number of diffusion steps, at least 1.
-
-    Returns:
-        `[T + 1]` float64, entry t belonging to step t and entry 0 being 1.
+    It is `[total + 1]` float64, entry t belonging to step t and entry 0 being 1.
     """
     curve = np.cos((np.arange(total + 1) / total + 0.008) / 1.008 * np.pi / 2) ** 2
     beta = np.minimum(1 - curve[1:] / curve[:-1], 0.999)
@@ -64,13 +60,10 @@ def timestep_subset(total: int, steps: int) -> np.ndarray:
 
     Args:
         total: T, the number of steps that the network was trained on.
-        steps: number of steps that a sampler takes, from 1 to T.
-
-    Returns:
-        `[steps + 1]` int64.
+        steps: number of steps that a sampler takes.
 
     Raises:
-        InputError: for a number of steps outside that range.
+        InputError: unless they are from 1 to T.
     """
     if not 1 <= steps <= total:
         raise InputError(f"steps is {steps}, expected from 1 to {total}, the number of noise "
@@ -92,14 +85,10 @@ def diffuse(end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
 def learned(kind: str, end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
     """What a network is to predict from `diffuse(end, noise, alpha_bar)`.
 
-    Args:
-        kind: the "noise" n, or the "velocity" `sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x_0` of
-            Salimans and Ho, "Progressive Distillation", ICLR 2022 (arXiv 2202.00512, sec. 4). An
-            error of the noise is divided by sqrt(alpha_bar) in the x_0 that follows from it; one
-            of the velocity is not.
-        end: x_0.
-        noise: n, same shape.
-        alpha_bar: broadcasts against them.
+    It is the "noise" n itself, or the "velocity" `sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x_0` of
+    Salimans and Ho, "Progressive Distillation", ICLR 2022 (arXiv 2202.00512, sec. 4). An error of
+    the noise is divided by sqrt(alpha_bar) in the x_0 that follows from it; one of the velocity is
+    not.
     """
     if kind == "noise":
         return noise

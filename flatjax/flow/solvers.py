@@ -68,14 +68,13 @@ class Tableau(NamedTuple):
     """An explicit Runge-Kutta method.
 
     Attributes:
-        a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`.
+        a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`, and its
+            sum is the time of that stage as a fraction of the step.
         b: weights of the stages in the step.
-        c: stage times as fractions of the step.
     """
 
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
-    c: tuple[float, ...]
 
 
 def per_element(values: ArrayLike, like: Array) -> Array:
@@ -101,9 +100,9 @@ def stages(tableau: Tableau, field: VectorField, state: State, slope: State,
     """The slopes of all stages of a step, of which the first, at its start, is given."""
     t, delta, args = step
     slopes = [slope]
-    for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
+    for row in tableau.a[1:]:
         ahead = weighted_step(state, slopes, row, delta)
-        slopes.append(field(ahead, t + fraction * delta, args))
+        slopes.append(field(ahead, t + sum(row) * delta, args))
     return slopes
 
 
@@ -114,7 +113,8 @@ def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
         slopes = stages(tableau, field, state, field(state, t, args), step)
         return weighted_step(state, slopes, tableau.b, delta), memory
 
-    return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
+    nodes = tuple(float(sum(row)) for row in tableau.a)
+    return Solver(order, nodes, stability, lambda state, delta: (), advance)
 
 
 def adams_bashforth_2() -> Solver:
@@ -158,22 +158,17 @@ def implicit_explicit_euler() -> Solver:
 
 
 # The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
-BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9),
-                           c=(0.0, 0.5, 0.75))
+BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9))
 
 SOLVERS: dict[str, Solver] = {
-    "euler": runge_kutta(Tableau(a=((),), b=(1.0,), c=(0.0,)), order=1, stability=2.0),
-    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5)),
-                            order=2, stability=2.0),
-    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0)),
-                        order=2, stability=2.0),
-    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75), c=(0.0, 2 / 3)),
-                           order=2, stability=2.0),
+    "euler": runge_kutta(Tableau(a=((),), b=(1.0,)), order=1, stability=2.0),
+    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0)), order=2, stability=2.0),
+    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5)), order=2, stability=2.0),
+    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75)), order=2, stability=2.0),
     "ab2": adams_bashforth_2(),
     "bs3": runge_kutta(BOGACKI_SHAMPINE, order=3, stability=2.512),
     "rk4": runge_kutta(Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0)),
-                       order=4, stability=2.785),
+                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)), order=4, stability=2.785),
     "imex": implicit_explicit_euler(),
 }
 

@@ -84,7 +84,7 @@ def test_a_gaussian_moved_by_a_linear_flow_stays_one(solver):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"solver": "rk4", "steps": 30},
+@pytest.mark.parametrize("options", [{"solver": "rk4", "steps": 12},
                                      {"solver": "adaptive", "tolerance": 1e-4}])
 def test_the_exact_velocity_has_the_density_of_the_posterior(options):
     """In the unit of the measurement, averaged over probes; and of no other draw than asked."""

@@ -65,12 +65,9 @@ SPEC = MethodSpec(make, parts={"loss": losses.image}, test_time=("steps", "level
 
 
 def sparser(image: Array, threshold: Array, levels: int) -> Array:
-    """Proximal operator of `threshold ||W x||_1`: wavelet coefficients moved towards 0.
+    """Proximal operator of `threshold ||W x||_1` on images `[batch, y, x]` complex64.
 
-    Args:
-        image: `[batch, y, x]` complex64.
-        threshold: by how much, at most.
-        levels: of the transform.
+    It moves wavelet coefficients towards 0, by the threshold at most.
     """
     coefficients = wavelets.forward(image, levels)
     size = mri.safe_abs(coefficients)

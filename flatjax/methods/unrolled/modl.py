@@ -74,8 +74,8 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         states = None if states is None else states.at[0].set(measured.kspace)
         return expand(image, maps), states, steps
 
-    method = end_supervised(init, rollout, loss, combine=combine, steps=steps)
-    return with_sensitivities(method, sensitivities)
+    return with_sensitivities(
+        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

@@ -67,8 +67,8 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
                                    trajectory=trajectory, remat=remat)
         return final, states, steps
 
-    method = end_supervised(init, rollout, loss, combine=combine, steps=steps)
-    return with_sensitivities(method, sensitivities)
+    return with_sensitivities(
+        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

@@ -125,7 +125,7 @@ def test_a_full_measurement_of_great_weight_is_returned(make_batch):
                                       mask=jnp.ones_like(batch.measurement.mask))
     method = build("dds", **SMALL, gamma=1e5)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    result = method.reconstruct(params, jax.random.key(0), full)
+    result = jax.jit(method.reconstruct)(params, jax.random.key(0), full)
     np.testing.assert_allclose(result.kspace, batch.kspace, atol=2e-3)
 
 
@@ -165,8 +165,8 @@ def test_reconstruction_samples_independent_entries_and_counts_evaluations(kind)
     y, rest = gaussian.measure(law)
     net = in_place_of_the_network(law, gaussian.scale(y), kind)
     method = dds.make(net, steps=80, eta=0.0, samples=2, prediction=kind)
-    result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
-                                gaussian.measurement(y, COUNT))
+    result = jax.jit(method.reconstruct)({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
+                                         gaussian.measurement(y, COUNT))
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
     assert result.nfe == 2 * 80

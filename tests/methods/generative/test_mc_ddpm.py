@@ -61,7 +61,8 @@ def test_reconstruction_averages_posterior_samples_and_counts_evaluations(option
     measured = gaussian.measurement(y, COUNT)
     net = in_place_of_the_network(law, gaussian.scale(y), 0.5, options["prediction"])
     method = mc_ddpm.make(net, samples=2, tau=0.5, **options)
-    result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
+    result = jax.jit(method.reconstruct)({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
+                                         measured)
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
     assert result.nfe == 2 * options["steps"]
@@ -86,7 +87,7 @@ def test_implicit_steps_at_eta_one_are_the_ancestral_ones(make_batch):
     ddpm, ddim, plain = (build("mc_ddpm", **SMALL, **options) for options in (
         {"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}, {}))
     params = noisy(ddpm.init(jax.random.key(0), batch), 0.1)
-    a, b, c = (method.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+    a, b, c = (jax.jit(method.reconstruct)(params, jax.random.key(1), batch.measurement).kspace
                for method in (ddpm, ddim, plain))
     np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(a - c).max() > 1e-2
@@ -111,7 +112,8 @@ def test_measured_samples_stay_as_they_are(make_batch, coils):
     y, mask, maps, _ = batch.measurement
     method = build("mc_ddpm", **SMALL, samples=2, sampler="ddpm")
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
+    result = jax.jit(partial(method.reconstruct, trajectory=True))(
+        params, jax.random.key(1), batch.measurement)
     for state in result.trajectory:
         np.testing.assert_allclose(mask * state, y, rtol=1e-5, atol=1e-6)
         assert np.abs((1 - mask) * state).max() > 1e-3
@@ -128,7 +130,7 @@ def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     y, mask, maps, _ = batch.measurement
 
     def pixels(method):
-        kspace = method.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+        kspace = jax.jit(method.reconstruct)(params, jax.random.key(1), batch.measurement).kspace
         return np.abs(mri.ifft2c((kspace - y) / scale))
 
     assert 0.25 < pixels(bounded).max() < 1 and pixels(free).max() > 100
