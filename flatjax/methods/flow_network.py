@@ -69,7 +69,7 @@ def flow_network(network: nn.Module, schedule: Schedule, space: StateSpace, fact
     times, steps = schedule.times, schedule.steps
 
     def init(rng: Array, batch: Batch) -> Params:
-        extra = {} if told is None else {"noise": jnp.ones(1)}
+        extra: dict[str, Any] = {} if told is None else {"noise": jnp.ones(1)}
         return {"net": init_network(network, rng, batch, None if shared else steps, **extra),
                 **learned()}
 
