@@ -25,7 +25,15 @@ from flatjax.config import make_method
 from flatjax.data import DATASETS
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_atomically, write_json
-from flatjax.flow.theorem import Flow, Unrolled, as_flow, as_unrolled, unit_interval, unroll
+from flatjax.flow.theorem import (
+    Flow,
+    Unrolled,
+    as_flow,
+    as_unrolled,
+    euler,
+    unit_interval,
+    unroll,
+)
 from flatjax.mri.host.masks import make_mask
 from flatjax.runs.workdir import load_config, load_params
 
@@ -78,36 +86,25 @@ def relative(a: Array, b: Array) -> Array:
 # parameters drawn at random: eta and lam free in the one, uneven timesteps and a sigma for each
 # step in the other. The two programs share no line of the update.
 
-def euler_states(reading: Flow, measured: mri.Measurement) -> Array:
-    """The states of a flow by `flow.solve`, `[K + 1, batch, coil, ky, kx]`."""
-    _, states, _ = flow.solve(reading.field(measured.kspace, measured.mask), measured.kspace,
-                              reading.times, solver="euler", args=reading.step_args,
-                              trajectory=True)
-    return states
-
-
 def agreement(measured: mri.Measurement, dtype: Any, steps: int = 12) -> dict[str, Array]:
     """Relative difference of unrolled network and flow after each cascade, by direction."""
     rng = np.random.default_rng(1)
     kind = jnp.complex64 if dtype == jnp.float32 else jnp.complex128
     y, mask, maps, _ = measured
-    measured = mri.Measurement(y.astype(kind), mask.astype(dtype), maps.astype(kind))
+    y, mask, maps = y.astype(kind), mask.astype(dtype), maps.astype(kind)
     weights = random_weights(0, (steps,), dtype)
 
     def own_network(kspace: Array, own: dict[str, Array]) -> Array:
-        return mri.expand(network(own, mri.reduce(kspace, measured.maps),
-                                  jnp.zeros((), dtype)), measured.maps)
+        return mri.expand(network(own, mri.reduce(kspace, maps), jnp.zeros((), dtype)), maps)
 
     eta, lam = jnp.asarray(rng.uniform(0.1, 1.5, (2, steps)), dtype)
     unrolled = Unrolled(eta, lam, own_network, weights)
     delta = -jnp.asarray(rng.dirichlet(np.ones(steps)), dtype)
     sampled = Flow(delta, jnp.asarray(rng.uniform(0.5, 2, steps), dtype), own_network, weights)
     return {"unrolled network read as a flow": relative(
-                euler_states(as_flow(unrolled), measured),
-                unroll(unrolled, measured.kspace, measured.mask)),
+                euler(as_flow(unrolled), y, mask), unroll(unrolled, y, mask)),
             "flow read as an unrolled network": relative(
-                unroll(as_unrolled(sampled), measured.kspace, measured.mask),
-                euler_states(sampled, measured))}
+                unroll(as_unrolled(sampled), y, mask), euler(sampled, y, mask))}
 
 
 def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> Figure:

@@ -50,3 +50,14 @@ def check_at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not value >= least:
             raise InputError(f"{name} is {value}, expected at least {least}")
+
+
+def check_above(bound: float, **values: float) -> None:
+    """Refuse values, given by their names, that are not above `bound`.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    for name, value in values.items():
+        if not value > bound:
+            raise InputError(f"{name} is {value}, expected above {bound}")

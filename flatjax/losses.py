@@ -1,4 +1,4 @@
-"""Loss terms: pure functions of arrays, reduced to one value per sample.
+"""Loss terms: pure functions of arrays, reduced to one value per sample, and their weighted sum.
 
 All are finite, in value and in gradient, on all-zero images.
 """
@@ -13,70 +13,71 @@ from jax.typing import ArrayLike
 from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.mri.coils import safe_abs
 
-_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+_SSIM_WINDOW, _SSIM_K1, _SSIM_K2 = 7, 0.01, 0.03
+_AVERAGES = ("mean", "integral")
 _MIN_RANGE = 1e-4  # of a target normalized to a maximum near 1; an empty one has range 0
 
 
-def _same_shape(prediction: Array, target: Array) -> None:
+def _check_shapes(prediction: Array, target: Array) -> None:
     if prediction.shape != target.shape:
         raise ValueError(f"prediction has shape {prediction.shape}, target {target.shape}; "
                          "expected equal shapes: crop one to the other")
 
 
-def _window_mean(x: Array, window: int) -> Array:
-    """Mean over every full `window x window` neighborhood of `[..., y, x]`."""
-    height, width = (n - window + 1 for n in x.shape[-2:])
-    rows: Any = sum(x[..., i:i + height, :] for i in range(window))
-    total: Any = sum(rows[..., j:j + width] for j in range(window))
-    return total / window**2
+def _window_mean(x: Array) -> Array:
+    """Mean over every full window of `[..., y, x]`."""
+    height, width = (n - _SSIM_WINDOW + 1 for n in x.shape[-2:])
+    rows: Any = sum(x[..., i:i + height, :] for i in range(_SSIM_WINDOW))
+    total: Any = sum(rows[..., j:j + width] for j in range(_SSIM_WINDOW))
+    return total / _SSIM_WINDOW**2
 
 
-def ssim(prediction: Array, target: Array, data_range: ArrayLike | None = None, *,
-         window: int = 7) -> Array:
+def ssim(*, prediction: Array, target: Array) -> Array:
     """Structural similarity of magnitude images, as fastMRI defines and trains on it.
 
-    Uniform window, sample covariance, k1 = 0.01, k2 = 0.03, mean over full windows (Wang et al.,
-    IEEE TIP 13(4), 2004, with the options of fastMRI's evaluation).
+    Uniform 7 x 7 window, sample covariance, k1 = 0.01, k2 = 0.03, mean over full windows (Wang et
+    al., IEEE TIP 13(4), 2004, with the options of fastMRI's evaluation). The data range is each
+    target's maximum.
 
     Args:
         prediction: `[batch, y, x]` float32.
         target: same shape.
-        data_range: `[batch]`, by default each target's maximum.
-        window: side of the window.
 
     Returns:
         `[batch]` float32, 1 for equal images.
     """
-    _same_shape(prediction, target)
-    if min(target.shape[-2:]) < window:
+    _check_shapes(prediction, target)
+    if min(target.shape[-2:]) < _SSIM_WINDOW:
         raise ValueError(f"images of shape {target.shape[-2:]} are smaller than the SSIM window "
-                         f"of {window} x {window}")
-    if data_range is None:
-        data_range = jnp.max(target, axis=(-2, -1))
-    data_range = jnp.maximum(data_range, _MIN_RANGE)[..., None, None]
+                         f"of {_SSIM_WINDOW} x {_SSIM_WINDOW}")
+    data_range = jnp.maximum(jnp.max(target, axis=(-2, -1)), _MIN_RANGE)[..., None, None]
     c1, c2 = (_SSIM_K1 * data_range) ** 2, (_SSIM_K2 * data_range) ** 2
-    mean_p, mean_t = _window_mean(prediction, window), _window_mean(target, window)
-    unbiased = window**2 / (window**2 - 1)
-    var_p = unbiased * (_window_mean(prediction**2, window) - mean_p**2)
-    var_t = unbiased * (_window_mean(target**2, window) - mean_t**2)
-    covariance = unbiased * (_window_mean(prediction * target, window) - mean_p * mean_t)
+    mean_p, mean_t = _window_mean(prediction), _window_mean(target)
+    unbiased = _SSIM_WINDOW**2 / (_SSIM_WINDOW**2 - 1)
+    var_p = unbiased * (_window_mean(prediction**2) - mean_p**2)
+    var_t = unbiased * (_window_mean(target**2) - mean_t**2)
+    covariance = unbiased * (_window_mean(prediction * target) - mean_p * mean_t)
     # Two quotients, since the product of the denominators underflows on an empty image.
     luminance = (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1)
     structure = (2 * covariance + c2) / (var_p + var_t + c2)
     return jnp.mean(luminance * structure, axis=(-2, -1))
 
 
-def l1(prediction: Array, target: Array) -> Array:
+def l1(*, prediction: Array, target: Array) -> Array:
     """Mean modulus of the difference: real or complex `[batch, ...]` to `[batch]` float32."""
-    _same_shape(prediction, target)
+    _check_shapes(prediction, target)
     return jnp.mean(safe_abs(prediction - target), axis=tuple(range(1, target.ndim)))
 
 
-DOMAINS = ("image", "kspace")
-ALIGNMENT_MEANS = ("mean", "integral")
+def squared_error(*, prediction: Array, target: Array) -> Array:
+    """Mean squared modulus of the difference: complex `[batch, ...]` to `[batch]` float32."""
+    difference = prediction - target
+    return jnp.mean(jnp.real(difference) ** 2 + jnp.imag(difference) ** 2,
+                    axis=tuple(range(1, difference.ndim)))
 
 
-def alignment(states: Array, ideal: Array, delta: ArrayLike, *, average: str = "mean") -> Array:
+def alignment(*, prediction: Array, target: Array, delta: ArrayLike,
+              average: str = "mean") -> Array:
     """Distance of the velocities taken to those that lead to the ideal path.
 
     From the state reached, the predicted velocity is `(k_{j+1} - k_j) / delta_j` and the ideal
@@ -85,21 +86,20 @@ def alignment(states: Array, ideal: Array, delta: ArrayLike, *, average: str = "
     network (Qi et al., arXiv 2512.03020).
 
     Args:
-        states: reached after each step, `[steps, batch, ...]` complex64.
-        ideal: points of the ideal path at the same times, same shape.
+        prediction: states after each step, `[steps, batch, ...]` complex64.
+        target: points of the ideal path at the same times, same shape.
         delta: timesteps `[steps]`.
         average: "mean" over the steps, or the time "integral", which weighs each by `|delta_j|`.
 
     Returns:
         `[batch]` float32.
     """
-    _same_shape(states, ideal)
-    distance = jnp.mean(safe_abs(states - ideal), axis=tuple(range(2, states.ndim)))
-    if average == "mean":
-        return jnp.mean(distance / jnp.abs(jnp.asarray(delta))[:, None], axis=0)
+    _check_shapes(prediction, target)
+    check_choice("average", average, _AVERAGES)
+    distance = jnp.mean(safe_abs(prediction - target), axis=tuple(range(2, target.ndim)))
     if average == "integral":
         return jnp.sum(distance, axis=0)
-    raise ValueError(f"average is {average!r}, expected one of {', '.join(ALIGNMENT_MEANS)}")
+    return jnp.mean(distance / jnp.abs(jnp.asarray(delta))[:, None], axis=0)
 
 
 class Loss(NamedTuple):
@@ -116,12 +116,12 @@ class Loss(NamedTuple):
     average: str = "mean"
 
 
-def _loss(weights: Mapping[str, float], *options: str) -> Loss:
+def _weighted(**weights: float) -> Loss:
     check_at_least(0, **weights)
     if not any(weights.values()):
         raise InputError(f"the weights of the loss's terms ({', '.join(weights)}) are all 0, "
                          "expected one above 0: nothing would be learned")
-    return Loss(weights, *options)
+    return Loss(weights)
 
 
 def flat(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0, velocity: float = 0.1,
@@ -137,52 +137,40 @@ def flat(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0, velocity: f
     Raises:
         InputError: for a value out of range, or if all weights are 0.
     """
-    check_choice("domain", domain, DOMAINS)
-    check_choice("average", average, ALIGNMENT_MEANS)
-    return _loss({"ssim": ssim, "l1": l1, "kspace": kspace, "velocity": velocity}, domain, average)
+    check_choice("domain", domain, ("image", "kspace"))
+    check_choice("average", average, _AVERAGES)
+    weighted = _weighted(ssim=ssim, l1=l1, kspace=kspace, velocity=velocity)
+    return weighted._replace(domain=domain, average=average)
 
 
 def result(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0) -> Loss:
-    """The terms that concern the result alone.
-
-    Args:
-        ssim, l1, kspace: weights of `1 - SSIM` and L1 on the magnitude image and L1 on the
-            k-space; 0 leaves a term out.
-
-    Raises:
-        InputError: for a negative weight, or if all are 0.
-    """
-    return _loss({"ssim": ssim, "l1": l1, "kspace": kspace})
+    """The terms of `flat` on the result alone: its magnitude image and its k-space."""
+    return _weighted(ssim=ssim, l1=l1, kspace=kspace)
 
 
 def image(*, ssim: float = 1.0, l1: float = 1.0) -> Loss:
-    """The terms that concern the magnitude image alone.
-
-    Args:
-        ssim, l1: weights of `1 - SSIM` and L1; 0 leaves a term out.
-
-    Raises:
-        InputError: for a negative weight, or if both are 0.
-    """
-    return _loss({"ssim": ssim, "l1": l1})
+    """The terms of `flat` on the magnitude image alone."""
+    return _weighted(ssim=ssim, l1=l1)
 
 
 def varnet() -> Loss:
     """`1 - SSIM` of the magnitude image, as E2E-VarNet is trained."""
-    return _loss({"ssim": 1.0})
+    return _weighted(ssim=1.0)
 
 
 def total_loss(weights: Mapping[str, float],
-                 terms: dict[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
-    """Total loss and its unweighted terms, leaving out, uncomputed, those of weight 0.
+               terms: Mapping[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
+    """Total loss and the unweighted mean of each of its terms, scalars float32.
 
     Args:
-        weights: of terms; one that is not named has weight 0.
-        terms: a function for each, returning `[batch]`.
+        weights: of terms by name; those of weight 0 are not computed.
+        terms: by name, functions that return `[batch]`.
 
-    Returns:
-        `(total, {name: mean over the batch})`, scalars float32.
+    Raises:
+        InputError: for a weight of a term that is not there.
     """
-    means = {name: jnp.mean(term()) for name, term in terms.items()
-             if weights.get(name)}
+    weights = {name: weight for name, weight in weights.items() if weight}
+    for name in weights:
+        check_choice("a term of the loss", name, terms)
+    means = {name: jnp.mean(terms[name]()) for name in weights}
     return sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(())), means

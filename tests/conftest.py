@@ -59,7 +59,7 @@ def pytest_sessionfinish():
     hdf5.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_batch():
     """`(seed, batch, coils, shape) -> Batch` of smooth images, R = 3, noise-free."""
     def make(seed=0, batch=2, coils=1, shape=(24, 26), acceleration=3):

@@ -6,33 +6,19 @@ and `adaptive` and the loop in `scan`. `theorem` shows that an unrolled network 
 `diffusion` and `divergence` are the mathematics of the samplers.
 """
 
-from flatjax.flow.adaptive import integrate_adaptive
 from flatjax.flow.likelihood import Likelihood, fixed_sigma, learned_sigma, noise_sigma
 from flatjax.flow.path import interpolate, velocity
-from flatjax.flow.schedule import (
-    Schedule,
-    check_stable,
-    schedule,
-    time_grid,
-    to_flow,
-    to_unrolled,
-)
+from flatjax.flow.schedule import Schedule, check_stable, schedule, time_grid
 from flatjax.flow.solve import solve
-from flatjax.flow.solvers import (
-    EXPLICIT,
-    SOLVERS,
-    Solver,
-    SplitField,
-    Tableau,
-    runge_kutta,
-)
+from flatjax.flow.solvers import EXPLICIT, SOLVERS, Solver, SplitField, Tableau, runge_kutta
 from flatjax.flow.space import DataConsistency, StateSpace, image_space, kspace_space
+from flatjax.flow.theorem import to_flow, to_unrolled
 
 LIKELIHOODS = {"fixed": fixed_sigma, "learned": learned_sigma, "noise": noise_sigma}
 SPACES = {"kspace": kspace_space, "image": image_space}
 
 __all__ = ["EXPLICIT", "LIKELIHOODS", "SOLVERS", "SPACES", "DataConsistency", "Likelihood",
            "Schedule", "Solver", "SplitField", "StateSpace", "Tableau", "check_stable",
-           "fixed_sigma", "image_space", "integrate_adaptive", "interpolate", "kspace_space",
-           "learned_sigma", "noise_sigma", "runge_kutta", "schedule", "solve", "time_grid",
-           "to_flow", "to_unrolled", "velocity"]
+           "fixed_sigma", "image_space", "interpolate", "kspace_space", "learned_sigma",
+           "noise_sigma", "runge_kutta", "schedule", "solve", "time_grid", "to_flow",
+           "to_unrolled", "velocity"]

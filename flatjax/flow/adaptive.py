@@ -13,8 +13,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
-from flatjax.flow.solvers import BOGACKI_SHAMPINE, State, VectorField, weighted_step
+from flatjax.flow.solvers import (
+    BOGACKI_SHAMPINE,
+    State,
+    VectorField,
+    per_element,
+    stages,
+    weighted_step,
+)
 
 # Third-order weights less the second-order ones, the last being that of the slope at the end.
 _ERROR = (-5 / 72, 1 / 12, 1 / 9, -1 / 8)
@@ -23,35 +29,20 @@ _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 
 
 class _Progress(NamedTuple):
-    """How far the integration of each element is; `[batch]` unless said otherwise.
+    """How far the integration of each element is."""
 
-    Attributes:
-        state: pytree of `[batch, ...]`.
-        slope: the field there, like `state`.
-        t: time.
-        length: of the next step, not negative.
-        retried: the last step was rejected.
-        evaluations: of the field so far.
-        attempts: steps of the batch so far, a scalar.
-        states: `[K + 1, batch, ...]`, NaN at times not yet reached; None unless asked for.
-    """
-
-    state: State
-    slope: State
-    t: Array
-    length: Array
-    retried: Array
-    evaluations: Array
-    attempts: Array
-    states: State | None
-
-
-def _per_element(values: Array, like: Array) -> Array:
-    return jnp.reshape(values, values.shape + (1,) * (like.ndim - values.ndim))
+    state: State  # pytree of `[batch, ...]`
+    slope: State  # the field there, like `state`
+    t: Array  # `[batch]`, as all below but the last two
+    length: Array  # of the next step, not negative
+    retried: Array  # the last step was rejected
+    evaluations: Array  # of the field so far
+    attempts: Array  # steps of the batch so far, a scalar
+    states: State | None  # `[K + 1, batch, ...]`, NaN at times not reached; None unless asked for
 
 
 def _choose(which: Array, ours: State, theirs: State) -> State:
-    return jax.tree.map(lambda a, b: jnp.where(_per_element(which, a), a, b), ours, theirs)
+    return jax.tree.map(lambda a, b: jnp.where(per_element(which, a), a, b), ours, theirs)
 
 
 def _norm(vector: State, scale: State) -> Array:
@@ -82,8 +73,8 @@ def _between(times: Array, before: _Progress, reached: State, slope: State, step
     fraction = (times[:, None] - before.t) / jnp.where(step == 0, 1, step)
 
     def leaf(y: Array, z: Array, f: Array, g: Array) -> Array:
-        s = _per_element(fraction, y[None])
-        h = _per_element(step, y)
+        s = per_element(fraction, y[None])
+        h = per_element(step, y)
         return (1 - s) * y + s * z + s * (s - 1) * (
             (1 - 2 * s) * (z - y) + (s - 1) * h * f + s * h * g)
 
@@ -91,14 +82,13 @@ def _between(times: Array, before: _Progress, reached: State, slope: State, step
 
 
 def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, args: Any = None,
-                       rtol: float = 1e-3, atol: float = 1e-3, max_steps: int = 1000,
+                       tolerance: float = 1e-3, max_steps: int = 1000,
                        trajectory: bool = False) -> tuple[State, State | None, Array]:
     """Integrate with steps as long as a tolerance allows: one bounded `lax.while_loop`.
 
     Every element of the batch has its own time and its own steps, so its result does not depend on
-    the others; the batch takes as long as its slowest element. A step is accepted if
-    the root mean square of `|error| / (atol + rtol |y|)` over the element's entries is at most 1,
-    with the moduli of complex entries.
+    the others; the batch takes as long as its slowest element. A step is accepted if the root mean
+    square of `|error| / (tolerance (1 + |y|))` over the element's entries is at most 1.
 
     It can be differentiated in forward mode, the steps being held as they were chosen, but not in
     reverse mode: train with a solver of `SOLVERS`.
@@ -110,7 +100,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
         times: `[K + 1]`, monotone. Only the ends matter to the steps; the states at the others
             are interpolated, to third order.
         args: handed to the field whole.
-        rtol, atol: relative and absolute tolerance of one step.
+        tolerance: of one step, relative and absolute.
         max_steps: largest number of steps, rejected ones included.
         trajectory: also return the states at all `times`.
 
@@ -119,22 +109,15 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
         `[K + 1, batch, ...]`, otherwise None; and the evaluations of the field spent on each
         element, `[batch]` int32. An element that ran out of steps, because its field is stiff or
         not finite, is NaN from there on.
-
-    Raises:
-        InputError: for a tolerance or a number of steps out of range.
     """
-    if not (rtol >= 0 and atol > 0):
-        raise InputError(f"the tolerances are rtol = {rtol} and atol = {atol}, expected rtol at "
-                         "least 0 and atol above 0")
-    if not max_steps >= 1:
-        raise InputError(f"max_steps is {max_steps}, expected at least 1")
     times = jnp.asarray(times)
     leaves = jax.tree.leaves(state)
     first, last = (jnp.broadcast_to(t, leaves[0].shape[:1]) for t in (times[0], times[-1]))
     sign, span = jnp.sign(last - first), jnp.abs(last - first)
 
     def tolerated(*sizes: State) -> State:
-        return jax.tree.map(lambda *own: atol + rtol * jnp.maximum(*map(jnp.abs, own)), *sizes)
+        return jax.tree.map(
+            lambda *own: tolerance + tolerance * jnp.maximum(*map(jnp.abs, own)), *sizes)
 
     def running(now: _Progress) -> Array:
         # A step below the resolution of the time, or of NaN, makes no progress.
@@ -146,10 +129,7 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
     def attempt(now: _Progress) -> _Progress:
         left = jnp.abs(last - now.t)
         step = sign * jnp.minimum(now.length, left)
-        slopes = [now.slope]
-        for row, fraction in zip(BOGACKI_SHAMPINE.a[1:], BOGACKI_SHAMPINE.c[1:], strict=True):
-            ahead = weighted_step(now.state, slopes, row, step)
-            slopes.append(field(ahead, now.t + fraction * step, args))
+        slopes = stages(BOGACKI_SHAMPINE, field, now.state, now.slope, (now.t, step, args))
         reached = weighted_step(now.state, slopes, BOGACKI_SHAMPINE.b, step)
         t = jnp.where(now.length >= left, last, now.t + step)
         slope = field(reached, t, args)
@@ -179,7 +159,8 @@ def integrate_adaptive(field: VectorField, state: State, times: ArrayLike, *, ar
         states = jax.tree.map(lambda s: jnp.full((times.size, *s.shape), jnp.nan, s.dtype)
                               .at[0].set(s), state)
     end = lax.while_loop(unfinished, attempt, _Progress(
-        state, slope, first, length, jnp.zeros(first.shape, bool),
-        jnp.full(first.shape, 2, jnp.int32), jnp.zeros((), jnp.int32), states))
+        state, slope, first, length, retried=jnp.zeros(first.shape, bool),
+        evaluations=jnp.full(first.shape, 2, jnp.int32), attempts=jnp.zeros((), jnp.int32),
+        states=states))
     nothing = jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), state)
     return _choose(end.t == last, end.state, nothing), end.states, end.evaluations

@@ -17,49 +17,37 @@ formulas are those for real numbers: -n / sigma is the score of x_t given x_0.
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
+from flatjax.flow.scan import Record, identity, scan_steps
 
-# A state and the time of its noise level, a scalar, to what a network predicts from them.
+# A state and the time of its noise level to what a network predicts from them.
 Predict = Callable[[Array, Array], Array]
-Draw = Callable[[Array], Array]
+# alpha_bar of the steps that are left and of those that are reached to weights of a step, which
+# are float64 and shaped like them.
+Weights = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+PREDICTIONS = ("velocity", "noise")
 
 
-def cosine_alpha_bar(total: int = 1000, offset: float = 0.008,
-                     largest_beta: float = 0.999) -> np.ndarray:
+def cosine_alpha_bar(total: int) -> np.ndarray:
     """alpha_bar of the cosine schedule (Nichol and Dhariwal, arXiv 2102.09672, sec. 3.2).
 
-    Args:
-        total: T, number of diffusion steps, at least 1.
-        offset: keeps the first steps from being too small.
-        largest_beta: bound on `1 - alpha_bar_t / alpha_bar_{t-1}`.
-
-    Returns:
-        `[T + 1]` float64, entry t belonging to step t and entry 0 being 1.
+    It is `[total + 1]` float64, entry t belonging to step t and entry 0 being 1.
     """
-    _check_total(total)
-    curve = np.cos((np.arange(total + 1) / total + offset) / (1 + offset) * np.pi / 2) ** 2
-    beta = np.minimum(1 - curve[1:] / curve[:-1], largest_beta)
+    curve = np.cos((np.arange(total + 1) / total + 0.008) / 1.008 * np.pi / 2) ** 2
+    beta = np.minimum(1 - curve[1:] / curve[:-1], 0.999)
     return np.concatenate([[1.0], np.cumprod(1 - beta)])
 
 
-def linear_alpha_bar(total: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:
-    """alpha_bar of the linear schedule: beta_t from `first` to `last` (Ho et al., sec. 4).
-
-    Returns:
-        `[T + 1]` float64, entry t belonging to step t and entry 0 being 1.
-    """
-    _check_total(total)
-    return np.concatenate([[1.0], np.cumprod(1 - np.linspace(first, last, total))])
-
-
-def _check_total(total: int) -> None:
-    if not total >= 1:
-        raise InputError(f"a diffusion was given {total} steps, expected at least 1")
+def linear_alpha_bar(total: int) -> np.ndarray:
+    """The same where beta rises linearly from 1e-4 to 0.02 (Ho et al., sec. 4)."""
+    return np.concatenate([[1.0], np.cumprod(1 - np.linspace(1e-4, 0.02, total))])
 
 
 def geometric_sigma(t: ArrayLike, smallest: float, largest: float) -> Array:
@@ -72,13 +60,10 @@ def timestep_subset(total: int, steps: int) -> np.ndarray:
 
     Args:
         total: T, the number of steps that the network was trained on.
-        steps: number of steps that a sampler takes, from 1 to T.
-
-    Returns:
-        `[steps + 1]` int64.
+        steps: number of steps that a sampler takes.
 
     Raises:
-        InputError: for a number of steps outside that range.
+        InputError: unless they are from 1 to T.
     """
     if not 1 <= steps <= total:
         raise InputError(f"steps is {steps}, expected from 1 to {total}, the number of noise "
@@ -87,11 +72,7 @@ def timestep_subset(total: int, steps: int) -> np.ndarray:
 
 
 def check_eta(eta: float) -> None:
-    """Refuse a share of fresh noise outside [0, 1].
-
-    Raises:
-        InputError: naming it.
-    """
+    """Refuse a share of fresh noise outside [0, 1]."""
     if not 0 <= eta <= 1:
         raise InputError(f"eta is {eta}, expected in [0, 1]: 0 adds no fresh noise, 1 the most")
 
@@ -101,20 +82,13 @@ def diffuse(end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
     return jnp.sqrt(alpha_bar) * end + jnp.sqrt(1 - alpha_bar) * noise
 
 
-PREDICTIONS = ("velocity", "noise")
-
-
 def learned(kind: str, end: Array, noise: Array, alpha_bar: ArrayLike) -> Array:
     """What a network is to predict from `diffuse(end, noise, alpha_bar)`.
 
-    Args:
-        kind: the "noise" n, or the "velocity" `sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x_0` of
-            Salimans and Ho, "Progressive Distillation", ICLR 2022 (arXiv 2202.00512, sec. 4). An
-            error of the noise is divided by sqrt(alpha_bar) in the x_0 that follows from it; one
-            of the velocity is not.
-        end: x_0.
-        noise: n, same shape.
-        alpha_bar: broadcasts against them.
+    It is the "noise" n itself, or the "velocity" `sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x_0` of
+    Salimans and Ho, "Progressive Distillation", ICLR 2022 (arXiv 2202.00512, sec. 4). An error of
+    the noise is divided by sqrt(alpha_bar) in the x_0 that follows from it; one of the velocity is
+    not.
     """
     if kind == "noise":
         return noise
@@ -128,9 +102,9 @@ def noise_from(kind: str, predicted: Array, state: Array, alpha_bar: ArrayLike) 
     return jnp.sqrt(alpha_bar) * predicted + jnp.sqrt(1 - alpha_bar) * state
 
 
-def posterior_coefficients(alpha_bar: np.ndarray, reached: np.ndarray,
-                           eta: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One step to less noise: `x_t' = end x_0 + state x_t + std z` with z ~ CN(0, I).
+def posterior_weights(left: np.ndarray, reached: np.ndarray,
+                      eta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One step to less noise: `x_t' = a x_0 + b x_t + c z` with z ~ CN(0, I).
 
     The family of Song et al., "Denoising Diffusion Implicit Models", ICLR 2021 (arXiv 2010.02502,
     eq. 12 and 16), whose every member has the marginals of the diffusion if x_0 is exact. `eta =
@@ -138,17 +112,51 @@ def posterior_coefficients(alpha_bar: np.ndarray, reached: np.ndarray,
     deterministic.
 
     Args:
-        alpha_bar: of the steps that are left, below 1.
-        reached: of the steps that are reached, each larger; at 1 the step lands on x_0.
+        left: alpha_bar of the steps that are left, below 1.
+        reached: of those that are reached, each larger; at 1 the step lands on x_0.
         eta: share of fresh noise in [0, 1].
 
     Returns:
-        `(end, state, std)`, float64, shaped like `alpha_bar`.
-
-    Raises:
-        InputError: for an `eta` outside [0, 1].
+        `(a, b, c)`, float64, shaped like `left`.
     """
-    check_eta(eta)
-    variance = eta**2 * (1 - reached) / (1 - alpha_bar) * (1 - alpha_bar / reached)
-    kept = np.sqrt(np.maximum(1 - reached - variance, 0) / (1 - alpha_bar))
-    return np.sqrt(reached) - kept * np.sqrt(alpha_bar), kept, np.sqrt(variance)
+    variance = eta**2 * (1 - reached) / (1 - left) * (1 - left / reached)
+    kept = np.sqrt(np.maximum(1 - reached - variance, 0) / (1 - left))
+    return np.sqrt(reached) - kept * np.sqrt(left), kept, np.sqrt(variance)
+
+
+def sample(predict: Predict, correct: Callable[[Array], Array], draw: Callable[[Array], Array],
+           rng: Array, *, indices: np.ndarray, alpha_bar: np.ndarray, weights: Weights,
+           from_noise: bool = False, trajectory: bool | int = False,
+           record: Record = identity) -> tuple[Array, Array | None]:
+    """Sample x_0 from noise, level by level.
+
+    The noise n that is predicted in x_t gives an estimate of x_0, which is corrected, and a step
+    to less noise, `x_t' = a x_0 + b x_t + c z` or `a x_0 + b n + c z`.
+
+    Args:
+        predict: `(x_t, t / T) -> n`.
+        correct: what is made of an estimate of x_0, by the measurement for one.
+        draw: `key -> z`, noise shaped like x_t.
+        rng: key.
+        indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
+        alpha_bar: of all diffusion steps `[T + 1]`.
+        weights: `(left, reached) -> (a, b, c)` from alpha_bar before and after each step.
+        from_noise: b weighs n and not x_t.
+        trajectory, record: which states are saved, and what of them, see `scan_steps`.
+
+    Returns:
+        `(x_0, records or None)`, records `[saved, ...]`.
+    """
+    left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
+    columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),
+               *weights(left, reached))
+    keys = jax.random.split(rng, len(indices))
+
+    def advance(state: Array, x: tuple[Array, ...]) -> Array:
+        key, t, signal, spread, a, b, c = x
+        noise = predict(state, t)
+        end = correct((state - spread * noise) / signal)
+        return a * end + b * (noise if from_noise else state) + c * draw(key)
+
+    xs = (keys[1:], *(jnp.asarray(column, jnp.float32) for column in columns))
+    return scan_steps(advance, draw(keys[0]), xs, trajectory=trajectory, record=record)

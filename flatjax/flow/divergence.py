@@ -21,11 +21,9 @@ from jax.typing import ArrayLike
 from flatjax.flow.solvers import VectorField
 
 
-def rademacher(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.complex64) -> Array:
-    """A probe of signs; real and imaginary parts of a complex one have theirs each."""
-    if not jnp.issubdtype(dtype, jnp.complexfloating):
-        return jax.random.rademacher(rng, shape, dtype)
-    real, imaginary = jax.random.rademacher(rng, (2, *shape), jnp.finfo(dtype).dtype)
+def rademacher(rng: Array, shape: tuple[int, ...]) -> Array:
+    """A complex64 probe of signs, of real and imaginary parts each."""
+    real, imaginary = jax.random.rademacher(rng, (2, *shape), jnp.float32)
     return real + 1j * imaginary
 
 
@@ -54,19 +52,16 @@ def transport(field: VectorField, state: Array, times: ArrayLike, probes: Array,
               integrate: Callable[..., tuple[Any, ...]]) -> tuple[Array, Array]:
     """Follow a flow together with the integral of its divergence.
 
-    With `(end, change)` returned and p the densities of the flow, `log p(state) = log p(end) +
-    change` at the first and at the last time.
-
     Args:
         field: `f(state, t, args) -> d state / d t`.
         state: `[batch, ...]` at `times[0]`.
         times: `[K + 1]`, monotone.
         probes: `[probes, batch, ...]`, held along the way; see `divergence`.
-        integrate: `(field, state, times) -> (final, ...)` on a pair of arrays, such as a partial
-            `flow.solve`.
+        integrate: `(field, state, times) -> (final, ...)`, such as a partial `flow.solve`.
 
     Returns:
-        `(end, change)`, shaped `[batch, ...]` and `[batch]` real.
+        `(end, change)`, shaped `[batch, ...]` and `[batch]` real. With the densities p at the two
+        times, `log p(state) = log p(end) + change`.
     """
     def both(pair: tuple[Array, Array], t: Array, args: Any) -> tuple[Array, Array]:
         return divergence(lambda k: field(k, t, args), pair[0], probes)

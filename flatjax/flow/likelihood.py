@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flatjax.errors import InputError
+from flatjax.errors import check_above, check_at_least
 from flatjax.mri import Measurement, noise_level
 
 Params = Any
@@ -29,34 +29,22 @@ class Likelihood(NamedTuple):
         init: `(sigma, steps) -> params`, a dict of what is learned.
         precision: `(params, noise) -> 1 / sigma^2`, `[steps]`, or `[steps, batch]` if it follows
             the noise; None where sigma is fixed.
-        noise: `measurement -> [batch]`, the noise that the network is told; None if it is not.
-        perturb: `(rng, noise) -> noise` as it is told in training.
+        noise: `(measurement, rng) -> [batch]`, the noise that the network is told, in training
+            with an error drawn by the key `rng`, otherwise None; None if it is not told.
     """
 
     sigma: float | None = None
     init: Callable[[float, int], Params] = lambda sigma, steps: {}
     precision: Callable[..., Array] | None = None
-    noise: Callable[[Measurement], Array] | None = None
-    perturb: Callable[[Array, Array], Array] = lambda rng, noise: noise
-
-
-def _check_sigma(sigma: float | None) -> None:
-    if sigma is not None and not sigma > 0:
-        raise InputError(f"sigma is {sigma}, expected above 0: it is the scale of the "
-                         "measurement noise in the likelihood")
+    noise: Callable[[Measurement, Array | None], Array] | None = None
 
 
 def fixed_sigma(*, sigma: float | None = None) -> Likelihood:
-    """The same sigma at all steps.
+    """The same sigma at all steps, on the scale of an image with maximum 1.
 
-    Args:
-        sigma: on the scale of an image with maximum 1; by default `K^-0.5`, at which the mean
-            data-consistency step eta is 1, and 0.1 with the solver "imex".
-
-    Raises:
-        InputError: for a sigma that is not above 0.
+    By default it is `K^-0.5`, at which the mean data-consistency step eta is 1, and 0.1 with the
+    solver "imex".
     """
-    _check_sigma(sigma)
     return Likelihood(sigma)
 
 
@@ -65,15 +53,10 @@ def _first(sigma: float, steps: int) -> Params:
 
 
 def learned_sigma(*, sigma: float | None = None) -> Likelihood:
-    """A sigma for each step, learned; for the solver "imex", which is stable for any.
+    """A sigma for each step, learned from `sigma`, by default 0.1.
 
-    Args:
-        sigma: to start from, by default 0.1.
-
-    Raises:
-        InputError: for a sigma that is not above 0.
+    It needs the solver "imex", which is stable for any sigma.
     """
-    _check_sigma(sigma)
     return Likelihood(sigma, _first, lambda params, noise: jnp.exp(-2 * params["log_sigma"]))
 
 
@@ -87,31 +70,30 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
     Args:
         sigma: to start from, by default 0.1.
         jitter: in training the noise told is wrong by a random factor up to this.
-        factor: multiplies the noise told: above 1 the data are trusted less, below more.
+        factor: of the noise told: above 1 the data are trusted less, below more.
 
     Raises:
         InputError: for a value out of range.
     """
-    _check_sigma(sigma)
-    if not jitter >= 1:
-        raise InputError(f"jitter is {jitter}, expected at least 1")
-    if not factor > 0:
-        raise InputError(f"factor is {factor}, expected above 0")
+    check_at_least(1, jitter=jitter)
+    check_above(0, factor=factor)
+
+    def init(sigma: float, steps: int) -> Params:
+        return _first(sigma, steps) | {"noise_power": jnp.full(steps, 0.5)}
 
     def precision(params: Params, noise: Array) -> Array:
         decades = jnp.log(noise / _REFERENCE_NOISE)
         log_sigma = params["log_sigma"][:, None] + params["noise_power"][:, None] * decades
         return jnp.exp(-2 * log_sigma)
 
-    def told(measured: Measurement) -> Array:
+    def told(measured: Measurement, rng: Array | None) -> Array:
         known = measured.noise
         if known is None:
             known = noise_level(measured.kspace, measured.mask)
-        return jnp.clip(factor * known, *_NOISE_RANGE)
+        noise = jnp.clip(factor * known, *_NOISE_RANGE)
+        if rng is None:
+            return noise
+        wrong = noise * jitter**jax.random.uniform(rng, noise.shape, minval=-1.0)
+        return jnp.clip(wrong, *_NOISE_RANGE)
 
-    def perturb(rng: Array, noise: Array) -> Array:
-        return noise * jitter**jax.random.uniform(rng, noise.shape, minval=-1.0)
-
-    return Likelihood(
-        sigma, lambda start, steps: _first(start, steps) | {"noise_power": jnp.full(steps, 0.5)},
-        precision, told, perturb)
+    return Likelihood(sigma, init, precision, told)

@@ -4,22 +4,15 @@ Flow time runs as in Qi et al. (arXiv 2512.03020): t = 1 is the measured, zero-f
 t = 0 the fully sampled one. Most flow-matching papers run the other way.
 """
 
-from typing import Any
-
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 
 def interpolate(start: Array, end: Array, t: ArrayLike) -> Array:
-    """The state at time `t` of the straight path: `(1 - t) end + t start`.
-
-    Args:
-        start: state at t = 1, `[batch, coil, ky, kx]` complex64.
-        end: state at t = 0, same shape.
-        t: flow time in [0, 1], a scalar or broadcastable to the states.
-    """
-    time: Any = t  # numpy's stubs have an array times one of JAX's as one of theirs
-    return (1 - time) * end + time * start
+    """The state at time `t`, `(1 - t) end + t start`; t broadcasts against the states."""
+    t = jnp.asarray(t)
+    return (1 - t) * end + t * start
 
 
 def velocity(start: Array, end: Array) -> Array:

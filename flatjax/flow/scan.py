@@ -37,7 +37,7 @@ def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
         return np.arange(0)
     if trajectory is True:
         return np.arange(steps + 1)
-    if not trajectory >= 2:
+    if trajectory < 2:
         raise InputError(f"trajectory is {trajectory}, expected True, False or a number of states, "
                          "at least 2: the first and the last")
     count = min(trajectory, steps + 1)
@@ -64,31 +64,31 @@ def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
     indices = saved_indices(steps, trajectory)
-    every = len(indices) == steps + 1
     advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
+    if not len(indices):
+        final, _ = lax.scan(lambda state, x: (advance(state, x), None), start, xs)
+        return final, None
 
-    def stacked(state: State, x: Any) -> tuple[State, Any]:
-        state = advance(state, x)
-        return state, record(state) if every else None
+    first = record(start)
+    if len(indices) == steps + 1:
+        def stacked(state: State, x: Any) -> tuple[State, Any]:
+            state = advance(state, x)
+            return state, record(state)
 
+        final, rest = lax.scan(stacked, start, xs)
+        return final, jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]),
+                                   first, rest)
+
+    # Each state is written to the slot of the next index to be saved, where the state of that
+    # index replaces it.
     def thinned(carry: tuple[State, Any], x: tuple[Array, Any]) -> tuple[tuple[State, Any], None]:
         (state, records), (slot, x) = carry, x
         state = advance(state, x)
         return (state, jax.tree.map(lambda all_, one: all_.at[slot].set(one), records,
                                     record(state))), None
 
-    if every or not len(indices):
-        final, records = lax.scan(stacked, start, xs)
-        if not every:
-            return final, None
-        return final, jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]),
-                                   record(start), records)
-    # Each state is written to the slot of the next index to be saved, where the state of that
-    # index replaces it.
     slots = np.searchsorted(indices, np.arange(1, steps + 1))
     records = jax.tree.map(
-        lambda first: jnp.zeros((len(indices), *first.shape), first.dtype).at[0].set(first),
-        record(start))
+        lambda one: jnp.zeros((len(indices), *one.shape), one.dtype).at[0].set(one), first)
     (final, records), _ = lax.scan(thinned, (start, records), (slots, xs))
     return final, records
-

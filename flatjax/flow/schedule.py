@@ -1,22 +1,12 @@
-"""Timesteps of the flow; a cascade as an Euler step and as an unrolled update.
-
-A cascade is an Euler step of `dk/dt = M (k - y) / sigma^2 + v(k, t)` of length `delta < 0`, and
-also one first-order unrolled update `k - eta M (k - y) + lam G(k)`. They are the same map with
-
-    eta = -delta / sigma^2,    lam = -delta,    G = -v
-
-which is Theorem 1 of Qi et al. (arXiv 2512.03020) and holds step by step.
-"""
+"""Timesteps of the flow, from t = 1 (measured) to t = 0 (fully sampled)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_above, check_at_least
 
 _ROUNDING = 1e-4  # tolerance at the bound: timesteps are differences of float32 times
 
@@ -39,25 +29,19 @@ def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np
         InputError: if `steps < 1` or `alpha <= -1`, for times that are not K + 1 or do not
             fall from 1 to 0, or for steps too short to be told apart in float32.
     """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, expected at least 1: a flow needs a step")
-    if not alpha > -1:
-        raise InputError(f"alpha is {alpha}, expected above -1: at -1 and below the times "
-                         "do not fall from 1 to 0; use 0 for uniform steps")
-    if not len(times):
-        grid = (1 - np.arange(steps + 1) / steps) ** (1 + alpha)
-        if not _falls(grid):
-            raise InputError(f"alpha is {alpha}, expected nearer to 0: some of the {steps} steps "
-                             "would have no length in float32")
-        return grid
-    given = np.asarray(times, np.float64)
-    if len(given) != steps + 1:
-        raise InputError(f"times has {len(given)} entries, expected steps + 1 = {steps + 1}: "
-                         f"set steps to {len(given) - 1}, or give the times of {steps} steps")
-    if not (given[0] == 1 and given[-1] == 0 and _falls(given)):
-        raise InputError(f"times is {tuple(given.tolist())}, expected to fall from 1 to 0, each "
+    check_at_least(1, steps=steps)
+    check_above(-1, alpha=alpha)
+    if len(times) not in (0, steps + 1):
+        raise InputError(f"times has {len(times)} entries, expected steps + 1 = {steps + 1}: "
+                         f"set steps to {len(times) - 1}, or give the times of {steps} steps")
+    grid = np.asarray(times, np.float64) if len(times) else (
+        (1 - np.arange(steps + 1) / steps) ** (1 + alpha))
+    falls = (np.diff(grid.astype(np.float32)) < 0).all()
+    if not (grid[0] == 1 and grid[-1] == 0 and falls):
+        origin = "times" if len(times) else f"alpha is {alpha}, which makes the times"
+        raise InputError(f"{origin} {tuple(grid.tolist())}, expected to fall from 1 to 0, each "
                          "below the one before, also in float32")
-    return given
+    return grid
 
 
 class Schedule(NamedTuple):
@@ -81,56 +65,21 @@ class Schedule(NamedTuple):
 
 
 def schedule(*, steps: int = 12, alpha: float = 0.0, times: Sequence[float] = ()) -> Schedule:
-    """The timesteps of a method.
-
-    Args:
-        steps: K, the number of steps.
-        alpha: of the family `t_j = (1 - j/K)^(1 + alpha)`; 0 is uniform.
-        times: `t_0, ..., t_K` themselves, in place of the family's; empty for those.
-
-    Raises:
-        InputError: as `time_grid`.
-    """
+    """The timesteps of a method; arguments and errors are those of `time_grid`."""
     return Schedule(time_grid(steps, alpha, times).astype(np.float32))
 
 
-def _falls(times: np.ndarray) -> bool:
-    return bool((np.diff(times.astype(np.float32)) < 0).all())
-
-
-def to_unrolled(delta: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
-    """`(eta, lam)` of the unrolled network whose cascades are the Euler steps `(delta, sigma)`."""
-    delta = jnp.asarray(delta)
-    return -delta / jnp.asarray(sigma) ** 2, -delta
-
-
-def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
-    """`(delta, sigma)` of the flow whose Euler steps are the cascades `(eta, lam)`.
-
-    `sigma` has one entry per step; it is one number only where `lam / eta` is constant. It is
-    NaN where `lam / eta` is negative: such a cascade is not a gradient step of a likelihood.
-    """
-    eta, lam = jnp.asarray(eta), jnp.asarray(lam)
-    return -lam, jnp.sqrt(lam / eta)
-
-
 def check_stable(delta: ArrayLike, sigma: float, bound: float = 2.0) -> None:
-    """Refuse timesteps at which a solver amplifies the measurement residual.
+    """Refuse timesteps `[K]` at which a solver amplifies the measurement residual.
 
     Each step of Euler's multiplies it by `1 + delta / sigma^2`, so `max |delta| / sigma^2 < 2` is
-    needed; other solvers have other bounds. At the bound itself the residual does not decay.
-
-    Args:
-        delta: timesteps `[K]`.
-        sigma: measurement-noise scale of the likelihood.
-        bound: `Solver.stability`.
+    needed; other solvers have other bounds, their `Solver.stability`. At the bound itself the
+    residual does not decay.
 
     Raises:
         InputError: if `sigma <= 0` or the bound is broken, with the numbers.
     """
-    if not sigma > 0:
-        raise InputError(f"sigma is {sigma}, expected above 0: it is the scale of the "
-                         "measurement noise in the likelihood")
+    check_above(0, sigma=sigma)
     largest = float(np.max(np.abs(np.asarray(delta))))
     if not largest / sigma**2 < bound * (1 - _ROUNDING):
         raise InputError(

@@ -3,8 +3,7 @@
 A Runge-Kutta method is a Butcher tableau, so a new one is one more entry of `SOLVERS`; a method
 that remembers earlier steps is a `Solver` with a memory. An implicit-explicit method takes one
 part of a `SplitField` implicitly, and is stable however stiff that part is. States are arrays or
-pytrees of arrays, real or complex. `flow.solve` integrates by them. For steps chosen by their
-error see `flow.adaptive`.
+pytrees of arrays, real or complex. `flow.solve` integrates by them.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +46,7 @@ class Solver(NamedTuple):
 
 
 class SplitField(NamedTuple):
-    """A vector field of two parts, `stiff(x) + smooth(x, t)`.
-
-    It is called as any other field. Implicit-explicit solvers use its parts.
+    """A vector field of two parts, `stiff(x) + smooth(x, t)`, which implicit-explicit solvers use.
 
     Attributes:
         smooth: `(state, t, args) -> d state / d t`, taken explicitly.
@@ -71,21 +68,25 @@ class Tableau(NamedTuple):
     """An explicit Runge-Kutta method.
 
     Attributes:
-        a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`.
+        a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`, and its
+            sum is the time of that stage as a fraction of the step.
         b: weights of the stages in the step.
-        c: stage times as fractions of the step.
     """
 
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
-    c: tuple[float, ...]
+
+
+def per_element(values: ArrayLike, like: Array) -> Array:
+    """One number, or one per batch element `[batch]`, with axes to broadcast against `like`."""
+    return jnp.reshape(values, jnp.shape(values) + (1,) * (jnp.ndim(like) - jnp.ndim(values)))
 
 
 def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float],
-          delta: ArrayLike) -> State:
+                  delta: ArrayLike) -> State:
     """`state + delta sum_i weights_i slopes_i`; delta is one number, or one per batch element."""
     def leaf(value: Array, *own: Array) -> Array:
-        step = jnp.reshape(delta, jnp.shape(delta) + (1,) * (jnp.ndim(value) - jnp.ndim(delta)))
+        step = per_element(delta, value)
         for weight, slope in zip(weights, own, strict=True):
             if weight:
                 value = value + (weight * step) * slope
@@ -94,17 +95,26 @@ def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float
     return jax.tree.map(leaf, state, *slopes)
 
 
+def stages(tableau: Tableau, field: VectorField, state: State, slope: State,
+           step: Step) -> list[State]:
+    """The slopes of all stages of a step, of which the first, at its start, is given."""
+    t, delta, args = step
+    slopes = [slope]
+    for row in tableau.a[1:]:
+        ahead = weighted_step(state, slopes, row, delta)
+        slopes.append(field(ahead, t + sum(row) * delta, args))
+    return slopes
+
+
 def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
     """The `Solver` of a tableau; it has no memory."""
     def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
         (state, memory), (t, delta, args) = carry, step
-        slopes = [field(state, t, args)]
-        for row, fraction in zip(tableau.a[1:], tableau.c[1:], strict=True):
-            ahead = weighted_step(state, slopes, row, delta)
-            slopes.append(field(ahead, t + fraction * delta, args))
+        slopes = stages(tableau, field, state, field(state, t, args), step)
         return weighted_step(state, slopes, tableau.b, delta), memory
 
-    return Solver(order, tableau.c, stability, lambda state, delta: (), advance)
+    nodes = tuple(float(sum(row)) for row in tableau.a)
+    return Solver(order, nodes, stability, lambda state, delta: (), advance)
 
 
 def adams_bashforth_2() -> Solver:
@@ -112,8 +122,8 @@ def adams_bashforth_2() -> Solver:
 
     With the ratio r of this step's length to the one before, the step weighs the slopes here and
     there by 1 + r/2 and -r/2 (Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations
-    I", sec. III.5). Its memory is that slope and that length; the length before the first step is
-    infinite, which makes the first step one of Euler's.
+    I", sec. III.5). Its memory is the slope and the length of the step before; the length is
+    infinite at first, which makes the first step one of Euler's.
     """
     def start(state: State, delta: Array) -> Memory:
         return jax.tree.map(jnp.zeros_like, state), jnp.full_like(delta, jnp.inf)
@@ -148,22 +158,17 @@ def implicit_explicit_euler() -> Solver:
 
 
 # The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
-BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9),
-                           c=(0.0, 0.5, 0.75))
+BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9))
 
 SOLVERS: dict[str, Solver] = {
-    "euler": runge_kutta(Tableau(a=((),), b=(1.0,), c=(0.0,)), order=1, stability=2.0),
-    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5)),
-                            order=2, stability=2.0),
-    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5), c=(0.0, 1.0)),
-                        order=2, stability=2.0),
-    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75), c=(0.0, 2 / 3)),
-                           order=2, stability=2.0),
+    "euler": runge_kutta(Tableau(a=((),), b=(1.0,)), order=1, stability=2.0),
+    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0)), order=2, stability=2.0),
+    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5)), order=2, stability=2.0),
+    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75)), order=2, stability=2.0),
     "ab2": adams_bashforth_2(),
     "bs3": runge_kutta(BOGACKI_SHAMPINE, order=3, stability=2.512),
     "rk4": runge_kutta(Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6), c=(0.0, 0.5, 0.5, 1.0)),
-                       order=4, stability=2.785),
+                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)), order=4, stability=2.785),
     "imex": implicit_explicit_euler(),
 }
 

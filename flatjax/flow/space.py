@@ -1,21 +1,20 @@
 """State spaces of the flow, and its data term in each, explicit and implicit.
 
-The state is multi-coil k-space, as in E2E-VarNet, or one combined image, as in MoDL. In both, the
-data term pulls the state toward the measurement `y` of a forward model A. A flow may take it in two
-ways (`DataConsistency`): by its gradient, in explicit steps, or by its proximal map, in implicit
-ones. Only the proximal map uses, within one step, what several coils together determine about
-samples that were not measured.
+The state is multi-coil k-space, as in E2E-VarNet, or one combined image, as in MoDL. The data term
+pulls it toward the measurement `y`, by its gradient in explicit steps or by its proximal map in
+implicit ones. Only the proximal map uses, within one step, what several coils together determine
+about samples that were not measured.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError
-from flatjax.mri import Measurement, expand, normal, reduce, zero_filled
+from flatjax.errors import check_at_least
+from flatjax.flow.solvers import per_element
+from flatjax.mri import Measurement, expand, normal, reduce
 from flatjax.mri.linalg import solve_hermitian
 
 State = Any
@@ -39,27 +38,25 @@ class StateSpace(NamedTuple):
     """What the state of a flow is.
 
     Attributes:
-        start: `measurement -> state` at t = 1: what was measured, zero-filled.
-        end: `(kspace, maps) -> state` at t = 0, of fully sampled k-space.
+        state: `(kspace, maps) -> state`, at t = 1 of the measured, zero-filled k-space, at t = 0
+            of the fully sampled one.
+        kspace: `(state, maps) -> [batch, coil, ky, kx]` complex64.
         image: `(state, maps) -> [batch, y, x]` complex64, which networks see.
         lift: `(image, maps) -> state`, the adjoint of `image`.
-        kspace: `(state, maps) -> [batch, coil, ky, kx]` complex64.
         data_consistency: `measurement -> DataConsistency`.
         multicoil: whether the state is the k-space of all coils.
     """
 
-    start: Callable[[Measurement], State]
-    end: Callable[[Array, Array], State]
+    state: Callable[[Array, Array], State]
+    kspace: Callable[[State, Array], Array]
     image: Callable[[State, Array], Array]
     lift: Callable[[Array, Array], State]
-    kspace: Callable[[State, Array], Array]
     data_consistency: Callable[[Measurement], DataConsistency]
     multicoil: bool
 
 
-def _per_slice(c: ArrayLike, state: Array) -> Array:
-    c = jnp.asarray(c)
-    return c.reshape(c.shape + (1,) * (state.ndim - c.ndim)) if c.ndim else c
+def _unchanged(value: Array, maps: Array) -> Array:
+    return value
 
 
 def kspace_space() -> StateSpace:
@@ -71,13 +68,12 @@ def kspace_space() -> StateSpace:
         mask, y = measured.mask, measured.kspace
 
         def proximal(state: Array, c: ArrayLike) -> Array:
-            weight = _per_slice(c, state) * mask
+            weight = per_element(c, state) * mask
             return (state + weight * y) / (1 + weight)
 
         return DataConsistency(lambda state: mask * (state - y), proximal)
 
-    return StateSpace(start=lambda measured: measured.kspace, end=lambda kspace, maps: kspace,
-                      image=reduce, lift=expand, kspace=lambda state, maps: state,
+    return StateSpace(state=_unchanged, kspace=_unchanged, image=reduce, lift=expand,
                       data_consistency=data_consistency, multicoil=True)
 
 
@@ -91,16 +87,14 @@ def image_space(*, cg_iterations: int = 6) -> StateSpace:
     Raises:
         InputError: for fewer than one iteration.
     """
-    if not cg_iterations >= 1:
-        raise InputError(f"cg_iterations is {cg_iterations}, expected at least 1: the implicit "
-                         "data term is solved by conjugate gradients")
+    check_at_least(1, cg_iterations=cg_iterations)
 
     def data_consistency(measured: Measurement) -> DataConsistency:
-        _, mask, maps, _ = measured
-        start = zero_filled(measured)
+        y, mask, maps, _ = measured
+        start = reduce(y, maps)  # A^H y: y is 0 where nothing was sampled
 
         def proximal(state: Array, c: ArrayLike) -> Array:
-            weight = _per_slice(c, state)
+            weight = per_element(c, state)
 
             def operator(image: Array) -> Array:
                 return image + weight * normal(image, mask, maps)
@@ -109,6 +103,5 @@ def image_space(*, cg_iterations: int = 6) -> StateSpace:
 
         return DataConsistency(lambda state: normal(state, mask, maps) - start, proximal)
 
-    return StateSpace(start=zero_filled, end=reduce, image=lambda state, maps: state,
-                      lift=lambda image, maps: image, kspace=expand,
+    return StateSpace(state=reduce, kspace=expand, image=_unchanged, lift=_unchanged,
                       data_consistency=data_consistency, multicoil=False)

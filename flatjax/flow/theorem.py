@@ -5,22 +5,41 @@ Qi et al. (arXiv 2512.03020). The cascades of an unrolled network and the Euler 
     k_{j+1} = k_j - eta_j M (k_j - y) + lam_j G_j(k_j)
     k_{j+1} = k_j + delta_j (M (k_j - y) / sigma_j^2 + v_j(k_j)),    t_{j+1} = t_j + delta_j
 
-are the same maps with the parameters of `schedule.to_flow` and `v_j = -G_j`. For a network whose
-term has no factor of its own, as E2E-VarNet's, see `unit_interval`.
+are, step by step, the same maps with
+
+    eta_j = -delta_j / sigma_j^2,    lam_j = -delta_j,    G_j = -v_j
+
+For a network whose term has no factor of its own, as E2E-VarNet's, see `unit_interval`.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
-from flatjax.flow.schedule import to_flow, to_unrolled
-from flatjax.flow.solvers import VectorField
+from flatjax.flow.scan import scan_steps
+from flatjax.flow.solve import solve
 
 # `(k, args_j) -> k`, where `args_j` is step j's slice of the arguments.
 StepFunction = Callable[[Array, Any], Array]
+
+
+def to_unrolled(delta: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
+    """`(eta, lam)` of the unrolled network whose cascades are the Euler steps `(delta, sigma)`."""
+    delta = jnp.asarray(delta)
+    return -delta / jnp.asarray(sigma) ** 2, -delta
+
+
+def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
+    """`(delta, sigma)` of the flow whose Euler steps are the cascades `(eta, lam)`.
+
+    `sigma` has one entry per step; it is one number only where `lam / eta` is constant. It is
+    NaN where `lam / eta` is negative: such a cascade is not a gradient step of a likelihood.
+    """
+    eta, lam = jnp.asarray(eta), jnp.asarray(lam)
+    return -lam, jnp.sqrt(lam / eta)
 
 
 class Unrolled(NamedTuple):
@@ -60,25 +79,9 @@ class Flow(NamedTuple):
         passed = jnp.cumsum(jnp.asarray(self.delta))
         return 1 + jnp.concatenate([jnp.zeros_like(passed[:1]), passed])
 
-    def field(self, measured: Array, mask: Array) -> VectorField:
-        """The field for `flow.solve`, with `step_args`: `M (k - y) / sigma_j^2 + v_j(k)`."""
-        def field(kspace: Array, t: Array, args: tuple[Array, Any]) -> Array:
-            sigma, own = args
-            return mask * (kspace - measured) / sigma**2 + self.velocity(kspace, own)
-
-        return field
-
-    @property
-    def step_args(self) -> tuple[Array, Any]:
-        """What each step hands to the field: its sigma and its own arguments."""
-        return self.sigma, self.args
-
 
 def as_flow(network: Unrolled) -> Flow:
-    """The flow whose Euler steps are the cascades of `network`.
-
-    A cascade whose eta and lam differ in sign has no sigma: it is NaN there.
-    """
+    """The flow whose Euler steps are the cascades of `network`; for sigma see `to_flow`."""
     delta, sigma = to_flow(network.eta, network.lam)
     return Flow(delta, sigma, lambda k, args: -network.refine(k, args), network.args)
 
@@ -100,13 +103,22 @@ def unroll(network: Unrolled, measured: Array, mask: Array) -> Array:
     Returns:
         `[K + 1, batch, coil, ky, kx]`, like y.
     """
-    def cascade(kspace: Array, own: tuple[Array, Array, Any]) -> tuple[Array, Array]:
+    def cascade(kspace: Array, own: tuple[Array, Array, Any]) -> Array:
         eta, lam, args = own
-        kspace = kspace - eta * mask * (kspace - measured) + lam * network.refine(kspace, args)
-        return kspace, kspace
+        return kspace - eta * mask * (kspace - measured) + lam * network.refine(kspace, args)
 
-    _, states = lax.scan(cascade, measured, (network.eta, network.lam, network.args))
-    return jnp.concatenate([measured[None], states])
+    return scan_steps(cascade, measured, (network.eta, network.lam, network.args),
+                      trajectory=True)[1]
+
+
+def euler(flow: Flow, measured: Array, mask: Array) -> Array:
+    """The states of a flow by Euler's method; arguments and result as in `unroll`."""
+    def field(kspace: Array, t: Array, args: tuple[Array, Any]) -> Array:
+        sigma, own = args
+        return mask * (kspace - measured) / sigma**2 + flow.velocity(kspace, own)
+
+    return solve(field, measured, flow.times, solver="euler", args=(flow.sigma, flow.args),
+                 trajectory=True)[1]
 
 
 def unit_interval(eta: ArrayLike, lam: ArrayLike | None = None) -> tuple[Array, Array]:

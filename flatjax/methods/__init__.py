@@ -37,21 +37,6 @@ METHODS: dict[str, MethodSpec] = {
     "zero_filled": ZERO_FILLED,
 }
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "MethodSpec",
-    "Params",
-    "Reconstruction",
-    "compressed_sensing",
-    "dds",
-    "flat",
-    "flow_matching",
-    "mc_ddpm",
-    "modl",
-    "score_sde",
-    "unet",
-    "vanilla",
-    "varnet",
-    "zero_filled",
-]
+__all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "compressed_sensing",
+           "dds", "flat", "flow_matching", "mc_ddpm", "modl", "score_sde", "unet", "vanilla",
+           "varnet", "zero_filled"]

@@ -19,17 +19,16 @@ class Reconstruction(NamedTuple):
     Attributes:
         image: magnitude `[batch, y, x]` float32, coils combined as the target's are.
         kspace: `[batch, coil, ky, kx]` complex64; `mri.reduce` gives the complex image.
-        trajectory: the states asked for in order, `[saved, batch, coil, ky, kx]` complex64, the
-            first being the start and the last the result; None unless asked for.
-        times: the flow times of the trajectory's states, `[saved]` float32, where the method has
-            such a time; None otherwise.
+        trajectory: the states asked for, `[saved, batch, coil, ky, kx]` complex64, from the start
+            to the result; None unless asked for.
+        times: flow times of the trajectory's states, `[saved]` float32; None for a method without.
         nfe: network evaluations spent on each slice: one number, or `[batch]` int32 where the data
             decide them, as with adaptive steps.
-        std: standard deviation of the magnitude over posterior samples `[batch, y, x]` float32,
-            an uncertainty map; None for a method or config that draws fewer than two.
+        std: standard deviation (n - 1) of the magnitude over posterior samples `[batch, y, x]`
+            float32, an uncertainty map; None for fewer than two samples.
         steps: how many steps were taken to each state of the trajectory, `[saved]`; None without.
-        maps: coil sensitivities that a method estimated itself and combined its image by,
-            `[batch, coil, y, x]` complex64; None where it used those of the measurement.
+        maps: coil sensitivities that a method estimated itself, `[batch, coil, y, x]` complex64;
+            None where it used those of the measurement.
     """
 
     image: Array
@@ -50,8 +49,7 @@ class Method(NamedTuple):
         loss: `(params, rng, batch) -> (scalar, {name: scalar})`, the loss and its terms.
         reconstruct: `(params, rng, measurement, *, trajectory=False) -> Reconstruction`;
             `trajectory` is static under `jax.jit`: True to get every state, or a number to get
-            at most so many, evenly spread from the first to the last, so that a thousand steps
-            fit in memory.
+            at most so many, evenly spread from the first to the last.
         log_density: `(params, rng, measurement, kspace, *, probes=1) -> [batch]` float32, an
             estimate of `log p(kspace | measurement)` in nats, for a method whose results have a
             density that it can tell; None for others.
@@ -67,8 +65,8 @@ class MethodSpec(NamedTuple):
     """A method as configs see it.
 
     Attributes:
-        make: from parts and options to a `Method`. Its keyword arguments with defaults, other
-            than parts, are options of the config.
+        make: from parts and options to a `Method`, or an `InputError` for a value out of range.
+            Its keyword arguments with defaults, other than parts, are options of the config.
         parts: by argument of `make`, the function that makes it, whose keyword arguments are a
             section of the config; or several functions by name, the first being the default,
             where the section says which by its `name`.

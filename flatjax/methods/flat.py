@@ -1,4 +1,4 @@
-"""FLAT: an unrolled network trained as the Euler discretisation of a conditional flow.
+"""FLAT: an unrolled network trained as the Euler discretization of a conditional flow.
 
 Qi et al., "Unrolled Networks are Conditional Probability Flows in MRI Reconstruction"
 (arXiv 2512.03020). One cascade is one step of
@@ -21,7 +21,6 @@ from flatjax.flow import LIKELIHOODS, SOLVERS, SPACES, Likelihood, Schedule, Sta
 from flatjax.flow.schedule import check_stable
 from flatjax.flow.solve import ADAPTIVE, check_solver
 from flatjax.methods.base import Method, MethodSpec, Options, Params
-from flatjax.methods.common import with_sensitivities
 from flatjax.methods.flow_network import ENDPOINT, flow_network
 from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
 
@@ -74,9 +73,6 @@ def make(network: nn.Module, schedule: Schedule, space: StateSpace, *, solver: s
     if likelihood.precision is not None and solver != IMEX:
         raise InputError(f"sigma is learned with the solver {solver!r}, expected the solver "
                          "'imex': explicit steps are unstable where sigma becomes small")
-    if likelihood.noise is not None and getattr(network, "time_channels", None) == 0:
-        raise InputError("time_channels is 0, expected above 0 where the network is told the "
-                         "noise: it is by the same embedding")
     if adaptive and weights != "shared":
         raise InputError("solver is 'adaptive', expected a fixed one unless weights are shared: it "
                          "takes steps of its own, and what was learned one per step does not "
@@ -97,12 +93,11 @@ def make(network: nn.Module, schedule: Schedule, space: StateSpace, *, solver: s
         eta = -delta / sigma**2  # as in Theorem 1, for the sake of its rounding
         return eta / -delta, np.ones_like(delta)
 
-    method = flow_network(
-        network, schedule, space, likelihood, factors,
-        lambda: likelihood.init(sigma, schedule.steps), solver=solver, tolerance=tolerance,
-        parameterization=parameterization, weights=weights, projection=projection,
-        combine=combine, remat=remat, loss=loss)
-    return with_sensitivities(method, sensitivities)
+    return flow_network(
+        network, schedule, space, factors, lambda: likelihood.init(sigma, schedule.steps),
+        weights=weights, projection=projection, combine=combine, sensitivities=sensitivities,
+        remat=remat, loss=loss, solver=solver, tolerance=tolerance,
+        parameterization=parameterization, told=likelihood.noise)
 
 
 def _open(options: Options) -> dict[str, float]:

@@ -80,7 +80,7 @@ def test_a_weight_of_zero_changes_nothing_and_a_large_one_keeps_the_measurement(
         apply, data = forward_model(name, measured), SPACES[name].data_consistency(measured)
         np.testing.assert_array_equal(data.proximal(states[name], 0.0), states[name])
         consistent = measured._replace(kspace=apply(states[name]))
-        start = SPACES[name].start(consistent)
+        start = SPACES[name].state(consistent.kspace, consistent.maps)
         near = SPACES[name].data_consistency(consistent).proximal(start, 1e8)
         np.testing.assert_allclose(apply(near), consistent.kspace, atol=1e-6)
 
@@ -165,8 +165,9 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
         own = jax.tree.map(lambda a, j=j: a[j], params["net"])
         x = x - net.apply({"params": own}, x, t=jnp.full(2, times[j], jnp.float32)) / 3
         right = start + lam * x
-        for _ in range(400):  # Richardson's iteration: slow, and nothing like conjugate gradients
-            x = x + (right - mri.normal(x, mask, maps) - lam * x) / (1 + lam)
+        # Richardson's iteration: slow, and nothing like conjugate gradients
+        x = jax.lax.fori_loop(0, 400, lambda _, x, right=right: x + (
+            right - mri.normal(x, mask, maps) - lam * x) / (1 + lam), x)
     result = jax.jit(method.reconstruct)(params, jax.random.key(0), batch.measurement)
     np.testing.assert_allclose(mri.reduce(result.kspace, maps), scale * x, atol=2e-4)
 
@@ -174,13 +175,9 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"likelihood__name": "learned"},
-        {"likelihood__name": "noise"},
-        {"weights": "shared"},
-        {"parameterization": "endpoint"},
-        {"projection": True},
-        {"remat": True},
+        {"likelihood__name": "learned", "projection": True},
+        {"likelihood__name": "noise", "remat": True},
+        {"weights": "shared", "parameterization": "endpoint"},
     ],
     ids=str,
 )
@@ -201,7 +198,8 @@ def test_one_set_of_weights_serves_any_number_of_coils(make_batch):
     params = noisy(method.init(jax.random.key(0), make_batch(coils=1)), 0.05)
     for coils in (1, 2, 5):
         measured = make_batch(coils=coils).measurement
-        assert np.isfinite(method.reconstruct(params, jax.random.key(0), measured).image).all()
+        result = jax.jit(method.reconstruct)(params, jax.random.key(0), measured)
+        assert np.isfinite(result.image).all()
 
 
 def test_less_noise_draws_the_result_to_the_measurement(make_batch):
@@ -211,10 +209,29 @@ def test_less_noise_draws_the_result_to_the_measurement(make_batch):
 
     def residual(noise):
         told = measured._replace(noise=jnp.full(2, noise))
-        kspace = method.reconstruct(params, jax.random.key(0), told).kspace
+        kspace = jax.jit(method.reconstruct)(params, jax.random.key(0), told).kspace
         return np.linalg.norm(measured.mask * (kspace - measured.kspace))
 
     assert residual(0.001) < 0.5 * residual(0.01) < 0.25 * residual(0.3)
+
+
+def test_the_factor_of_the_noise_counts_once_in_training_too(make_batch):
+    """Twice the noise told is the noise of a measurement that has twice as much."""
+    batch = make_batch(coils=2)
+    options = SMALL | {"likelihood__name": "noise", "likelihood__jitter": 1.5}
+    plain, doubled = (build("flat", **options, likelihood__factor=factor) for factor in (1.0, 2.0))
+    params = noisy(plain.init(jax.random.key(0), batch), 0.1)
+
+    def results(method, noise):
+        known = batch._replace(measurement=batch.measurement._replace(noise=jnp.full(2, noise)))
+        return (jax.jit(method.loss)(params, jax.random.key(1), known)[0],
+                jax.jit(method.reconstruct)(params, None, known.measurement).kspace)
+
+    expected, same, other = (results(*case) for case in (
+        (plain, 0.02), (doubled, 0.01), (doubled, 0.02)))
+    for a, b, c in zip(expected, same, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert np.abs(a - c).max() > 1e-3
 
 
 @pytest.mark.parametrize("options, match", [

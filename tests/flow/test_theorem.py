@@ -43,11 +43,6 @@ def problem(seed):
     return rng, mask * measured, mask, weights, term
 
 
-def euler(reading, measured, mask):
-    return flow.solve(reading.field(measured, mask), measured, reading.times, solver="euler",
-                      args=reading.step_args, trajectory=True)[1]
-
-
 def test_an_unrolled_network_is_the_euler_method_of_its_flow():
     rng, measured, mask, weights, term = problem(0)
     eta, lam = rng.uniform(0.1, 1.5, (2, STEPS))
@@ -56,7 +51,8 @@ def test_an_unrolled_network_is_the_euler_method_of_its_flow():
         network = theorem.Unrolled(eta, lam, term, weights)
         states = theorem.unroll(network, measured, mask)
         reading = theorem.as_flow(network)
-        np.testing.assert_allclose(euler(reading, measured, mask), states, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(theorem.euler(reading, measured, mask), states, rtol=1e-12,
+                                   atol=1e-13)
         back = theorem.as_unrolled(reading)
         np.testing.assert_allclose(theorem.unroll(back, measured, mask), states, rtol=1e-12,
                                    atol=1e-13)
@@ -77,7 +73,7 @@ def test_a_flow_is_the_unrolled_network_of_its_euler_steps():
         network = theorem.as_unrolled(sampled)
         np.testing.assert_allclose(network.eta, -delta / sampled.sigma**2, rtol=1e-12)
         np.testing.assert_allclose(theorem.unroll(network, measured, mask),
-                                   euler(sampled, measured, mask), rtol=1e-12, atol=1e-13)
+                                   theorem.euler(sampled, measured, mask), rtol=1e-12, atol=1e-13)
         assert float(sampled.times[-1]) == pytest.approx(0, abs=1e-12)
 
 
@@ -93,7 +89,8 @@ def test_step_sizes_alone_fix_a_profile():
         assert float(delta.sum()) == pytest.approx(-1)
         reading = theorem.Flow(delta, sigma, lambda k, own: term(k, own[0]) / own[1],
                                (weights, delta))
-        np.testing.assert_allclose(euler(reading, measured, mask), states, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(theorem.euler(reading, measured, mask), states, rtol=1e-11,
+                                   atol=1e-12)
     delta, sigma = theorem.unit_interval(np.array([1.0, -0.5, 1.5]))
     assert (delta > 0).tolist() == [False, True, False]
     np.testing.assert_allclose(sigma, 2**-0.5, rtol=1e-6)
@@ -117,7 +114,8 @@ def test_the_unit_of_time_is_a_convention():
         states = theorem.unroll(theorem.Unrolled(eta, lam, term, weights), measured, mask)
         delta, sigma = theorem.unit_interval(eta, lam)
         reading = theorem.Flow(delta, sigma, lambda k, own: -lam.sum() * term(k, own), weights)
-        np.testing.assert_allclose(euler(reading, measured, mask), states, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(theorem.euler(reading, measured, mask), states, rtol=1e-11,
+                                   atol=1e-12)
         assert float(reading.times[-1]) == pytest.approx(0, abs=1e-12)
 
 

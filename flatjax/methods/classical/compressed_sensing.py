@@ -10,28 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from flatjax import losses
-from flatjax.errors import check_at_least, check_choice
+from flatjax import losses, mri
+from flatjax.errors import check_at_least
 from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    Rolled,
-    check_loss,
-    end_terms,
-    normalize,
-    reconstructor,
-)
-from flatjax.mri import (
-    COMBINES,
-    Batch,
-    Measurement,
-    adjoint,
-    expand,
-    forward,
-    safe_abs,
-    wavelets,
-    zero_filled,
-)
+from flatjax.methods.common import Rolled, end_supervised
+from flatjax.mri import Batch, Measurement, wavelets
 
 _LOSS = losses.image()
 
@@ -49,15 +33,9 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
         lam: weight of sparsity to start from, on the scale of an image with maximum 1.
         combine: how coils are combined for the image, "sense" or "rss".
         loss: from `losses.image`.
-
-    Raises:
-        InputError: for a value out of range.
     """
-    check_choice("combine", combine, COMBINES)
-    check_at_least(1, steps=steps)
     check_at_least(0, levels=levels)
     check_at_least(1e-8, lam=lam)
-    check_loss(loss, "ssim", "l1", "kspace")
     momenta = _momenta(steps)
 
     def init(rng: Array, batch: Batch) -> Params:
@@ -69,39 +47,30 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
 
         def step(state: tuple[Array, Array], momentum: Array) -> tuple[Array, Array]:
             image, ahead = state
-            residual = forward(ahead, mask, maps) - kspace
-            new = sparser(ahead - adjoint(residual, mask, maps), threshold, levels)
+            residual = mri.forward(ahead, mask, maps) - kspace
+            new = sparser(ahead - mri.adjoint(residual, mask, maps), threshold, levels)
             return new, new + momentum * (new - image)
 
-        start = zero_filled(measured)
+        start = mri.zero_filled(measured)
         (image, _), states = scan_steps(step, (start, start), jnp.asarray(momenta),
-                                  trajectory=trajectory,
-                                  record=lambda state: expand(state[0], maps))
-        if states is not None:
-            states = states.at[0].set(kspace)
-        return expand(image, maps), states, 0
+                                        trajectory=trajectory,
+                                        record=lambda state: mri.expand(state[0], maps))
+        states = None if states is None else states.at[0].set(kspace)
+        return mri.expand(image, maps), states, 0
 
-    def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        batch = normalize(batch)
-        kspace, _, _ = rollout(params, batch.measurement, False)
-        return losses.total_loss(loss.weights, end_terms(kspace, batch, combine))
-
-    return Method(init, total, reconstructor(rollout, combine=combine, steps=steps))
+    return end_supervised(init, rollout, loss, combine=combine, steps=steps)
 
 
 SPEC = MethodSpec(make, parts={"loss": losses.image}, test_time=("steps", "levels", "lam", "loss"))
 
 
 def sparser(image: Array, threshold: Array, levels: int) -> Array:
-    """Proximal operator of `threshold ||W x||_1`: wavelet coefficients moved towards 0.
+    """Proximal operator of `threshold ||W x||_1` on images `[batch, y, x]` complex64.
 
-    Args:
-        image: `[batch, y, x]` complex64.
-        threshold: by how much, at most.
-        levels: of the transform.
+    It moves wavelet coefficients towards 0, by the threshold at most.
     """
     coefficients = wavelets.forward(image, levels)
-    size = safe_abs(coefficients)
+    size = mri.safe_abs(coefficients)
     # Where a coefficient is not above the threshold the other branch would divide by 0.
     above = size > threshold
     kept = jnp.where(above, coefficients * (1 - threshold / jnp.where(above, size, 1)), 0)

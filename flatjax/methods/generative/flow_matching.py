@@ -24,13 +24,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from flatjax.errors import InputError, check_at_least, check_choice
+from flatjax.errors import InputError, check_above
 from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
 from flatjax.flow.scan import Record
 from flatjax.flow.schedule import Schedule, schedule
 from flatjax.flow.solve import check_solver, solve
 from flatjax.flow.solvers import VectorField
+from flatjax.losses import squared_error
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     Rolled,
@@ -39,21 +40,17 @@ from flatjax.methods.common import (
     normalize,
     normalize_measurement,
     project,
+    reconstructor,
 )
-from flatjax.methods.generative.sampling import (
-    at_time,
-    image_noise,
-    posterior_reconstructor,
-    squared_error,
-)
-from flatjax.mri import COMBINES, Batch, Measurement, expand, reduce
+from flatjax.methods.generative.denoiser import image_noise
+from flatjax.mri import Batch, Measurement, expand, reduce
 from flatjax.nets import image_unet
 
 
 def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     """k_1 `[batch, coil, ky, kx]` complex64: y where sampled, noise of scale `tau` elsewhere."""
     kspace, mask, maps, _ = measured
-    return kspace + (1 - mask) * tau * expand(image_noise(rng, kspace), maps)
+    return kspace + (1 - mask) * tau * expand(image_noise(rng, measured), maps)
 
 
 def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
@@ -61,35 +58,23 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
          samples: int = 1, combine: str = "sense") -> Method:
     """Conditional flow matching as a `Method`.
 
-    The network sees the images of the state and of the measurement. Steps, schedule and solver
-    concern sampling alone: one training serves them all. For one coil the method has a
-    `log_density`.
+    Schedule and solver concern sampling alone: one training serves them all. For one coil the
+    method has a `log_density`.
 
     Args:
         network: from the images of state and measurement, and the time, to an image, as
             `nets.image_unet`.
         schedule: the steps of the solver, from `flow.schedule`.
-        solver: name in `flow.SOLVERS`; or "adaptive", which takes as many steps as the tolerance
-            asks for and interpolates its trajectory at the times.
-        tolerance: of adaptive steps, relative and absolute, on the scale of an image with
-            maximum 1.
+        solver, tolerance: see `flat.make`; a solver for any field, which "imex" is not.
         tau: scale of the noise at the start; the default is about the rms of unsampled k-space in
             a brain slice of maximum 1 at R = 4.
         data_consistency: project the end point `k - t v` that every velocity implies on the
             measurement, so that measured samples stay as they are. Without, the velocity may move
-            them, as it should if they are noisy; but with several coils `E net` cannot be zero
-            there and right elsewhere at once.
+            them, as it should if they are noisy.
         samples: drawn for each slice and averaged.
         combine: how coils are combined for the image, "sense" or "rss".
-
-    Raises:
-        InputError: for a value out of range.
     """
-    check_choice("combine", combine, COMBINES)
-    check_at_least(1, samples=samples)
-    if not tau > 0:
-        raise InputError(f"tau is {tau}, expected above 0: without noise at the start the "
-                         "velocity is known beforehand and nothing is learned")
+    check_above(0, tau=tau)  # without noise at the start the velocity is known beforehand
     check_solver(solver, tolerance=tolerance, split=False)  # its field has no stiff part
     integrate = partial(solve, solver=solver, tolerance=tolerance)
     times = schedule.times
@@ -97,13 +82,19 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
     def init(rng: Array, batch: Batch) -> Params:
         return {"net": init_network(network, rng, batch, images=2)}
 
-    def velocity(params: Params, kspace: Array, t: Array, measured: Measurement,
-                 zero_filled: Array) -> Array:
-        image = apply_network(network, params["net"], reduce(kspace, measured.maps), zero_filled,
-                              t=t)
-        predicted = expand(image, measured.maps)
-        # Where sampled, the projected end point gives (k - y) / t, and k stays y from the start.
-        return (1 - measured.mask) * predicted if data_consistency else predicted
+    def velocity(params: Params, measured: Measurement) -> VectorField:
+        maps = measured.maps
+        zero_filled = reduce(measured.kspace, maps)
+
+        def field(kspace: Array, t: Array, _: None) -> Array:
+            image = apply_network(network, params["net"], reduce(kspace, maps), zero_filled,
+                                  t=jnp.broadcast_to(t, kspace.shape[:1]))
+            predicted = expand(image, maps)
+            # Where sampled, the projected end point gives (k - y) / t, and k stays y from the
+            # start.
+            return (1 - measured.mask) * predicted if data_consistency else predicted
+
+        return field
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         measured, kspace, _ = normalize(batch)
@@ -112,52 +103,44 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         start = random_start(key_noise, measured, tau)
         end = project(kspace, measured) if data_consistency else kspace
         state = path.interpolate(start, end, t[:, None, None, None])
-        predicted = velocity(params, state, t, measured, reduce(measured.kspace, measured.maps))
-        error = jnp.mean(squared_error(predicted, path.velocity(start, end)))
+        error = jnp.mean(squared_error(prediction=velocity(params, measured)(state, t, None),
+                                       target=path.velocity(start, end)))
         return error, {"velocity": error}
 
-    def field_of(params: Params, measured: Measurement) -> VectorField:
-        zero_filled = reduce(measured.kspace, measured.maps)
-        return lambda k, t, _: velocity(params, k, at_time(t, k), measured, zero_filled)
-
-    def draw(params: Params, rng: Array, measured: Measurement,
-             trajectory: bool | int, record: Record) -> Rolled:
-        return integrate(field_of(params, measured), random_start(rng, measured, tau), times,
+    def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
+                record: Record) -> Rolled:
+        return integrate(velocity(params, measured), random_start(rng, measured, tau), times,
                          trajectory=trajectory, record=record)
 
     def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
                     probes: int = 1) -> Array:
         """See `Method`: of the unsampled entries of one coil's k-space, `[batch, 1, ky, kx]`.
 
-        From t = 0 to t = 1 by the method's solver. Random are the `probes` with which the
-        divergence is estimated, see `flow.divergence`; the error falls with their number and,
-        that of the steps, with theirs.
+        From t = 0 to t = 1 by the method's solver, with the divergence estimated by `probes`.
 
         Raises:
             InputError: for several coils, or without data consistency: the start has no density.
         """
         if kspace.shape[1] != 1:
-            raise InputError(f"k-space of {kspace.shape[1]} coils has no density that is known "
-                             "here, expected 1 coil: the noise at the start lies in the range of "
-                             "the coil maps")
+            raise InputError(f"k-space of {kspace.shape[1]} coils has no density that is known, "
+                             "expected 1 coil: noise starts in the range of the coil maps")
         if not data_consistency:
-            raise InputError("data_consistency is False, expected True for a density: the start "
-                             "has none where it is the measurement, and the flow leaves it")
+            raise InputError("data_consistency is False, expected True for a density: where the "
+                             "start is the measurement it has none")
         measured, scale = normalize_measurement(measurement)
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(
-            field_of(params, measured), measured.kspace + free * kspace / scale, times[::-1],
+            velocity(params, measured), measured.kspace + free * kspace / scale, times[::-1],
             free * rademacher(rng, (probes, *kspace.shape)), integrate)
         noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
         # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
         return (change - noise - count * jnp.log(jnp.pi * tau**2)
                 - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
-    return Method(init, loss, posterior_reconstructor(
-        draw, samples=samples, combine=combine, steps=schedule.steps,
-        times=jnp.asarray(times)),
-        log_density)
+    reconstruct = reconstructor(rollout, combine=combine, steps=schedule.steps,
+                                times=jnp.asarray(times), samples=samples)
+    return Method(init, loss, reconstruct, log_density)
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet, "schedule": schedule},

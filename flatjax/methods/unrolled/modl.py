@@ -17,11 +17,12 @@ from flax import linen as nn
 from jax import Array
 
 from flatjax import losses
-from flatjax.errors import InputError, check_at_least
+from flatjax.errors import InputError
 from flatjax.flow import StateSpace, image_space
 from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
+    Rolled,
     apply_network,
     end_supervised,
     init_network,
@@ -48,16 +49,9 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         space: of images, `flow.image_space`, which says by how many iterations at most each
             data-consistency problem is solved; these start at `D(x)`.
         steps: of network and data consistency.
-        combine: how coils are combined for the image, "sense" or "rss".
-        sensitivities: a network that estimates the coil maps, from `nets.learned_maps`; None for
-            those given with the measurement.
-        remat: recompute each step in the backward pass: memory hardly grows with `steps`.
+        combine, sensitivities, remat: see `flat.make`.
         loss: from `losses.result`, in place of the paper's mean squared error.
-
-    Raises:
-        InputError: for a value out of range.
     """
-    check_at_least(1, steps=steps)
     if space.multicoil:
         raise InputError("space is that of k-space, expected flow.image_space: the network of MoDL "
                          "sees the state itself")
@@ -66,8 +60,7 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         return {"net": init_network(network, rng, batch),
                 "log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
 
-    def rollout(params: Params, measured: Measurement,
-                trajectory: bool | int) -> tuple[Array, Array | None]:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         maps = measured.maps
         data = space.data_consistency(measured)
         weight = jnp.exp(-params["log_lam"])
@@ -75,15 +68,14 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         def step(image: Array, _: Array) -> Array:
             return data.proximal(image + apply_network(network, params["net"], image), weight)
 
-        image, states = scan_steps(step, space.start(measured), jnp.arange(steps),
+        image, states = scan_steps(step, space.state(measured.kspace, maps), jnp.arange(steps),
                                    trajectory=trajectory, record=lambda x: expand(x, maps),
                                    remat=remat)
-        if states is None:
-            return expand(image, maps), None
-        return states[-1], states.at[0].set(measured.kspace)
+        states = None if states is None else states.at[0].set(measured.kspace)
+        return expand(image, maps), states, steps
 
-    method = end_supervised(init, rollout, loss, combine=combine, steps=steps)
-    return with_sensitivities(method, sensitivities)
+    return with_sensitivities(
+        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

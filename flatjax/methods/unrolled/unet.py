@@ -13,7 +13,13 @@ from jax import Array
 
 from flatjax import losses
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import apply_network, end_supervised, init_network, project
+from flatjax.methods.common import (
+    Rolled,
+    apply_network,
+    end_supervised,
+    init_network,
+    project,
+)
 from flatjax.mri import Batch, Measurement, expand, zero_filled
 from flatjax.nets import plain_unet
 
@@ -29,20 +35,16 @@ def make(network: nn.Module, *, projection: bool = False, combine: str = "sense"
         projection: put the measured samples back into the result.
         combine: how coils are combined for the image, "sense" or "rss".
         loss: from `losses.image`.
-
-    Raises:
-        InputError: for a value out of range.
     """
     def init(rng: Array, batch: Batch) -> Params:
         return {"net": init_network(network, rng, batch)}
 
-    def rollout(params: Params, measured: Measurement,
-                trajectory: bool | int) -> tuple[Array, Array | None]:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         image = zero_filled(measured)
         final = expand(image + apply_network(network, params["net"], image), measured.maps)
         if projection:
             final = project(final, measured)
-        return final, jnp.stack([measured.kspace, final]) if trajectory else None
+        return final, jnp.stack([measured.kspace, final]) if trajectory else None, 1
 
     return end_supervised(init, rollout, loss, combine=combine, steps=1)
 

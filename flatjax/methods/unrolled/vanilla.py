@@ -16,13 +16,11 @@ from jax.typing import ArrayLike
 
 from flatjax import losses
 from flatjax.errors import check_choice
-from flatjax.flow import SPACES, Likelihood, StateSpace, schedule
+from flatjax.flow import SPACES, StateSpace, schedule
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import with_sensitivities
-from flatjax.methods.flow_network import VELOCITY, flow_network
+from flatjax.methods.flow_network import flow_network
 from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
 
-LEARNED = ("both", "eta", "timesteps")
 _loss = partial(losses.flat, velocity=0.0)
 _LOSS = _loss()
 
@@ -39,18 +37,9 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
         steps: K, number of cascades.
         learned: step sizes eta and lam, "both" from 1; "eta" alone, with the uniform timesteps
             `lam = 1/K`; or "timesteps" `lam_j`, from 1/K, with `eta_j = K lam_j`.
-        weights: "per_cascade" networks, or one "shared" by all and told the time.
-        projection: put the measured samples back into the result.
-        combine: how coils are combined for the image, "sense" or "rss".
-        sensitivities: a network that estimates the coil maps, from `nets.learned_maps`; None for
-            those given with the measurement.
-        remat: recompute each cascade in the backward pass: memory hardly grows with K.
-        loss: from `losses.flat`.
-
-    Raises:
-        InputError: for a value out of range.
+        weights, projection, combine, sensitivities, remat, loss: see `flat.make`.
     """
-    check_choice("learned", learned, LEARNED)
+    check_choice("learned", learned, ("both", "eta", "timesteps"))
     uniform = schedule(steps=steps)
     delta, sigma = uniform.delta, steps**-0.5
 
@@ -64,11 +53,9 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
         eta = params.get("eta", lam / sigma**2)
         return eta / -delta, lam / -delta
 
-    method = flow_network(
-        network, uniform, space, Likelihood(), factors, start, solver="euler", tolerance=1e-3,
-        parameterization=VELOCITY, weights=weights, projection=projection, combine=combine,
-        remat=remat, loss=loss)
-    return with_sensitivities(method, sensitivities)
+    return flow_network(
+        network, uniform, space, factors, start, weights=weights, projection=projection,
+        combine=combine, sensitivities=sensitivities, remat=remat, loss=loss)
 
 
 SPEC = MethodSpec(

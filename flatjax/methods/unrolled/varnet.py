@@ -9,16 +9,16 @@ The paper adds the network's term; its code, and so this, subtracts it.
 """
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from flatjax import losses
-from flatjax.errors import check_at_least, check_choice
-from flatjax.flow import solve
+from flatjax.errors import check_choice
+from flatjax.flow.scan import scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import (
     WEIGHTS,
+    Rolled,
     apply_network,
     end_supervised,
     init_network,
@@ -44,41 +44,31 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
             FLAT's without time and whose last layer starts from zero.
         steps: number of cascades.
         weights: "per_cascade" networks, or one "shared" by all.
-        combine: how coils are combined for the image, "sense" or "rss".
-        sensitivities: a network that estimates the coil maps, from `nets.learned_maps`; None for
-            those given with the measurement.
-        remat: recompute each cascade in the backward pass: memory hardly grows with `steps`.
+        combine, sensitivities, remat: see `flat.make`.
         loss: its own, from `losses.varnet`, or one from `losses.result`.
-
-    Raises:
-        InputError: for a value out of range.
     """
     check_choice("weights", weights, WEIGHTS)
-    check_at_least(1, steps=steps)
     shared = weights == "shared"
 
     def init(rng: Array, batch: Batch) -> Params:
         return {"net": init_network(network, rng, batch, None if shared else steps),
                 "eta": jnp.ones(steps)}
 
-    def rollout(params: Params, measured: Measurement,
-                trajectory: bool | int) -> tuple[Array, Array | None]:
-        def field(kspace: Array, t: Array, cascade: tuple[Array, Params]) -> Array:
-            eta, own = cascade
-            residual = measured.mask * (kspace - measured.kspace)
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
+        y, mask, maps, _ = measured
+
+        def cascade(kspace: Array, x: tuple[Array, Params]) -> Array:
+            eta, own = x
             refined = apply_network(network, params["net"] if shared else own,
-                                    reduce(kspace, measured.maps))
-            return eta * residual + expand(refined, measured.maps)
+                                    reduce(kspace, maps))
+            return kspace - (eta * (mask * (kspace - y)) + expand(refined, maps))
 
-        # Steps of length -1: the cascade subtracts the field as it is.
-        final, states, _ = solve(field, measured.kspace,
-                                 -np.arange(steps + 1.0, dtype=np.float32),
-                                 args=(params["eta"], None if shared else params["net"]),
-                                 trajectory=trajectory, remat=remat)
-        return final, states
+        final, states = scan_steps(cascade, y, (params["eta"], None if shared else params["net"]),
+                                   trajectory=trajectory, remat=remat)
+        return final, states, steps
 
-    method = end_supervised(init, rollout, loss, combine=combine, steps=steps)
-    return with_sensitivities(method, sensitivities)
+    return with_sensitivities(
+        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

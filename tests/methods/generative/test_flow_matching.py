@@ -1,5 +1,7 @@
 """Conditional flow matching against a Gaussian prior, whose velocity is known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,10 +22,10 @@ SMALL = {
     "network__pools": 1,
     "network__time_channels": 4,
 }
-COUNT = 4000
+COUNT = 1500
 
 
-@pytest.mark.parametrize("solver, steps, tau", [("euler", 200, 0.7), ("heun", 20, 0.7),
+@pytest.mark.parametrize("solver, steps, tau", [("euler", 120, 0.7), ("heun", 20, 0.7),
                                                 ("ab2", 40, 0.7), ("rk4", 12, 1.5)])
 def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
     y, law = gaussian.measure(gaussian.prior())
@@ -42,16 +44,15 @@ def test_the_exact_velocity_samples_the_posterior(solver, steps, tau):
     np.testing.assert_array_equal(kspace * gaussian.MASK, np.repeat(y, COUNT, 0))
 
 
-@pytest.mark.parametrize("solver, steps", [("euler", 100), ("heun", 20), ("midpoint", 20),
-                                           ("rk4", 12)])
-def test_reconstruction_averages_posterior_samples_and_counts_evaluations(solver,
-                                                                          steps):
+@pytest.mark.parametrize("solver, steps", [("euler", 60), ("rk4", 12)])
+def test_reconstruction_averages_posterior_samples_and_counts_evaluations(solver, steps):
     """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
     measured = gaussian.measurement(y, COUNT)
     net = in_place_of_the_network(law, gaussian.scale(y), 0.5)
     method = flow_matching.make(net, flow.schedule(steps=steps), solver=solver, samples=2, tau=0.5)
-    result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
+    result = jax.jit(method.reconstruct)({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
+                                         measured)
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
     assert result.nfe == 2 * steps * flow.SOLVERS[solver].evaluations
@@ -102,7 +103,8 @@ def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batc
     y, mask, maps, _ = batch.measurement
     method = build("flow_matching", **SMALL)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
+    result = jax.jit(partial(method.reconstruct, trajectory=True))(
+        params, jax.random.key(1), batch.measurement)
     scale = mri.intensity_scale(batch.measurement)
     y = y / scale
     net = ImageUNet(channels=2, pools=1, time_channels=4)
@@ -116,7 +118,7 @@ def test_data_consistency_is_the_projection_of_every_implied_end_point(make_batc
     np.testing.assert_allclose(result.kspace, scale * k, atol=2e-5)
     np.testing.assert_allclose(mask * result.kspace, batch.measurement.kspace, atol=1e-6)
     free = build("flow_matching", **SMALL, data_consistency=False)
-    moved = free.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+    moved = jax.jit(free.reconstruct)(params, jax.random.key(1), batch.measurement).kspace
     assert np.abs(mask * moved - batch.measurement.kspace).max() > 1e-2
 
 
@@ -164,7 +166,8 @@ def test_times_are_those_of_the_flow(make_batch):
     batch = make_batch()
     method = build("flow_matching", **SMALL, schedule__alpha=0.5)
     params = method.init(jax.random.key(0), batch)
-    result = method.reconstruct(params, jax.random.key(0), batch.measurement, trajectory=True)
+    result = jax.jit(partial(method.reconstruct, trajectory=True))(
+        params, jax.random.key(0), batch.measurement)
     np.testing.assert_allclose(result.times, flow.time_grid(3, 0.5), rtol=1e-6)
 
 

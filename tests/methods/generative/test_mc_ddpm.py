@@ -1,5 +1,7 @@
 """MC-DDPM against a Gaussian prior, whose noise prediction is known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from tests.support.arrays import noisy
 from tests.support.build import build
 
 SMALL = {"steps": 3, "network__channels": 2, "network__pools": 1, "network__time_channels": 4}
-COUNT = 2500
+COUNT = 1200
 ALPHA_BAR = diffusion.cosine_alpha_bar(1000)
 
 
@@ -26,13 +28,18 @@ def white(key):
     return jax.random.normal(key, (COUNT, 1, *gaussian.SHAPE), jnp.complex64) * (1 - gaussian.MASK)
 
 
-@pytest.mark.parametrize("eta, steps", [(1.0, 600), (0.5, 500), (0.0, 300)])
+def sample(law, draw, steps, eta):
+    """States drawn with the exact noise."""
+    return diffusion.sample(
+        lambda r, t: gaussian.exact(law, "noise", r, level(t)), lambda end: end, draw,
+        jax.random.key(0), indices=diffusion.timestep_subset(1000, steps), alpha_bar=ALPHA_BAR,
+        weights=partial(diffusion.posterior_weights, eta=eta))[0]
+
+
+@pytest.mark.parametrize("eta, steps", [(1.0, 300), (0.5, 250), (0.0, 150)])
 def test_the_exact_noise_samples_the_posterior(eta, steps):
     _, law = gaussian.measure(gaussian.prior())
-    rest = jax.jit(lambda key: mc_ddpm.sample(
-        lambda r, t: gaussian.exact(law, "noise", r, level(t)), white, key,
-        indices=diffusion.timestep_subset(1000, steps), alpha_bar=ALPHA_BAR, eta=eta)[0])(
-            jax.random.key(0))
+    rest = jax.jit(lambda: sample(law, white, steps, eta))()
     gaussian.assert_law(rest, law)
     np.testing.assert_allclose(rest * gaussian.MASK, 0, atol=1e-12)
 
@@ -46,15 +53,16 @@ def in_place_of_the_network(law, scale, tau, kind):
 
 
 @pytest.mark.parametrize("options", [
-    {"prediction": "noise", "steps": 120}, {"prediction": "velocity", "steps": 120},
-    {"prediction": "velocity", "steps": 200, "sampler": "ddpm"}], ids=str)
+    {"prediction": "noise", "steps": 80},
+    {"prediction": "velocity", "steps": 120, "sampler": "ddpm"}], ids=str)
 def test_reconstruction_averages_posterior_samples_and_counts_evaluations(options):
     """Slices with one measurement are draws; the mean of two samples has half their variance."""
     y, law = gaussian.measure(gaussian.prior())
     measured = gaussian.measurement(y, COUNT)
     net = in_place_of_the_network(law, gaussian.scale(y), 0.5, options["prediction"])
     method = mc_ddpm.make(net, samples=2, tau=0.5, **options)
-    result = method.reconstruct({"net": {"gain": jnp.ones(())}}, jax.random.key(1), measured)
+    result = jax.jit(method.reconstruct)({"net": {"gain": jnp.ones(())}}, jax.random.key(1),
+                                         measured)
     jax.effects_barrier()
     assert net.images == result.nfe * COUNT
     assert result.nfe == 2 * options["steps"]
@@ -79,7 +87,7 @@ def test_implicit_steps_at_eta_one_are_the_ancestral_ones(make_batch):
     ddpm, ddim, plain = (build("mc_ddpm", **SMALL, **options) for options in (
         {"sampler": "ddpm"}, {"sampler": "ddim", "eta": 1.0}, {}))
     params = noisy(ddpm.init(jax.random.key(0), batch), 0.1)
-    a, b, c = (method.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+    a, b, c = (jax.jit(method.reconstruct)(params, jax.random.key(1), batch.measurement).kspace
                for method in (ddpm, ddim, plain))
     np.testing.assert_allclose(a, b, atol=1e-6)
     assert np.abs(a - c).max() > 1e-2
@@ -92,10 +100,7 @@ def test_without_eta_only_the_start_is_random(eta):
 
     def run(later):
         draws = iter([white, later])  # the scan's body is traced once
-        return mc_ddpm.sample(
-            lambda r, t: gaussian.exact(law, "noise", r, level(t)), lambda key: next(draws)(key),
-            jax.random.key(0), indices=diffusion.timestep_subset(1000, 10), alpha_bar=ALPHA_BAR,
-            eta=eta)[0]
+        return sample(law, lambda key: next(draws)(key), 10, eta)
 
     same = np.array_equal(run(white), run(lambda key: 3 * white(key)))
     assert same == (eta == 0)
@@ -107,7 +112,8 @@ def test_measured_samples_stay_as_they_are(make_batch, coils):
     y, mask, maps, _ = batch.measurement
     method = build("mc_ddpm", **SMALL, samples=2, sampler="ddpm")
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    result = method.reconstruct(params, jax.random.key(1), batch.measurement, trajectory=True)
+    result = jax.jit(partial(method.reconstruct, trajectory=True))(
+        params, jax.random.key(1), batch.measurement)
     for state in result.trajectory:
         np.testing.assert_allclose(mask * state, y, rtol=1e-5, atol=1e-6)
         assert np.abs((1 - mask) * state).max() > 1e-3
@@ -124,7 +130,7 @@ def test_an_estimate_out_of_range_is_clipped_and_no_other(make_batch):
     y, mask, maps, _ = batch.measurement
 
     def pixels(method):
-        kspace = method.reconstruct(params, jax.random.key(1), batch.measurement).kspace
+        kspace = jax.jit(method.reconstruct)(params, jax.random.key(1), batch.measurement).kspace
         return np.abs(mri.ifft2c((kspace - y) / scale))
 
     assert 0.25 < pixels(bounded).max() < 1 and pixels(free).max() > 100

@@ -13,10 +13,8 @@ from tests.support.build import build
 from tests.support.checks import (
     KEY,
     check_contract,
-    check_empty_slice,
     check_nfe,
     check_remat,
-    check_scaling,
     check_untrained_is_zero_filling,
     reconstruct,
     trained,
@@ -74,8 +72,8 @@ def test_at_the_step_sizes_of_a_flow_it_is_flat(make_batch):
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"learned": "eta"}, {"learned": "timesteps"}, {"loss__velocity": 0.1},
-    {"weights": "shared"}, {"projection": True}, {"space__name": "image"}], ids=str)
+    {"loss__velocity": 0.1}, {"learned": "eta", "projection": True},
+    {"learned": "timesteps", "weights": "shared", "space__name": "image"}], ids=str)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, options):
     batch = make_batch(coils=2)
     method = build("vanilla", **SMALL, **options)
@@ -95,9 +93,7 @@ def test_what_holds_for_every_unrolled_method(make_batch):
     method = build("vanilla", **SMALL)
     check_untrained_is_zero_filling(method, make_batch(coils=2))
     check_contract(method, make_batch(coils=2))
-    check_nfe(method, make_batch())
-    check_scaling(method, make_batch())
-    check_empty_slice(method, make_batch())
+    check_nfe(method, make_batch(coils=2))
     check_remat(lambda **options: build("vanilla", **SMALL, **options), make_batch())
 
 
