@@ -87,16 +87,16 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         if timed is None or not measured:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
-        metrics = {
+        nominal = sum(ends(config.acquisition.acceleration)) / 2  # the middle of a range
+        results[name] = {
             "test_set": name,
             "checkpoint_step": step,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
             "device": _device(),
-        } | cost(method, params, rng, timed) | _named_summary(measured, config)
-        _write(folder, metrics, measured)
+        } | cost(method, params, rng, timed) | summary(measured, config.method.name, nominal)
+        _write(folder, results[name], measured)
         figures.draw_run(folder, drawn, config.method.name)
-        results[name] = metrics
     if results:
         print(tables.of_run(results))
     print(f"metrics, reconstructions and figures are in {output}")
@@ -112,21 +112,12 @@ def _device() -> str:
     return f"CPU, {cores} core{'s' * (cores != 1)}"
 
 
-def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
-    out = summary(measured)
-    out["method"] = {"name": config.method.name} | out["method"]
-    middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
-    out["acceleration"] = {"nominal": middle,
-                           "achieved": out.pop("achieved_acceleration")}
-    return out
-
-
 def _save(folder: Path, volume: Scored) -> None:
     def save(path: Path) -> None:
         with h5py.File(path, "w") as file:
-            file.create_dataset("reconstruction", data=volume.reconstruction)
+            file["reconstruction"] = volume.reconstruction
             if volume.std is not None:
-                file.create_dataset("std", data=volume.std)
+                file["std"] = volume.std
 
     write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
 
@@ -137,10 +128,10 @@ def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> N
             ("", volume.method), ("zero_filled_", volume.zero_filled)) for key in keys}
 
     tables.write_csv(folder / "metrics.csv", [
-        {"volume": v.name, "slices": len(v.residual), **scores(v, QUALITY),
-         "straightness": v.straightness.mean(), "measurement_residual": v.residual.mean(),
+        {"volume": v.name, "slices": len(v.slices["psnr"]), **scores(v, QUALITY),
+         **{key: v.slices[key].mean() for key in ("straightness", "measurement_residual")},
          "acceleration": v.acceleration, **scores(v, OBJECT)} for v in measured])
     tables.write_csv(folder / "slices.csv", [
         {"volume": v.name, "slice": index, **{key: v.slices[key][index] for key in QUALITY}}
-        for v in measured for index in range(len(v.residual))])
+        for v in measured for index in range(len(v.slices["psnr"]))])
     write_json(folder / "metrics.json", metrics)

@@ -54,12 +54,12 @@ class Grid(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One training of a grid: a run with a seed."""
+    """One training of a grid: a run with a seed, and the configs that it is evaluated with."""
 
     run: str
     seed: int
     config: ConfigDict
-    evaluations: Mapping[str, Mapping[str, Any]]
+    evaluations: dict[str, ConfigDict]
 
     @property
     def name(self) -> str:
@@ -73,11 +73,7 @@ def label(run: str, evaluation: str) -> str:
 
 
 def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """A copy of the config with values replaced.
-
-    Args:
-        config: stays as it is.
-        changes: new values by dotted name, as "method.steps".
+    """A copy of the config with values replaced, given by dotted names as "method.steps".
 
     Raises:
         InputError: for a name that the config does not have.
@@ -99,7 +95,10 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 def trials(grid: Grid) -> list[Trial]:
     """All trainings of a grid, one seed after the other."""
-    seeds = {name: run.seeds or grid.seeds for name, run in grid.runs.items()}
-    return [Trial(name, seed, changed(run.config, {"seed": seed}), run.evaluations)
-            for seed in sorted({one for own in seeds.values() for one in own})
-            for name, run in grid.runs.items() if seed in seeds[name]]
+    made = []
+    for name, run in grid.runs.items():
+        for seed in run.seeds or grid.seeds:
+            config = changed(run.config, {"seed": seed})
+            made.append(Trial(name, seed, config, {
+                key: changed(config, changes) for key, changes in run.evaluations.items()}))
+    return sorted(made, key=lambda trial: trial.seed)

@@ -13,9 +13,16 @@ from flatjax import config as configuration
 from flatjax.errors import NonFiniteError, TrainingError
 from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
-from flatjax.experiments import outcomes, report
-from flatjax.experiments.grid import Grid, Trial, changed, trials
-from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome, path_of
+from flatjax.experiments import report
+from flatjax.experiments.grid import Grid, Trial, trials
+from flatjax.experiments.outcomes import (
+    Outcome,
+    missing_evaluations,
+    outcome,
+    path_of,
+    reuse_results,
+    save,
+)
 from flatjax.files import BusyError, locked, make_folder
 from flatjax.runs.checkpoint import Checkpoints, expected_params
 from flatjax.runs.workdir import check_owner
@@ -37,9 +44,10 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = make_folder(workdir)
     results = make_folder(results or workdir / "results")
-    outcomes.reuse_results(grid, results)
+    every = trials(grid)
+    reuse_results(every, results)
     broken, busy = {}, []
-    for trial in trials(grid):
+    for trial in every:
         if not missing_evaluations(trial, results):
             continue
         print(f"\n== {grid.title}: {trial.name}", flush=True)
@@ -57,7 +65,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     if busy:
         print(f"in training elsewhere: {', '.join(busy)}; the last to finish completes the table")
     if broken:
-        raise TrainingError(f"{len(broken)} of {len(trials(grid))} runs failed: " + "; ".join(
+        raise TrainingError(f"{len(broken)} of {len(every)} runs failed: " + "; ".join(
             f"{name}: {error}" for name, error in broken.items()))
 
 
@@ -77,16 +85,14 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
         if _trained_steps(trial, workdir) < trial.config.train.steps:
             train(trial.config, workdir)
         for name in missing:
-            config = changed(trial.config, trial.evaluations[name])
+            config = trial.evaluations[name]
             output = workdir / "evaluations" / (name or "plain")
-            metrics = evaluate(config, workdir, output)
-            first = next(iter(metrics), None)
-            sets = {key: one | {"slices": {
-                score: np.round(values, 6).tolist() for score, values in tables.read_slices(
-                    output if key == first else output / key).items()}}
-                for key, one in metrics.items()}
-            outcomes.save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir),
-                                  sets), path_of(trial, name, results))
+            sets = tables.with_slices(evaluate(config, workdir, output), output)
+            for metrics in sets.values():
+                metrics["slices"] = {key: np.round(scores, 6).tolist()
+                                     for key, scores in metrics["slices"].items()}
+            save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir), sets),
+                 path_of(trial, name, results))
 
 
 def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> str:
@@ -96,15 +102,16 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = Path(workdir)
     results = Path(results or workdir / "results")
+    every = trials(grid)
     rates: dict[str, list[float]] = {}
-    for trial in trials(grid):
+    for trial in every:
         known = [one.slices_per_second for evaluation in trial.evaluations
                  if (one := outcome(trial, evaluation, results))]
         known.append(training_rate(workdir / trial.name))
         rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
     rows = []
     total, unknown = 0.0, False
-    for trial in trials(grid):
+    for trial in every:
         config = trial.config
         missing = missing_evaluations(trial, results)
         done = config.train.steps if not missing else _trained_steps(trial, workdir / trial.name)
