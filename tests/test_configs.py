@@ -89,6 +89,6 @@ def test_every_shift_of_the_scans_can_be_evaluated():
     assert grid.baseline == "demo, as trained"
     for trial in trials(grid):
         config.make_method(trial.config)
-        for changes in trial.evaluations.values():
-            asked = at_test_time(changed(trial.config, changes), trial.config)
+        for evaluated in trial.evaluations.values():
+            asked = at_test_time(evaluated, trial.config)
             config.make_method(asked), config.make_acquisition(asked)

@@ -4,6 +4,7 @@
 a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from flatjax.errors import InputError, check_at_least
 from flatjax.evaluation import figures, tables, trajectory
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.scoring import OBJECT, QUALITY
-from flatjax.evaluation.tables import COLUMNS, Row
+from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
 from flatjax.mri import center_crop, combine
 from flatjax.runs.workdir import at_test_time, load_config, load_params
@@ -37,12 +38,11 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
         InputError: if one is named twice.
     """
     parts = [Path(workdir).absolute().resolve().parts[1:] for workdir in workdirs]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["_".join(one[-count:]) for one in parts]
-        if len(set(names)) == len(names):
-            return names
-    twice = next(w for i, w in enumerate(workdirs) if parts[i] in parts[:i])
-    raise InputError(f"the workdir {twice} is named twice; name every run once")
+    for index, workdir in enumerate(workdirs):
+        if parts[index] in parts[:index]:
+            raise InputError(f"the workdir {workdir} is named twice; name every run once")
+    count = next(n for n in itertools.count(1) if len({one[-n:] for one in parts}) == len(parts))
+    return ["_".join(one[-count:]) for one in parts]
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
@@ -71,8 +71,7 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
     accelerations the pictures and a folder per run for each of them.
 
     Args:
-        runs: by label, `(config, workdir)`, the first one being what the others are compared
-            with. All have the same data and acquisition.
+        runs: by label, of the same data and acquisition; the others are compared with the first.
         output: folder.
         accelerations: nominal R to evaluate all runs at, in place of that of their configs; the
             share of the center in what is measured stays.
@@ -83,11 +82,8 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
     """
     first = next(iter(runs))
     tested = _check(runs)
-    asked = {"": {label: config for label, (config, _) in runs.items()}}
-    if accelerations:
-        asked = {f"_R{acceleration:g}": {label: at_acceleration(config, acceleration)
-                                         for label, config in asked[""].items()}
-                 for acceleration in accelerations}
+    asked = {f"_R{r:g}": {label: at_acceleration(config, r) for label, (config, _) in runs.items()}
+             for r in accelerations} or {"": {label: config for label, (config, _) in runs.items()}}
     for configs in asked.values():
         configuration.make_acquisition(configs[first])
     output = make_folder(output)
@@ -101,19 +97,19 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
                                   for test_set in results[first]}, dict.fromkeys(runs, first))
         rows += found
         tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
-        if found:
-            main = [row for row in found if row.test_set == found[0].test_set]
+        main = [row for row in found if row.test_set == found[0].test_set]
+        if main:
             figures.save(draw(main, tested[main[0].test_set][0], configs[first], folders),
                          output / f"comparison{suffix}.png")
-            moving = [row.label for row in main if row.metrics[0]["steps"][-1]
-                      and configs[row.label].evaluation.figures]
-            if moving:
-                figures.save(trajectory.draw({
-                    label: trajectory.read_table(folders[label] / "trajectory.csv")
-                    for label in moving}), output / f"trajectories{suffix}.png")
-                trajectory.animate(output / f"forming{suffix}.gif", {
-                    label: trajectory.read_states(folders[label] / "trajectory.h5")
-                    for label in moving})
+        moving = {row.label: folders[row.label] for row in main
+                  if row.metrics[0]["steps"][-1] and configs[row.label].evaluation.figures}
+        if moving:
+            figures.save(trajectory.draw({
+                label: trajectory.read_table(folder / "trajectory.csv")
+                for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
+            trajectory.animate(output / f"forming{suffix}.gif", {
+                label: trajectory.read_states(folder / "trajectory.h5")
+                for label, folder in moving.items()})
     print(markdown(rows))
     print(f"the comparison is in {output}")
     return rows
@@ -152,20 +148,17 @@ def _check(runs: Runs) -> dict[str, list[Volume]]:
 
 def markdown(rows: list[Row]) -> str:
     """The table, one for each acceleration and test set."""
-    def score(row: Row, key: str) -> str:
-        return tables.over_volumes(row.metrics[0], "method", key)
-
-    columns = {"run": COLUMNS["run"], **tables.of_scores(score, QUALITY),
-               **tables.of_differences(rows[0].label if rows else ""),
-               **{title: COLUMNS[title] for title in (
-                   "NFE", "ms per slice", "parameters", "memory (MB)", "drops (dB)",
-                   "straightness", "data residual")}}
+    told = ("NFE", "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
+            "data residual")
+    columns = (tables.columns("run") | tables.score_columns(_score, QUALITY)
+               | tables.difference_columns(rows[0].label if rows else "") | tables.columns(*told))
     out = []
     for nominal, test_set in dict.fromkeys((_nominal(row), row.test_set) for row in rows):
         own = [row for row in rows if (_nominal(row), row.test_set) == (nominal, test_set)]
-        out += [f"**{test_set}**, R = {nominal:g} (achieved "
-                f"{own[0].mean('acceleration', 'achieved'):.2f}), {tables.size(own[0])}; "
-                f"{tables.start(own[0])}", "", *tables.of_rows(own, columns), ""]
+        achieved = own[0].mean("acceleration", "achieved")
+        out += [f"**{test_set}**, R = {nominal:g} (achieved {achieved:.2f}), "
+                f"{tables.size(own[0])}; {tables.start(own[0])}", "",
+                *tables.of_rows(own, columns), ""]
     out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
                "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
                "samples; memory is that of the compiled reconstruction of one batch; drops are how "
@@ -174,27 +167,27 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(out)
 
 
+def _score(row: Row, key: str) -> str:
+    return tables.over_volumes(row.metrics[0], "method", key)
+
+
 def _nominal(row: Row) -> float:
-    """The nominal R that a row was evaluated at."""
     return row.metrics[0]["acceleration"]["nominal"]
 
 
 def _plain(row: Row) -> dict[str, Any]:
     """A row as `comparison.csv` and `comparison.json` hold it."""
     metrics = row.metrics[0]
-
-    def scores(keys: tuple[str, ...]) -> dict[str, float]:
-        return {f"{key}{suffix}": metrics["method"][key][part] for key in keys
-                for suffix, part in (("", "mean"), ("_std", "std"))}
-
+    scores, inside = ({f"{key}{suffix}": metrics["method"][key][part] for key in keys
+                       for suffix, part in (("", "mean"), ("_std", "std"))}
+                      for keys in (QUALITY, OBJECT))
     return {"run": row.label, "method": metrics["method"]["name"], "test_set": row.test_set,
             "acceleration": _nominal(row),
             "achieved_acceleration": metrics["acceleration"]["achieved"],
-            **scores(QUALITY), **tables.plain_differences(row),
-            **{key: metrics[key] for key in (
+            **scores, **tables.plain_differences(row), **{key: metrics[key] for key in (
                 "nfe", "seconds_per_slice", "parameters", "peak_memory_bytes", "psnr_drops",
                 "psnr_drop_db", "straightness", "measurement_residual", "num_slices",
-                "num_volumes", "checkpoint_step", "config_hash", "device")}, **scores(OBJECT)}
+                "num_volumes", "checkpoint_step", "config_hash", "device")}, **inside}
 
 
 def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[str, Path]

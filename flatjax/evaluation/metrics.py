@@ -24,11 +24,10 @@ OBJECT_SHARE = 0.05  # of the 99th percentile of a target, above which its local
 def nmse(*, prediction: np.ndarray, target: np.ndarray) -> float:
     """Normalized mean squared error, ||prediction - target||^2 / ||target||^2 over the volume.
 
+    For an all-zero target it is 0 if the prediction is zero too, else inf.
+
     Args:
         prediction, target: `[slices, height, width]` real magnitudes of one unit.
-
-    Returns:
-        For an all-zero target 0 if the prediction is zero too, else inf.
 
     Raises:
         InputError: shapes differ, are not three-dimensional, or an input is complex.
@@ -42,14 +41,12 @@ def psnr(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
          mask: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB, with the mean squared error taken over the volume.
 
+    It is inf for a perfect prediction, even of zeros, else -inf where the peak is 0.
+
     Args:
         prediction, target: `[slices, height, width]` real magnitudes of one unit.
         data_range: the peak, >= 0; None means target.max(), as in fastMRI.
         mask: bool of the same shape, of the pixels to take the mean over; None for all.
-
-    Returns:
-        inf for a perfect prediction, even of zeros; -inf for an all-zero target and a prediction
-        that is not zero.
 
     Raises:
         InputError: as `nmse`, or a data_range that is negative or not finite.
@@ -98,11 +95,10 @@ def ssim(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
 def object_mask(target: np.ndarray) -> np.ndarray:
     """Where the object is: the target's local mean is above 5 % of its 99th percentile.
 
-    The mean is over SSIM's 7 x 7 window, so that noise in the background makes no specks, and the
-    object's edge, where ringing shows, belongs to it. Noise alone has a mean of 1.25 standard
-    deviations in a magnitude image (Gudbjartsson and Patz, MRM 34(6), 1995): it stays below the
-    level where bright tissue has an SNR over 25. The percentile, unlike a maximum, does not follow
-    single bright pixels. Holes within a slice, as airways and dark fluid, are filled.
+    The mean is over SSIM's 7 x 7 window, so that the object's edge, where ringing shows, belongs to
+    it and noise makes no specks: its mean in a magnitude image is 1.25 standard deviations
+    (Gudbjartsson and Patz, MRM 34(6), 1995), below the level where bright tissue has an SNR over
+    25. Holes within a slice, as airways and dark fluid, are filled.
 
     Args:
         target: `[slices, height, width]` real magnitudes.
@@ -118,21 +114,14 @@ def object_mask(target: np.ndarray) -> np.ndarray:
 
 
 def psnr_per_step(*, trajectory: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`psnr` of every state of a volume, `[states]` float64.
-
-    Args:
-        trajectory: `[states, slices, height, width]` real magnitudes.
-        target: `[slices, height, width]` real magnitudes.
-    """
+    """`psnr` of every state `[states, slices, height, width]` of a volume, `[states]` float64."""
     return np.array([psnr(prediction=state, target=target) for state in trajectory])
 
 
 def psnr_drops(curve: np.ndarray) -> tuple[int, float]:
-    """How often PSNR fell from one state to the next, however little, and by how many dB in all.
+    """How often a curve `[states]` in dB fell, however little, and by how many dB in all.
 
-    Args:
-        curve: `[states]` PSNR in dB, as from `psnr_per_step`. NaN, the mark of a state that
-            diverged, counts as -inf: falling to it is an infinite drop.
+    NaN, the mark of a state that diverged, counts as -inf: falling to it is an infinite drop.
     """
     curve = np.where(np.isnan(curve), -np.inf, curve)
     falls = curve[1:] < curve[:-1]
@@ -181,8 +170,7 @@ def _ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
     # SSIM does not depend on the unit; at a peak of 1 its constants cannot underflow.
     x, y = x / peak, y / peak
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
-        uniform_filter(values, SSIM_WINDOW) for values in (x, y, x * x, y * y, x * y)
-    )
+        uniform_filter(values, SSIM_WINDOW) for values in (x, y, x * x, y * y, x * y))
     points = SSIM_WINDOW**2
     unbiased = points / (points - 1)
     covariance = unbiased * (mean_xy - mean_x * mean_y)
@@ -196,30 +184,27 @@ def _ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
 def _volumes(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     prediction, target = np.asarray(prediction), np.asarray(target)
     if target.shape != prediction.shape or target.ndim != 3 or target.size == 0:
-        raise InputError(
-            f"prediction has shape {prediction.shape} and target {target.shape}, expected two "
-            "equal shapes [slices, height, width] without a zero; crop both with center_crop, "
-            "give a single slice as x[None]")
+        raise InputError(f"prediction has shape {prediction.shape} and target {target.shape}, "
+                         "expected two equal shapes [slices, height, width] without a zero; crop "
+                         "both with center_crop, give a single slice as x[None]")
     if np.iscomplexobj(target) or np.iscomplexobj(prediction):
-        raise InputError(
-            f"prediction is {prediction.dtype} and target {target.dtype}, expected real "
-            "magnitudes; take the absolute value first")
+        raise InputError(f"prediction is {prediction.dtype} and target {target.dtype}, expected "
+                         "real magnitudes; take the absolute value first")
     return prediction.astype(np.float64), target.astype(np.float64)
 
 
 def _peak(target: np.ndarray, data_range: float | None) -> float:
     peak = float(target.max() if data_range is None else data_range)
     if not 0 <= peak < math.inf:
-        raise InputError(
-            f"the data range is {peak}, expected a finite number >= 0; "
-            "pass data_range, or a target of finite magnitudes")
+        raise InputError(f"the data range is {peak}, expected a finite number >= 0; pass "
+                         "data_range, or a target of finite magnitudes")
     return peak
 
 
 def _distances(a: np.ndarray, b: np.ndarray | float) -> np.ndarray:
     """||a - b|| per image, `[batch]` float64."""
     with np.errstate(all="ignore"):
-        difference = (a.astype(np.complex128) - b).reshape(len(a), -1)
+        difference = (np.asarray(a, np.complex128) - b).reshape(len(a), -1)
         return np.sqrt(np.sum(difference.real**2 + difference.imag**2, axis=1))
 
 

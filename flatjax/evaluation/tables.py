@@ -88,7 +88,7 @@ def with_slices(results: dict[str, dict[str, Any]], folder: Path) -> dict[str, d
 Columns = dict[str, Callable[[Row], str]]  # the cells of a table's columns by their titles
 
 # What tables tell of a row besides its scores.
-COLUMNS: Columns = {
+_COLUMNS: Columns = {
     "run": lambda row: row.label,
     "baseline": lambda row: row.baseline if row.against else "",
     "zero-filled (dB)": lambda row: f"{row.zero_filled()[0]:.2f}",
@@ -103,20 +103,26 @@ COLUMNS: Columns = {
 }
 
 
-def of_scores(cell: Callable[[Row, str], str], keys: Iterable[str]) -> Columns:
+def columns(*titles: str) -> Columns:
+    """Columns of what is told of a row besides its scores."""
+    return {title: _COLUMNS[title] for title in titles}
+
+
+def score_columns(cell: Callable[[Row, str], str], keys: Iterable[str]) -> Columns:
     """Columns of scores, whose cells are `cell(row, score)`."""
     return {_TITLES[key]: partial(cell, key=key) for key in keys}
 
 
-def of_differences(other: str) -> Columns:
+def difference_columns(other: str) -> Columns:
     """Columns of the differences from another run, with their intervals."""
-    def cell(row: Row, key: str) -> str:
-        if not row.against:
-            return ""
-        mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
-        return f"{mean} [{low}, {high}]"
+    return {f"{key.upper()} - {other}": partial(_difference, key=key) for key in PAIRED}
 
-    return {f"{key.upper()} - {other}": partial(cell, key=key) for key in PAIRED}
+
+def _difference(row: Row, key: str) -> str:
+    if not row.against:
+        return ""
+    mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
+    return f"{mean} [{low}, {high}]"
 
 
 def of_rows(rows: Iterable[Row], columns: Columns) -> list[str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from flatjax.evaluation import figures, tables
 from flatjax.evaluation.scoring import OBJECT, QUALITY, STABILITY
-from flatjax.evaluation.tables import COLUMNS, PAIRED, Row
+from flatjax.evaluation.tables import PAIRED, Row
 from flatjax.experiments.grid import Grid, label, trials
 from flatjax.experiments.outcomes import outcome
 
@@ -83,12 +83,11 @@ def markdown(grid: Grid, rows: list[Row]) -> str:
     for test_set in dict.fromkeys(row.test_set for row in rows):
         own = [row for row in rows if row.test_set == test_set]
         alike = len({row.zero_filled() for row in own}) == 1  # not so under other acquisitions
-        told = ("straightness", "drops (dB)", "residual", "NFE", "parameters")
-        columns = {title: COLUMNS[title] for title in ["run", *["zero-filled (dB)"] * (not alike)]}
-        columns |= tables.of_scores(_score, PAIRED)
-        columns |= {title: COLUMNS[title] for title in ["baseline"] * several}
-        columns |= tables.of_differences("baseline" if several else grid.baseline)
-        columns |= {title: COLUMNS[title] for title in told}
+        columns = (
+            tables.columns("run", *["zero-filled (dB)"] * (not alike))
+            | tables.score_columns(_score, PAIRED) | tables.columns(*["baseline"] * several)
+            | tables.difference_columns("baseline" if several else grid.baseline)
+            | tables.columns("straightness", "drops (dB)", "residual", "NFE", "parameters"))
         out += [f"**{test_set}**, {tables.size(own[0])}"
                 + (f"; {tables.start(own[0])}" if alike else ""), "",
                 *tables.of_rows(own, columns), ""]
