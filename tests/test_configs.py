@@ -10,7 +10,7 @@ import pytest
 from flatjax import config
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file, override
-from flatjax.experiments.grid import changed, trials
+from flatjax.experiments.grid import trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
 from flatjax.options import flattened

@@ -123,7 +123,8 @@ def test_windows_are_shared_and_nothing_is_clipped():
 def test_the_figure_of_a_volume_shows_every_state_of_its_slice():
     scored = scored_zero_filling()
     states = np.stack([scored.zero_filled, 0.5 * scored.target, scored.target])
-    figure = figures.comparison(scored._replace(states=states, steps=np.array([0, 2, 5])), 1, "flat")
+    scored = scored._replace(states=states, steps=np.array([0, 2, 5]))
+    figure = figures.comparison(scored, 1, "flat")
     titles = [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["target", "zero-filled", "step 2", "step 5", "flat"]
     gray, errors = images_of(figure)

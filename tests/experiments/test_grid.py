@@ -80,16 +80,17 @@ def whole(tmp_path_factory):
 
 
 def test_an_interrupted_grid_goes_on_and_ends_with_the_same_table(whole, tmp_path, monkeypatch):
-    trainings = Trainings(monkeypatch, interrupted=2)
+    shutil.copytree(whole / "aligned_seed0", tmp_path / "aligned_seed0")
+    trainings = Trainings(monkeypatch, interrupted=1)
     with pytest.raises(KeyboardInterrupt):
         run_grid(small_grid(), tmp_path)
-    assert trainings.names == ["aligned_seed0", "unaligned_seed0"]
+    assert trainings.names == ["unaligned_seed0"]
     assert {row["run"] for row in table(tmp_path / "results")} == {"aligned", "aligned, at K 3"}
     dry = describe(small_grid(), tmp_path)
     assert "| aligned_seed0 | flat | " in dry and "| 4 | done | 0.0 |" in dry
     assert "| 4 | at step 2 | " in dry
     run_grid(small_grid(), tmp_path)
-    assert trainings.names[2:] == ["unaligned_seed0"]
+    assert trainings.names[1:] == ["unaligned_seed0"]
     assert table(tmp_path / "results") == table(whole / "results")
 
 
@@ -170,7 +171,8 @@ def test_a_run_may_have_a_baseline_of_its_own(whole):
     text = grid_report.markdown(grid, [one, three, own])
     assert "| baseline | PSNR - baseline |" in text and "PSNR - aligned" not in text
     assert f" | aligned, at K 3 | {expected.mean:+.2f} [" in text
-    text = grid_report.markdown(small_grid(), grid_report.make_rows(small_grid(), whole / "results"))
+    rows = grid_report.make_rows(small_grid(), whole / "results")
+    text = grid_report.markdown(small_grid(), rows)
     assert "| PSNR - aligned |" in text and "| baseline |" not in text
 
 
@@ -219,7 +221,8 @@ def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
     assert table(tmp_path)[1]["psnr_difference_mean"] == pytest.approx(1 - 0.5 / 2)
 
 
-def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
+def test_a_run_that_breaks_is_named_and_the_others_finish(whole, tmp_path):
+    shutil.copytree(whole / "aligned_seed0", tmp_path / "aligned_seed0")
     grid = Grid("Toy", {"broken": Run(small(broken=True)), "aligned": Run(small())}, "aligned")
     with pytest.raises(TrainingError, match="1 of 2 runs failed: broken_seed0: .*step 1"):
         run_grid(grid, tmp_path)
@@ -227,7 +230,11 @@ def test_a_run_that_breaks_is_named_and_the_others_finish(tmp_path):
     assert "1 of 2 evaluations" in (tmp_path / "results" / "table.md").read_text()
 
 
-def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_path, monkeypatch):
+def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(whole, tmp_path,
+                                                                         monkeypatch):
+    for name, trained in {"aligned": "aligned", "unaligned": "unaligned", "last": "aligned"}.items():
+        shutil.copytree(whole / f"{trained}_seed0", tmp_path / f"{name}_seed0")
+
     def evaluate(trained, *folders):
         if not trained.method.loss.velocity:
             raise NonFiniteError("the reconstruction of a is not finite")
@@ -235,7 +242,7 @@ def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(tmp_pat
 
     grids_evaluate = runner.evaluate
     monkeypatch.setattr(runner, "evaluate", evaluate)
-    grid = small_grid(last=Run(small(l1=0.5)))
+    grid = small_grid(last=Run(small()))
     with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
         run_grid(grid, tmp_path)
     assert {row["run"] for row in table(tmp_path / "results")} == {
