@@ -135,8 +135,8 @@ def _check(runs: Runs) -> dict[str, list[Volume]]:
         own = at_test_time(own, load_config(workdir))
         load_params(workdir, own, configuration.make_method(own))
         sets[label] = restore_split(dataset, config.data, workdir).test
-        names, wanted = ({volume.name for volumes in which.values() for volume in volumes}
-                         for which in (sets[label], sets[first]))
+        names, wanted = ({volume.name for volumes in sets[which].values() for volume in volumes}
+                         for which in (label, first))
         if names != wanted:
             raise InputError(f"{first} and {label} are not tested on the same volumes "
                              f"({', '.join(sorted(names ^ wanted))} of one alone), expected the "
@@ -194,11 +194,8 @@ def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[s
          ) -> Figure:
     """A volume's middle slice by all runs above its errors in one window; below, PSNR by cost.
 
-    Args:
-        rows: of one acceleration and test set.
-        volume: of that test set.
-        config: of any of the runs.
-        folders: by run, where `evaluate` wrote.
+    Rows are of the volume's test set at the acceleration of the config, whatever its run;
+    `evaluate` wrote into the folders.
     """
     slices = measure_volume(volume, configuration.make_acquisition(config))
     index = len(slices) // 2

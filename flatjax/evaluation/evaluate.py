@@ -15,18 +15,8 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import NonFiniteError
-from flatjax.evaluation import figures, tables
-from flatjax.evaluation.scoring import (
-    OBJECT,
-    QUALITY,
-    Measures,
-    Scored,
-    cost,
-    measures_of,
-    score_volume,
-    scorer,
-    summary,
-)
+from flatjax.evaluation import figures, scoring, tables
+from flatjax.evaluation.scoring import OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -38,8 +28,8 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     Writes, for the main set into `output` and for others into a folder below it of their name:
     `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
     `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
-    posterior samples) and figures. Volumes whose target is NaN, as test files without a
-    reference, are reconstructed only.
+    posterior samples) and figures. Volumes without a reference, whose target is NaN, are
+    reconstructed only.
 
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
@@ -63,7 +53,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     output = make_folder(output or Path(workdir) / "eval")
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
-    score = scorer(method, config.combine)
+    score = scoring.scorer(method, config.combine)
     results = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
@@ -71,12 +61,13 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
-            scored = score_volume(score, params, rng, volume.name, slices, options.batch_size)
+            scored = scoring.score_volume(score, params, rng, volume.name, slices,
+                                          options.batch_size)
             _save(folder, scored)
             if not np.isfinite(scored.reconstruction).all():
                 broken.append(volume.name)
             elif np.isfinite(scored.target).all():
-                measured.append(measures_of(scored))
+                measured.append(scoring.measures_of(scored))
                 if len(drawn) < options.figures:
                     drawn.append(scored)
         if broken:
@@ -94,7 +85,9 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
             "device": _device(),
-        } | cost(method, params, rng, timed) | summary(measured, config.method.name, nominal)
+            **scoring.cost(method, params, rng, timed),
+            **scoring.summary(measured, config.method.name, nominal),
+        }
         _write(folder, results[name], measured)
         figures.draw_run(folder, drawn, config.method.name)
     if results:

@@ -109,7 +109,8 @@ def costs(axes: Axes, series: Collection[Sequence[Row]], cost: Callable[[Row], f
     joined = any(len(rows) > 1 for rows in series)
     for rows, marker in zip(series, cycle("os^" if joined else "o"), strict=False):
         first, *others = (row.label.replace(",", "").split() for row in rows)
-        name = " ".join(word for word in first if all(word in other for other in others))
+        name = " ".join(word for word in first if all(word in other for other in others)
+                        ) or rows[0].label
         points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in rows)
         axes.plot(*zip(*points, strict=True), marker=marker, label=name,
                   color=colors[rows[0].label])

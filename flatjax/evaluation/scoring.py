@@ -90,15 +90,9 @@ def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]
 
 def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array, name: str,
                  slices: list[Batch], batch_size: int) -> Scored:
-    """Reconstruct one measured volume and compare it with its target.
+    """Reconstruct a volume, measured by `measure_volume`, and compare it with its target.
 
-    Args:
-        score: from `scorer`.
-        params: of the method.
-        rng: key; each batch gets its own.
-        name: of the volume.
-        slices: from `data.batches.measure_volume`.
-        batch_size: slices at once.
+    `score` is from `scorer`; it gets `batch_size` slices at once, and a key of its own for each.
     """
     parts, steps, times = [], np.zeros(0), np.zeros(0)
     for index, (batch, count) in enumerate(padded_batches(slices, batch_size)):
@@ -175,12 +169,8 @@ def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[s
 
     Standard deviations are over volumes. `psnr_drops` is the mean number of states per slice at
     which PSNR falls and `psnr_drop_db` the mean of their sizes' sum; states are those after
-    `steps`, which leaves some out where there are more than `STATES`.
-
-    Args:
-        volumes: at least one.
-        method: its name.
-        acceleration: the nominal R.
+    `steps`, which leaves some out where there are more than `STATES`. The name of the method and
+    the nominal acceleration are handed through.
     """
     def over_volumes(images: str) -> dict[str, dict[str, float]]:
         scores = {key: np.array([getattr(v, images)[key] for v in volumes])
@@ -206,12 +196,11 @@ def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[s
 
 
 def cost(method: Method, params: Any, rng: Array, batch: Batch) -> dict[str, float]:
-    """What a reconstruction costs, without its trajectory.
+    """What a reconstruction without its trajectory costs.
 
-    Returns:
-        `seconds_per_slice`: median wall-clock of five, fewer where they take more than ten
-        seconds, without compilation; `peak_memory_bytes`: of the compiled program for this batch,
-        its arguments, intermediates and results together.
+    `seconds_per_slice` is the median wall-clock of five, fewer if they take over ten seconds,
+    without compilation; `peak_memory_bytes` counts arguments, intermediates and results of the
+    program that is compiled for this batch.
     """
     measurement = jax.device_put(batch.measurement)
     reconstruct = jax.jit(
@@ -224,6 +213,6 @@ def cost(method: Method, params: Any, rng: Array, batch: Batch) -> dict[str, flo
         jax.block_until_ready(reconstruct(params, rng, measurement))
         seconds.append(time.perf_counter() - start)
     memory: Any = reconstruct.memory_analysis()
-    return {"seconds_per_slice": float(np.median(seconds)) / batch.target.shape[0],
+    return {"seconds_per_slice": float(np.median(seconds)) / len(batch.target),
             "peak_memory_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes
             + memory.output_size_in_bytes}

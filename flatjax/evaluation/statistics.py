@@ -1,8 +1,7 @@
 """Uncertainty of differences between two methods on the same slices. Host side, numpy."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,14 +20,13 @@ class Difference(NamedTuple):
 def paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     """How much better `a` is than `b`, slice by slice, by the percentile bootstrap.
 
-    Slices are drawn with replacement, each with both its scores, so that what makes a slice hard
-    for both does not widen the interval (Efron and Tibshirani, "An Introduction to the Bootstrap",
-    1993, ch. 13). Neighboring slices of one head are alike: the interval speaks of slices like
-    these, not of other heads.
+    Slices are drawn with both their scores, so that what makes a slice hard for both does not
+    widen the interval (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13).
+    Neighboring slices are alike: the interval speaks of slices like these, not of other heads.
 
     Args:
-        a, b: `[slices]` scores, the same slices in the same order. Infinite ones, of slices that
-            both have without error, differ by 0; a slice that one alone has so is left out.
+        a, b: `[slices]` scores of the same slices. Infinite ones, of slices that both have without
+            error, differ by 0; a slice that one alone has so is left out.
     """
     with np.errstate(invalid="ignore"):
         difference = np.where(np.equal(a, b), 0.0, np.subtract(a, b))
@@ -41,21 +39,3 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Difference:
     low, high = np.quantile(counts @ difference / len(difference),
                             [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Difference(float(difference.mean()), float(low), float(high))
-
-
-def seed_differences(own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]],
-                     keys: Iterable[str]) -> dict[str, Difference] | None:
-    """`paired_difference` of two runs in several scores, each averaged over its seeds.
-
-    Args:
-        own, base: per seed, scores `[slices]` by name.
-        keys: of the scores.
-
-    Returns:
-        by score; None where `base` is empty or of other slices.
-    """
-    means = {key: [np.mean([one[key] for one in seeds], axis=0) for seeds in (own, base)]
-             for key in keys if base}
-    if not means or any(a.shape != b.shape for a, b in means.values()):
-        return None
-    return {key: paired_difference(a, b) for key, (a, b) in means.items()}

@@ -52,13 +52,12 @@ class Row(NamedTuple):
 
 def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
               baselines: Mapping[str, str]) -> list[Row]:
-    """Rows of several runs, each with its differences from another one on the same slices.
-
-    Differences are of scores that are averaged over the seeds of each run.
+    """Rows of several runs, each with its differences from its baseline on the same slices.
 
     Args:
-        results: metrics as from `with_slices`, by test set, label and seed.
-        baselines: by label, the label of what the run is compared with; none with itself.
+        results: metrics as from `with_slices`, by test set, label and seed. Differences are of
+            scores that are averaged over the seeds.
+        baselines: by label, the label of the baseline.
     """
     rows = []
     for test_set, runs in results.items():
@@ -166,10 +165,9 @@ def devices(rows: Iterable[Row]) -> str:
 
 
 def of_run(results: dict[str, dict[str, Any]]) -> str:
-    """The scores of every test set of one run beside zero filling's, as Markdown.
+    """What `evaluate` returned beside zero filling's scores, as Markdown.
 
-    Args:
-        results: as from `evaluate`. Scores inside the object may be missing, as in older files.
+    Scores inside the object may be missing, as in older files.
     """
     first = next(iter(results.values()))
     keys = [key for key in _TITLES if key in first["method"]]
@@ -207,10 +205,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table as `name.md` from its text, and as `name.json` and `name.csv` from its rows.
-
-    A table without rows gets no CSV.
-    """
+    """Write a table as `name.md` from its text, and from its rows `name.json` and `name.csv`."""
     write_text(folder / f"{name}.md", text + "\n")
     write_json(folder / f"{name}.json", rows)
     if rows:

@@ -130,10 +130,6 @@ def animate(path: Path, sequences: Mapping[str, StateSequence]) -> None:
     """Write a GIF of one image forming under several methods side by side, then its target.
 
     Every method shows the last state that it has reached at the frame's time. One gray window.
-
-    Args:
-        path: of the `.gif`.
-        sequences: by method, of the same image.
     """
     target = next(iter(sequences.values())).target
     height, width = target.shape

@@ -20,37 +20,21 @@ from flatjax.errors import InputError
 
 
 class Run(NamedTuple):
-    """One line of a grid, or several.
+    """A training and its evaluations: one line of a grid, or several."""
 
-    Attributes:
-        config: of the training, whose seed the grid replaces.
-        evaluations: what is changed of the config for each evaluation of the trained model, by
-            its name; by default one without a name that changes nothing.
-        seeds: it is made with each of them; empty for the grid's.
-        baseline: what its slices are compared with, as `Grid.baseline`; empty for the grid's.
-    """
-
-    config: ConfigDict
-    evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}
-    seeds: tuple[int, ...] = ()
-    baseline: str = ""
+    config: ConfigDict  # of the training; the grid replaces its seed
+    evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}  # by name, what each changes of it
+    seeds: tuple[int, ...] = ()  # to train with; empty for the grid's
+    baseline: str = ""  # as `Grid.baseline`; empty for the grid's
 
 
 class Grid(NamedTuple):
-    """Runs that differ in one thing each.
+    """Runs that differ in one thing each."""
 
-    Attributes:
-        title: of its table and figure.
-        runs: by name.
-        seeds: every run without its own is made with each of them.
-        baseline: label, see `label`, of what the slices of runs without a baseline of their own
-            are compared with.
-    """
-
-    title: str
-    runs: dict[str, Run]
-    baseline: str
-    seeds: tuple[int, ...] = (0,)
+    title: str  # of its table and figure
+    runs: dict[str, Run]  # by name
+    baseline: str  # `label` of what runs without a baseline of their own are compared with
+    seeds: tuple[int, ...] = (0,)  # of runs without seeds of their own
 
 
 class Trial(NamedTuple):
@@ -63,7 +47,7 @@ class Trial(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.run}_seed{self.seed}"
 
 

@@ -487,7 +487,7 @@ def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypa
         states.append(weakref.ref(volume.states))
         return measures_of(volume)
 
-    monkeypatch.setattr(evaluation, "measures_of", spy)
+    monkeypatch.setattr(scoring, "measures_of", spy)
     asked = load_config(workdir)
     asked.evaluation.figures = 0
     evaluate(asked, workdir, tmp_path)

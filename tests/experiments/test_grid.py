@@ -232,8 +232,8 @@ def test_a_run_that_breaks_is_named_and_the_others_finish(whole, tmp_path):
 
 def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(whole, tmp_path,
                                                                          monkeypatch):
-    for name, trained in {"aligned": "aligned", "unaligned": "unaligned", "last": "aligned"}.items():
-        shutil.copytree(whole / f"{trained}_seed0", tmp_path / f"{name}_seed0")
+    for name, source in (("aligned", "aligned"), ("unaligned", "unaligned"), ("last", "aligned")):
+        shutil.copytree(whole / f"{source}_seed0", tmp_path / f"{name}_seed0")
 
     def evaluate(trained, *folders):
         if not trained.method.loss.velocity:
