@@ -103,14 +103,14 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
                 "path_distance": metrics.path_distance(images, ideal)}
         parts.append({key: value[:, :count] if key in _BY_STATE else value[:count]
                       for key, value in out.items()})
-    arrays: dict[str, Any] = {
-        key: np.concatenate([part[key] for part in parts], axis=int(key in _BY_STATE))
-        for key in parts[0]}
+    arrays: dict[str, Any] = {"std": None}
+    for key in parts[0]:
+        arrays[key] = np.concatenate([part[key] for part in parts], axis=int(key in _BY_STATE))
     arrays["nfe"] = float(np.mean(arrays["nfe"]))
     return Scored(
         name=name, target=np.stack([one.target for one in slices]), steps=steps, times=times,
         acceleration=float(np.mean([achieved_acceleration(s.measurement.mask) for s in slices])),
-        **{"std": None} | arrays)
+        **arrays)
 
 
 def quality(*, prediction: np.ndarray, target: np.ndarray,

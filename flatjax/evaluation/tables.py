@@ -107,8 +107,8 @@ def columns(*titles: str) -> Columns:
     return {title: _COLUMNS[title] for title in titles}
 
 
-def score_columns(cell: Callable[[Row, str], str], keys: Iterable[str]) -> Columns:
-    """Columns of scores, whose cells are `cell(row, score)`."""
+def score_columns(cell: Callable[..., str], keys: Iterable[str]) -> Columns:
+    """Columns of scores, whose cells are `cell(row, key=score)`."""
     return {_TITLES[key]: partial(cell, key=key) for key in keys}
 
 

@@ -82,8 +82,9 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
             for metrics in sets.values():
                 metrics["slices"] = {key: np.round(scores, 6).tolist()
                                      for key, scores in metrics["slices"].items()}
-            plain = (json.loads(configuration.to_json(one)) for one in (trial.config, config))
-            outcomes.save(Outcome(*plain, training_rate(workdir), sets),
+            trained, evaluated = (json.loads(configuration.to_json(one))
+                                  for one in (trial.config, config))
+            outcomes.save(Outcome(trained, evaluated, training_rate(workdir), sets),
                           outcomes.path_of(trial, name, results))
 
 
