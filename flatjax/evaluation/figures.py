@@ -162,7 +162,8 @@ def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndar
 
 
 def _image(axes: Axes, image: np.ndarray, title: str, colors: ScalarMappable) -> None:
-    axes.imshow(image, interpolation="nearest", norm=colors.norm, cmap=colors.cmap)
+    norm: Any = colors.norm  # which the stubs call by a protocol
+    axes.imshow(image, interpolation="nearest", norm=norm, cmap=colors.cmap)
     axes.set_title(title, fontsize=9)
 
 
