@@ -10,7 +10,7 @@ import pytest
 from flatjax import config
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file, override
-from flatjax.experiments.grid import changed, trials
+from flatjax.experiments.grid import trials
 from flatjax.methods import METHODS as ALL
 from flatjax.mri import Batch, Measurement
 from flatjax.options import flattened
@@ -89,6 +89,6 @@ def test_every_shift_of_the_scans_can_be_evaluated():
     assert grid.baseline == "demo, as trained"
     for trial in trials(grid):
         config.make_method(trial.config)
-        for changes in trial.evaluations.values():
-            asked = at_test_time(changed(trial.config, changes), trial.config)
+        for evaluated in trial.evaluations.values():
+            asked = at_test_time(evaluated, trial.config)
             config.make_method(asked), config.make_acquisition(asked)

@@ -287,7 +287,7 @@ def read_metrics(folder: Path) -> None:
     from flatjax.files import MetricsLog
     training_rate(folder)
     MetricsLog(folder, 2).close()
-    outcomes._read(folder / "outcome.json")
+    outcomes.read(folder / "outcome.json")
 
 
 def checkpoints(folder: Path) -> list[Path]:

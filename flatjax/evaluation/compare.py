@@ -4,21 +4,31 @@
 a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.data.base import Volume
+from flatjax.data.batches import measure_volume, stack
 from flatjax.data.splits import restore_split
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least
 from flatjax.evaluation import figures, tables, trajectory
-from flatjax.evaluation.comparison import draw, markdown, middle_slice, plain, tabulate
 from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.scoring import OBJECT, QUALITY
 from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
+from flatjax.mri import center_crop, combine
 from flatjax.runs.workdir import at_test_time, load_config, load_params
+
+Runs = Mapping[str, tuple[ConfigDict, str | Path]]  # by label, `(config, workdir)`
 
 
 def labels(workdirs: Sequence[str | Path]) -> list[str]:
@@ -28,12 +38,11 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
         InputError: if one is named twice.
     """
     parts = [Path(workdir).absolute().resolve().parts[1:] for workdir in workdirs]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["_".join(one[-count:]) for one in parts]
-        if len(set(names)) == len(names):
-            return names
-    twice = next(w for i, w in enumerate(workdirs) if parts[i] in parts[:i])
-    raise InputError(f"the workdir {twice} is named twice; name every run once")
+    for index, workdir in enumerate(workdirs):
+        if parts[index] in parts[:index]:
+            raise InputError(f"the workdir {workdir} is named twice; name every run once")
+    count = next(n for n in itertools.count(1) if len({one[-n:] for one in parts}) == len(parts))
+    return ["_".join(one[-count:]) for one in parts]
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
@@ -44,8 +53,7 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
     Raises:
         InputError: for one below 1.
     """
-    if not acceleration >= 1:
-        raise InputError(f"acceleration is {acceleration:g}, expected at least 1")
+    check_at_least(1, acceleration=acceleration)
     config = config.copy_and_resolve_references()
     acquisition = config.acquisition
     ranges = isinstance(acquisition.acceleration, tuple)
@@ -55,8 +63,7 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
     return config
 
 
-def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
-            accelerations: Sequence[float] = ()) -> list[Row]:
+def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> list[Row]:
     """Evaluate runs on the same slices and write them side by side.
 
     Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
@@ -64,8 +71,7 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
     accelerations the pictures and a folder per run for each of them.
 
     Args:
-        runs: by label, `(config, workdir)`, the first one being what the others are compared
-            with. All have the same data and acquisition.
+        runs: by label, of the same data and acquisition; the others are compared with the first.
         output: folder.
         accelerations: nominal R to evaluate all runs at, in place of that of their configs; the
             share of the center in what is measured stays.
@@ -75,73 +81,148 @@ def compare(runs: dict[str, tuple[ConfigDict, str | Path]], output: str | Path,
             first; before anything is evaluated where that can be told.
     """
     first = next(iter(runs))
-    for label, (config, workdir) in runs.items():
-        _check(label, config, first, runs[first][0])
-        config = at_test_time(config, load_config(workdir))
-        load_params(workdir, config, configuration.make_method(config))
-    asked = {"": {label: config for label, (config, _) in runs.items()}}
-    if accelerations:
-        asked = {f"_R{acceleration:g}": {label: at_acceleration(config, acceleration)
-                                         for label, config in asked[""].items()}
-                 for acceleration in accelerations}
+    tested = _check(runs)
+    asked = {f"_R{r:g}": {label: at_acceleration(config, r) for label, (config, _) in runs.items()}
+             for r in accelerations} or {"": {label: config for label, (config, _) in runs.items()}}
     for configs in asked.values():
         configuration.make_acquisition(configs[first])
-    tested = _tested(runs)
     output = make_folder(output)
     rows: list[Row] = []
     for suffix, configs in asked.items():
         folders = {label: output / f"{label}{suffix}" for label in runs}
-        results = {label: evaluate(configs[label], workdir, folders[label])
+        results = {label: tables.with_slices(evaluate(configs[label], workdir, folders[label]),
+                                             folders[label])
                    for label, (_, workdir) in runs.items()}
-        found = tabulate(results, folders)
+        found = tables.make_rows({test_set: {label: {0: results[label][test_set]} for label in runs}
+                                  for test_set in results[first]}, dict.fromkeys(runs, first))
         rows += found
-        tables.write(output, "comparison", markdown(rows), [plain(row) for row in rows])
-        if results[first]:
-            main = next(iter(results[first]))
-            own = [row for row in found if row.test_set == main]
-            shown = middle_slice(tested[main][0], configs[first], folders)
-            figures.save(draw(own, *shown), output / f"comparison{suffix}.png")
-            moving = {label: folder for label, folder in folders.items()
-                      if results[label][main]["steps"][-1] and configs[label].evaluation.figures}
-            if moving:
-                figures.save(trajectory.draw({
-                    label: trajectory.read_table(folder / "trajectory.csv")
-                    for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
-                trajectory.animate(output / f"forming{suffix}.gif", {
-                    label: trajectory.read_states(folder / "trajectory.h5")
-                    for label, folder in moving.items()})
+        tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
+        main = [row for row in found if row.test_set == found[0].test_set]
+        if main:
+            figures.save(draw(main, tested[main[0].test_set][0], configs[first], folders),
+                         output / f"comparison{suffix}.png")
+        moving = {row.label: folders[row.label] for row in main
+                  if row.metrics[0]["steps"][-1] and configs[row.label].evaluation.figures}
+        if moving:
+            figures.save(trajectory.draw({
+                label: trajectory.read_table(folder / "trajectory.csv")
+                for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
+            trajectory.animate(output / f"forming{suffix}.gif", {
+                label: trajectory.read_states(folder / "trajectory.h5")
+                for label, folder in moving.items()})
     print(markdown(rows))
     print(f"the comparison is in {output}")
     return rows
 
 
-def _tested(runs: dict[str, tuple[ConfigDict, str | Path]]) -> dict[str, list[Volume]]:
-    """The test sets of all runs, which have to be the same also where subjects were split."""
-    config = next(iter(runs.values()))[0]
+def _check(runs: Runs) -> dict[str, list[Volume]]:
+    """The test sets of all runs, once it is sure that they are the same and every run has weights.
+
+    They have to be the same also where subjects were split.
+    """
+    first, config = next((label, config) for label, (config, _) in runs.items())
     dataset = configuration.make_dataset(config)
-    sets = {label: restore_split(dataset, config.data, workdir).test
-            for label, (_, workdir) in runs.items()}
-    first, *others = sets
-    names = {label: {volume.name for volumes in own.values() for volume in volumes}
-             for label, own in sets.items()}
-    for label in others:
-        if names[label] != names[first]:
-            only = sorted(names[label] ^ names[first])
+    sets: dict[str, dict[str, list[Volume]]] = {}
+    for label, (own, workdir) in runs.items():
+        for section in ("data", "acquisition"):
+            a, b = config[section].to_dict(), own[section].to_dict()
+            for key in sorted(a.keys() | b.keys()):
+                if a.get(key) != b.get(key):
+                    raise InputError(
+                        f"{section}.{key} is {a.get(key)!r} for {first} but {b.get(key)!r} for "
+                        f"{label}, expected the same slices for all runs; set it for all of them "
+                        f"with --config.{section}.{key}=VALUE")
+        own = at_test_time(own, load_config(workdir))
+        load_params(workdir, own, configuration.make_method(own))
+        sets[label] = restore_split(dataset, config.data, workdir).test
+        names, wanted = ({volume.name for volumes in sets[which].values() for volume in volumes}
+                         for which in (label, first))
+        if names != wanted:
             raise InputError(f"{first} and {label} are not tested on the same volumes "
-                             f"({', '.join(only)} of one alone), expected the same for all: their "
-                             "subjects were split in different ways; evaluate on data that no "
-                             "run was trained on, by --config.data.path=FOLDER and "
+                             f"({', '.join(sorted(names ^ wanted))} of one alone), expected the "
+                             "same for all: their subjects were split in different ways; evaluate "
+                             "on data that no run was trained on, by --config.data.path=FOLDER and "
                              "--config.data.split=False")
     return sets[first]
 
 
-def _check(label: str, config: ConfigDict, first: str, other: ConfigDict) -> None:
-    """Refuse a run that other slices would be scored of than of the first one."""
-    for section in ("data", "acquisition"):
-        a, b = other[section].to_dict(), config[section].to_dict()
-        for key in sorted(a.keys() | b.keys()):
-            if a.get(key) != b.get(key):
-                raise InputError(
-                    f"{section}.{key} is {a.get(key)!r} for {first} but {b.get(key)!r} for "
-                    f"{label}, expected the same slices for all runs; set it for all of them with "
-                    f"--config.{section}.{key}=VALUE")
+def markdown(rows: list[Row]) -> str:
+    """The table, one for each acceleration and test set."""
+    told = ("NFE", "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
+            "data residual")
+    columns = (tables.columns("run") | tables.score_columns(_score, QUALITY)
+               | tables.difference_columns(rows[0].label if rows else "") | tables.columns(*told))
+    out = []
+    for nominal, test_set in dict.fromkeys((_nominal(row), row.test_set) for row in rows):
+        own = [row for row in rows if (_nominal(row), row.test_set) == (nominal, test_set)]
+        achieved = own[0].mean("acceleration", "achieved")
+        out += [f"**{test_set}**, R = {nominal:g} (achieved {achieved:.2f}), "
+                f"{tables.size(own[0])}; {tables.start(own[0])}", "",
+                *tables.of_rows(own, columns), ""]
+    out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
+               "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
+               "samples; memory is that of the compiled reconstruction of one batch; drops are how "
+               "often, and by how much in all, PSNR falls from one state to the next. Evaluated on "
+               f"{tables.devices(rows)}.")
+    return "\n".join(out)
+
+
+def _score(row: Row, key: str) -> str:
+    return tables.over_volumes(row.metrics[0], "method", key)
+
+
+def _nominal(row: Row) -> float:
+    return row.metrics[0]["acceleration"]["nominal"]
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """A row as `comparison.csv` and `comparison.json` hold it."""
+    metrics = row.metrics[0]
+    scores, inside = ({f"{key}{suffix}": metrics["method"][key][part] for key in keys
+                       for suffix, part in (("", "mean"), ("_std", "std"))}
+                      for keys in (QUALITY, OBJECT))
+    return {"run": row.label, "method": metrics["method"]["name"], "test_set": row.test_set,
+            "acceleration": _nominal(row),
+            "achieved_acceleration": metrics["acceleration"]["achieved"],
+            **scores, **tables.plain_differences(row), **{key: metrics[key] for key in (
+                "nfe", "seconds_per_slice", "parameters", "peak_memory_bytes", "psnr_drops",
+                "psnr_drop_db", "straightness", "measurement_residual", "num_slices",
+                "num_volumes", "checkpoint_step", "config_hash", "device")}, **inside}
+
+
+def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[str, Path]
+         ) -> Figure:
+    """A volume's middle slice by all runs above its errors in one window; below, PSNR by cost.
+
+    Rows are of the volume's test set at the acceleration of the config, whatever its run;
+    `evaluate` wrote into the folders.
+    """
+    slices = measure_volume(volume, configuration.make_acquisition(config))
+    index = len(slices) // 2
+    batch = stack(slices[index:index + 1])
+    target, measured = np.asarray(batch.target[0]), batch.measurement
+    start = center_crop(combine(measured.kspace, measured.maps, config.combine), target.shape)
+    images = {"zero-filled": np.asarray(start[0])}
+    for label, folder in folders.items():
+        path = folder / "reconstructions" / f"{volume.name.removesuffix('.h5')}.h5"
+        with h5py.File(path) as file:
+            images[label] = file["reconstruction"][index]
+    width, height = figures.size_of(1 + len(images), target)
+    figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
+    upper, lower = parts
+    # One wild image should not hide the errors of the others: colors end at the start's largest.
+    figures.panels(upper, images, target, float(np.abs(images["zero-filled"] - target).max()))
+    upper.suptitle(f"{volume.name}, slice {index + 1} of {len(slices)}, R = "
+                   f"{_nominal(rows[0]):g}", fontsize=10)
+    axes = lower.subplots(1, 2, sharey=True)
+    series, colors = [[row] for row in rows], figures.colors_of([row.label for row in rows])
+    figures.costs(axes[0], series, lambda row: row.mean("nfe"), colors)
+    figures.costs(axes[1], series, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
+    for one in axes:
+        one.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
+    axes[0].set_xlabel("network evaluations per slice")
+    axes[1].set(xlabel=f"milliseconds per slice on {rows[0].metrics[0]['device']}", ylabel="")
+    axes[0].legend(fontsize=7)
+    lower.suptitle(f"mean over {rows[0].test_set}", fontsize=10)
+    return figure

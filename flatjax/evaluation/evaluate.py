@@ -15,18 +15,8 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import NonFiniteError
-from flatjax.evaluation import figures, tables
-from flatjax.evaluation.scoring import (
-    OBJECT,
-    QUALITY,
-    Measures,
-    Scored,
-    cost,
-    measures_of,
-    score_volume,
-    scorer,
-    summary,
-)
+from flatjax.evaluation import figures, scoring, tables
+from flatjax.evaluation.scoring import OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -38,8 +28,8 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     Writes, for the main set into `output` and for others into a folder below it of their name:
     `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
     `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
-    posterior samples) and figures. Volumes whose target is NaN, as test files without a
-    reference, are reconstructed only.
+    posterior samples) and figures. Volumes without a reference, whose target is NaN, are
+    reconstructed only.
 
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
@@ -63,7 +53,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     output = make_folder(output or Path(workdir) / "eval")
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
-    score = scorer(method, config.combine)
+    score = scoring.scorer(method, config.combine)
     results = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
@@ -71,12 +61,13 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
-            scored = score_volume(score, params, rng, volume.name, slices, options.batch_size)
+            scored = scoring.score_volume(score, params, rng, volume.name, slices,
+                                          options.batch_size)
             _save(folder, scored)
             if not np.isfinite(scored.reconstruction).all():
                 broken.append(volume.name)
             elif np.isfinite(scored.target).all():
-                measured.append(measures_of(scored))
+                measured.append(scoring.measures_of(scored))
                 if len(drawn) < options.figures:
                     drawn.append(scored)
         if broken:
@@ -87,16 +78,18 @@ def evaluate(config: ConfigDict, workdir: str | Path,
         if timed is None or not measured:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
-        metrics = {
+        nominal = sum(ends(config.acquisition.acceleration)) / 2  # the middle of a range
+        results[name] = {
             "test_set": name,
             "checkpoint_step": step,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "config_hash": configuration.config_hash(config),
             "device": _device(),
-        } | cost(method, params, rng, timed) | _named_summary(measured, config)
-        _write(folder, metrics, measured)
+            **scoring.cost(method, params, rng, timed),
+            **scoring.summary(measured, config.method.name, nominal),
+        }
+        _write(folder, results[name], measured)
         figures.draw_run(folder, drawn, config.method.name)
-        results[name] = metrics
     if results:
         print(tables.of_run(results))
     print(f"metrics, reconstructions and figures are in {output}")
@@ -112,21 +105,12 @@ def _device() -> str:
     return f"CPU, {cores} core{'s' * (cores != 1)}"
 
 
-def _named_summary(measured: list[Measures], config: ConfigDict) -> dict[str, Any]:
-    out = summary(measured)
-    out["method"] = {"name": config.method.name} | out["method"]
-    middle = sum(ends(config.acquisition.acceleration)) / 2  # where it is a range
-    out["acceleration"] = {"nominal": middle,
-                           "achieved": out.pop("achieved_acceleration")}
-    return out
-
-
 def _save(folder: Path, volume: Scored) -> None:
     def save(path: Path) -> None:
         with h5py.File(path, "w") as file:
-            file.create_dataset("reconstruction", data=volume.reconstruction)
+            file["reconstruction"] = volume.reconstruction
             if volume.std is not None:
-                file.create_dataset("std", data=volume.std)
+                file["std"] = volume.std
 
     write_atomically(folder / "reconstructions" / f"{volume.stem}.h5", save)
 
@@ -137,10 +121,10 @@ def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> N
             ("", volume.method), ("zero_filled_", volume.zero_filled)) for key in keys}
 
     tables.write_csv(folder / "metrics.csv", [
-        {"volume": v.name, "slices": len(v.residual), **scores(v, QUALITY),
-         "straightness": v.straightness.mean(), "measurement_residual": v.residual.mean(),
+        {"volume": v.name, "slices": len(v.slices["psnr"]), **scores(v, QUALITY),
+         **{key: v.slices[key].mean() for key in ("straightness", "measurement_residual")},
          "acceleration": v.acceleration, **scores(v, OBJECT)} for v in measured])
     tables.write_csv(folder / "slices.csv", [
         {"volume": v.name, "slice": index, **{key: v.slices[key][index] for key in QUALITY}}
-        for v in measured for index in range(len(v.residual))])
+        for v in measured for index in range(len(v.slices["psnr"]))])
     write_json(folder / "metrics.json", metrics)

@@ -4,7 +4,8 @@ Images of one figure share one gray window, from 0 to the target's maximum, and 
 share one color scale: nothing is stretched to look better.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,10 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
 from flatjax.evaluation import trajectory
-from flatjax.evaluation.metrics import psnr
 from flatjax.evaluation.scoring import Scored, quality
+from flatjax.evaluation.tables import Row
 from flatjax.files import write_atomically
 
-_ERRORS = "magma"
 _PANEL = 2.0  # inches
 _PER_ROW = 8  # at most
 
@@ -29,28 +29,21 @@ _PER_ROW = 8  # at most
 def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
     """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
-    Images with their errors, the image at every state, and the measures of all states of all
-    slices of the drawn volumes, with a table of them: `trajectory.csv`, a row per image and state.
-    The states of the first one's middle slice are kept in `trajectory.h5`.
-
-    Args:
-        folder: where to.
-        volumes: to draw, each by its middle slice.
-        method: its name.
+    Of each volume the middle slice with its states and errors; of all slices the measures of all
+    states, as a figure and as `trajectory.csv`, a row per image and state. The states of the first
+    volume's middle slice are kept in `trajectory.h5`.
     """
     for volume in volumes:
-        index = len(volume.target) // 2
-        save(comparison(volume, index, method), folder / f"comparison_{volume.stem}.png")
-        if len(volume.states) > 1:
-            save(strip(volume, index), folder / f"cascades_{volume.stem}.png")
-    drawn = [volume for volume in volumes if len(volume.states) > 1]
-    if drawn:
-        along = trajectory.analyze(drawn)
-        names = [f"{volume.stem} {index}" for volume in drawn
+        save(comparison(volume, len(volume.target) // 2, method),
+             folder / f"comparison_{volume.stem}.png")
+    moving = [volume for volume in volumes if len(volume.states) > 1]
+    if moving:
+        along = trajectory.analyze(moving)
+        names = [f"{volume.stem} {index}" for volume in moving
                  for index in range(len(volume.target))]
         trajectory.write_table(folder / "trajectory.csv", names, along)
         save(trajectory.draw({method: along}), folder / "trajectory.png")
-        trajectory.write_states(folder / "trajectory.h5", drawn[0], len(drawn[0].target) // 2)
+        trajectory.write_states(folder / "trajectory.h5", moving[0], len(moving[0].target) // 2)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -59,67 +52,23 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def scored_title(name: str, image: np.ndarray, target: np.ndarray) -> str:
-    """A title that tells the PSNR and SSIM of one image."""
-    scores = quality(image[None], target[None])
-    return f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}"
-
-
-def _image(axes: Axes, image: np.ndarray, title: str, **window: Any) -> Any:
-    axes.set_title(title, fontsize=9)
-    axes.set_axis_off()
-    return axes.imshow(image, interpolation="nearest", **window)
-
-
 def comparison(volume: Scored, index: int, method: str) -> Figure:
-    """Target, zero filling and reconstruction of one slice, with absolute and squared errors.
+    """Target, zero filling, every state after it and the reconstruction of one slice, with errors.
 
     Below the target, in the window of the errors, the standard deviation over posterior samples
     of a method that draws them.
     """
+    shown = {"zero-filled": volume.zero_filled[index]}
+    shown |= {f"step {step}": state[index] for step, state in zip(
+        volume.steps[1:], volume.states[1:], strict=True)}
+    shown[method] = volume.reconstruction[index]
     target = volume.target[index]
-    images = {"zero-filled": volume.zero_filled[index], method: volume.reconstruction[index]}
-    peak = _peak(target)
-    errors = {name: np.abs(image - target) / peak for name, image in images.items()}
-    largest = max(float(error.max()) for error in errors.values()) or 1.0
-    height = _PANEL * target.shape[0] / target.shape[1]
-    figure, axes = plt.subplots(3, 3, figsize=(3 * _PANEL + 1.2, 3 * (height + 0.35)),
-                                layout="constrained")
-    gray = {"cmap": "gray", "vmin": 0, "vmax": peak}
-    shown = [_image(axes[0, 0], target, "target", **gray)]
-    last = []
-    for column, (name, image) in enumerate(images.items(), start=1):
-        _image(axes[0, column], image, scored_title(name, image, target), **gray)
-        error = errors[name]
-        absolute = _image(axes[1, column], error, f"|error|, {name}", cmap=_ERRORS,
-                          vmin=0, vmax=largest)
-        squared = _image(axes[2, column], error**2, f"error², {name}", cmap=_ERRORS,
-                         vmin=0, vmax=largest**2)
-        last = [absolute, squared]
-    shown += last
-    labels = ("intensity", "|error| / target maximum", "(error / target maximum)²")
-    for row, label in enumerate(labels):
-        figure.colorbar(shown[row], ax=axes[row, :], label=label, shrink=0.9)
-    for row in (1, 2):
-        axes[row, 0].set_axis_off()
-    if volume.std is not None:
-        _image(axes[1, 0], volume.std[index] / peak, f"standard deviation, {method}", cmap=_ERRORS,
-               vmin=0, vmax=largest)
-    axes[2, 0].text(0.5, 0.5, f"{volume.name}\nslice {index + 1} of {len(volume.target)}\n"
-                    f"R = {volume.acceleration:.2f}", ha="center", va="center", fontsize=9)
-    return figure
-
-
-def strip(volume: Scored, index: int) -> Figure:
-    """One slice at every state, then its target; below each its absolute error. One window."""
-    target, states = volume.target[index], volume.states[:, index]
-    images = {}
-    for step, image in zip(volume.steps, states, strict=True):
-        name = "start" if step == 0 else f"step {step}"
-        images[f"{name}\n{psnr(prediction=image[None], target=target[None]):.2f} dB"] = image
-    images["target\n"] = target
-    figure = plt.figure(figsize=size_of(images), layout="constrained")
-    panels(figure, images, target, max(float(np.abs(image - target).max()) for image in states))
+    figure = plt.figure(figsize=size_of(1 + len(shown), target), layout="constrained")
+    panels(figure, shown, target, max(float(np.abs(image - target).max())
+                                      for image in shown.values()),
+           std=None if volume.std is None else volume.std[index])
+    figure.suptitle(f"{volume.name}, slice {index + 1} of {len(volume.target)}, "
+                    f"R = {volume.acceleration:.2f}", fontsize=10)
     return figure
 
 
@@ -145,68 +94,79 @@ def row(shown: Sequence[Panel], title: str) -> Figure:
     return figure
 
 
-class Series(NamedTuple):
-    """Points that belong together: `(cost, PSNR in dB)` each, and how they are drawn."""
-
-    label: str
-    points: Sequence[tuple[float, float]]
-    color: Any
-    marker: str = "o"
+def colors_of(labels: Sequence[str]) -> dict[str, Any]:
+    """A color for each label."""
+    colors = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(labels)))
+    return dict(zip(labels, colors, strict=True))
 
 
-def costs(axes: Axes, series: Sequence[Series], xlabel: str) -> None:
-    """PSNR against a cost, logarithmic, with a place for methods that cost nothing."""
-    for one in series:
-        axes.plot(*zip(*sorted(one.points), strict=True), marker=one.marker, color=one.color,
-                  label=one.label)
-    at = [cost for one in series for cost, _ in one.points]
+def costs(axes: Axes, series: Collection[Sequence[Row]], cost: Callable[[Row], float],
+          colors: Mapping[str, Any]) -> None:
+    """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
+
+    Rows of a series are joined, and called by the words that their labels have in common.
+    """
+    joined = any(len(rows) > 1 for rows in series)
+    for rows, marker in zip(series, cycle("os^" if joined else "o"), strict=False):
+        first, *others = (row.label.replace(",", "").split() for row in rows)
+        name = " ".join(word for word in first if all(word in other for other in others)
+                        ) or rows[0].label
+        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in rows)
+        axes.plot(*zip(*points, strict=True), marker=marker, label=name,
+                  color=colors[rows[0].label])
+    at = [cost(row) for rows in series for row in rows]
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.1 if min(at) < 1 else min(at) / 2, 2 * max(1, *at))
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set(xlabel=xlabel, ylabel="PSNR (dB)")
+    axes.set_ylabel("PSNR (dB)")
     axes.grid(alpha=0.3)
 
 
-def size_of(images: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Width and height of `panels` of these images, in inches."""
-    blocks, columns = _blocks(len(images))
-    rows, width = next(iter(images.values())).shape
-    return columns * _PANEL + 1, blocks * (2 * _PANEL * rows / width + 0.5)
+def size_of(count: int, target: np.ndarray) -> tuple[float, float]:
+    """Width and height of `panels` of so many images with the target, in inches."""
+    blocks, columns = _blocks(count)
+    height, width = target.shape
+    return columns * _PANEL + 1, blocks * (2 * _PANEL * height / width + 0.5)
 
 
-def panels(figure: FigureBase, images: dict[str, np.ndarray], target: np.ndarray,
-           largest: float) -> None:
-    """Draw images of one slice in rows of even length; below each its absolute error.
+def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndarray,
+           largest: float, std: np.ndarray | None = None) -> None:
+    """Draw the target and images of it in rows of even length; below each its absolute error.
 
     Args:
         figure: to draw into.
-        images: `[y, x] float32` by title. The target may be among them; it has no error.
+        images: `[y, x] float32` by name.
         target: `[y, x] float32`, to whose maximum all are drawn.
         largest: error that ends the colors, in the units of the images.
+        std: standard deviation `[y, x] float32` to draw below the target, as an error.
     """
-    peak = _peak(target)
-    blocks, columns = _blocks(len(images))
+    peak = float(max(target.max(), np.finfo(np.float32).tiny))
+    blocks, columns = _blocks(1 + len(images))
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for one in axes.flat:
         one.set_axis_off()
     gray = ScalarMappable(Normalize(0, peak), "gray")
-    error = ScalarMappable(Normalize(0, largest / peak or 1.0), _ERRORS)
-    for at, (title, image) in enumerate(images.items()):
-        row, column = 2 * (at // columns), at % columns
-        _image(axes[row, column], image, title, norm=gray.norm, cmap=gray.cmap)
-        if image is not target:
-            _image(axes[row + 1, column], np.abs(image - target) / peak, "", norm=error.norm,
-                   cmap=error.cmap)
+    error = ScalarMappable(Normalize(0, largest / peak or 1.0), "magma")
+    _image(axes[0, 0], target, "target\n", gray)
+    if std is not None:
+        _image(axes[1, 0], std / peak, "standard deviation", error)
+    for at, (name, image) in enumerate(images.items(), start=1):
+        scores = quality(prediction=image[None], target=target[None])
+        above, below = axes[2 * (at // columns):, at % columns][:2]
+        _image(above, image, f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", gray)
+        _image(below, np.abs(image - target) / peak, "", error)
     for block in range(blocks):
         figure.colorbar(gray, ax=axes[2 * block, :], label="intensity")
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
 
 
+def _image(axes: Axes, image: np.ndarray, title: str, colors: ScalarMappable) -> None:
+    norm: Any = colors.norm  # which the stubs call by a protocol
+    axes.imshow(image, interpolation="nearest", norm=norm, cmap=colors.cmap)
+    axes.set_title(title, fontsize=9)
+
+
 def _blocks(count: int) -> tuple[int, int]:
     blocks = -(-count // _PER_ROW)
     return blocks, -(-count // blocks)
-
-
-def _peak(target: np.ndarray) -> float:
-    return float(max(target.max(), np.finfo(np.float32).tiny))

@@ -1,12 +1,9 @@
-"""Image quality by fastMRI's definitions, and how stable a method's path is. Host side, numpy.
+"""Image quality by fastMRI's definitions, and how a method's states move. On the host, in NumPy.
 
-Quality is scored per volume, never per slice: one NMSE, one PSNR and one SSIM for
-`[slices, height, width]` magnitudes, as fastMRI's `evaluate.py` computes them after cropping both
-volumes to the target's (width, width) with `center_crop`. The path measures take all states that a
-method went through, the start included.
-
-PSNR and SSIM can also be scored inside the object alone, see `object_mask`: the empty background is
-most of some images, and no one looks at it.
+Quality is scored per volume, never per slice: one NMSE, PSNR and SSIM for magnitudes
+`[slices, height, width]`, as fastMRI's `evaluate.py` computes them once `mri.center_crop` has cut
+both volumes to the target's (width, width). PSNR and SSIM may be restricted to the object, see
+`object_mask`: most of some images is empty background.
 
 All sums run in float64. Where a definition has no finite value its limit is returned, so that zero
 targets and perfect predictions give neither NaN nor a warning; NaN comes out only if it went in.
@@ -18,10 +15,6 @@ import numpy as np
 from scipy.ndimage import binary_fill_holes, uniform_filter
 
 from flatjax.errors import InputError
-from flatjax.mri.sampling import center_crop
-
-__all__ = ["center_crop", "nmse", "object_mask", "path_distance", "psnr", "psnr_drops",
-           "psnr_per_step", "ssim", "straightness"]
 
 SSIM_WINDOW = 7
 SSIM_K1, SSIM_K2 = 0.01, 0.03
@@ -31,11 +24,10 @@ OBJECT_SHARE = 0.05  # of the 99th percentile of a target, above which its local
 def nmse(*, prediction: np.ndarray, target: np.ndarray) -> float:
     """Normalized mean squared error, ||prediction - target||^2 / ||target||^2 over the volume.
 
+    For an all-zero target it is 0 if the prediction is zero too, else inf.
+
     Args:
         prediction, target: `[slices, height, width]` real magnitudes of one unit.
-
-    Returns:
-        A float. For an all-zero target: 0 if the prediction is zero too, else inf.
 
     Raises:
         InputError: shapes differ, are not three-dimensional, or an input is complex.
@@ -49,15 +41,12 @@ def psnr(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
          mask: np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB, with the mean squared error taken over the volume.
 
+    It is inf for a perfect prediction, even of zeros, else -inf where the peak is 0.
+
     Args:
         prediction, target: `[slices, height, width]` real magnitudes of one unit.
         data_range: the peak, >= 0; None means target.max(), as in fastMRI.
-        mask: pixels to take the mean over, bool of the same shape, as from `object_mask`; None
-            for all.
-
-    Returns:
-        A float. inf for a perfect prediction, even of zeros; -inf for an all-zero target and a
-        prediction that is not zero.
+        mask: bool of the same shape, of the pixels to take the mean over; None for all.
 
     Raises:
         InputError: as `nmse`, or a data_range that is negative or not finite.
@@ -82,14 +71,11 @@ def ssim(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
     sample covariance, windows that lie wholly inside the slice.
 
     Args:
-        prediction, target: `[slices, height, width]` real magnitudes, height and width >= 7.
-        data_range: the peak, >= 0; None means target.max(), as in fastMRI.
-        mask: centers of the windows to take the mean over, bool of the same shape, as from
-            `object_mask`; None for all, and so where it holds none.
-
-    Returns:
-        A float. With a data range of 0 (an all-zero target) a slice counts 1 if it is equal in
-        both volumes, else 0.
+        prediction, target: as for `psnr`, height and width >= 7.
+        data_range: as for `psnr`. If it is 0, a slice counts 1 where it is equal in both volumes,
+            else 0.
+        mask: bool of the same shape, of the centers of the windows to take the mean over; None,
+            and a mask that holds none, for all.
 
     Raises:
         InputError: as `psnr`, or slices smaller than the window.
@@ -109,11 +95,10 @@ def ssim(*, prediction: np.ndarray, target: np.ndarray, data_range: float | None
 def object_mask(target: np.ndarray) -> np.ndarray:
     """Where the object is: the target's local mean is above 5 % of its 99th percentile.
 
-    The mean is over SSIM's 7 x 7 window, so that noise in the background makes no specks, and the
-    object's edge, where ringing shows, belongs to it. Noise alone has a mean of 1.25 standard
-    deviations in a magnitude image (Gudbjartsson and Patz, MRM 34(6), 1995): it stays below the
-    level where bright tissue has an SNR over 25. The percentile, unlike a maximum, does not follow
-    single bright pixels. Holes within a slice, as airways and dark fluid, are filled.
+    The mean is over SSIM's 7 x 7 window, so that the object's edge, where ringing shows, belongs to
+    it and noise makes no specks: its mean in a magnitude image is 1.25 standard deviations
+    (Gudbjartsson and Patz, MRM 34(6), 1995), below the level where bright tissue has an SNR over
+    25. Holes within a slice, as airways and dark fluid, are filled.
 
     Args:
         target: `[slices, height, width]` real magnitudes.
@@ -129,55 +114,29 @@ def object_mask(target: np.ndarray) -> np.ndarray:
 
 
 def psnr_per_step(*, trajectory: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Volume PSNR of every state, in dB; the peak is target.max().
-
-    Args:
-        trajectory: `[steps + 1, slices, height, width]` real magnitudes, the start first.
-        target: `[slices, height, width]` real magnitudes.
-
-    Returns:
-        `[steps + 1]` float64; special cases as in `psnr`.
-    """
-    if np.ndim(trajectory) != 4 or np.shape(trajectory)[1:] != np.shape(target):
-        raise InputError(
-            f"psnr_per_step got a target of shape {np.shape(target)} and a trajectory of shape "
-            f"{np.shape(trajectory)}, expected [slices, height, width] and [steps + 1, slices, "
-            "height, width]")
+    """`psnr` of every state `[states, slices, height, width]` of a volume, `[states]` float64."""
     return np.array([psnr(prediction=state, target=target) for state in trajectory])
 
 
-def psnr_drops(curve: np.ndarray) -> tuple[int, float, float]:
-    """Steps at which PSNR fell, however little: (count, total in dB, largest in dB).
+def psnr_drops(curve: np.ndarray) -> tuple[int, float]:
+    """How often a curve `[states]` in dB fell, however little, and by how many dB in all.
 
-    Args:
-        curve: `[steps + 1]` PSNR in dB, as from `psnr_per_step`. NaN, the mark of a state that
-            diverged, counts as -inf: falling to it is an infinite drop.
-
-    Returns:
-        (int, float, float), sizes as positive numbers; (0, 0.0, 0.0) for a curve that never falls.
+    NaN, the mark of a state that diverged, counts as -inf: falling to it is an infinite drop.
     """
-    curve = np.asarray(curve, np.float64)
-    if curve.ndim != 1 or curve.size == 0:
-        raise InputError(
-            f"psnr_drops got shape {curve.shape}, expected one curve [steps + 1]; "
-            "pass the curves of several volumes one by one")
     curve = np.where(np.isnan(curve), -np.inf, curve)
     falls = curve[1:] < curve[:-1]
-    sizes = curve[:-1][falls] - curve[1:][falls]
-    return int(falls.sum()), float(sizes.sum()), float(sizes.max(initial=0.0))
+    return int(falls.sum()), float((curve[:-1][falls] - curve[1:][falls]).sum())
 
 
 def straightness(states: np.ndarray) -> np.ndarray:
     """||x_j - x_0|| / sum_{i<j} ||x_{i+1} - x_i||, in [0, 1], up to every state.
 
     Args:
-        states: `[steps + 1, batch, ...]` complex or real.
+        states: `[states, batch, ...]` complex or real, the start first.
 
     Returns:
-        `[steps + 1, batch]` float64; 1 is a straight line without return, or no movement at all.
+        `[states, batch]` float64; 1 is a straight line without return, or no movement at all.
     """
-    states = np.asarray(states)
-    _check_states("straightness", states)
     moves = [_distances(a, b) for a, b in zip(states[1:], states, strict=False)]
     length = np.cumsum([np.zeros(states.shape[1]), *moves], axis=0)
     chord = np.stack([_distances(state, states[0]) for state in states])
@@ -185,25 +144,25 @@ def straightness(states: np.ndarray) -> np.ndarray:
 
 
 def path_distance(states: np.ndarray, ideal: np.ndarray) -> np.ndarray:
-    """||x_j - x*_j|| / ||x*_j|| for every step and image: how far off the ideal path it is.
+    """||x_j - x*_j|| / ||x*_j|| of every state: how far off the ideal path it is.
 
     Args:
-        states, ideal: `[steps + 1, batch, ...]` complex or real, of one unit, at the same times.
+        states, ideal: `[states, batch, ...]` complex or real, of one unit, at the same times.
 
     Returns:
-        `[steps + 1, batch]` float64; where x*_j is zero, 0 if x_j is zero too, else inf.
+        `[states, batch]` float64; where x*_j is zero, 0 if x_j is zero too, else inf.
+
+    Raises:
+        InputError: if the shapes differ.
     """
-    states, ideal = np.asarray(states), np.asarray(ideal)
     if states.shape != ideal.shape:
-        raise InputError(
-            f"path_distance got states of shape {states.shape} and an ideal path of shape "
-            f"{ideal.shape}, expected two equal shapes [steps + 1, batch, ...]")
-    _check_states("path_distance", states)
+        raise InputError(f"states have shape {states.shape} and the ideal path {ideal.shape}, "
+                         "expected two equal shapes [states, batch, ...]")
     return np.stack([_ratio(_distances(x, best), _distances(best, 0), empty=0.0)
                      for x, best in zip(states, ideal, strict=True)])
 
 
-def _ssim_map(x, y, peak):
+def _ssim_map(x: np.ndarray, y: np.ndarray, peak: float) -> np.ndarray:
     """SSIM of each window wholly inside a slice, `[height - 6, width - 6]`; it is symmetric."""
     edge = SSIM_WINDOW // 2
     if peak == 0:
@@ -211,8 +170,7 @@ def _ssim_map(x, y, peak):
     # SSIM does not depend on the unit; at a peak of 1 its constants cannot underflow.
     x, y = x / peak, y / peak
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
-        uniform_filter(values, SSIM_WINDOW) for values in (x, y, x * x, y * y, x * y)
-    )
+        uniform_filter(values, SSIM_WINDOW) for values in (x, y, x * x, y * y, x * y))
     points = SSIM_WINDOW**2
     unbiased = points / (points - 1)
     covariance = unbiased * (mean_xy - mean_x * mean_y)
@@ -223,43 +181,33 @@ def _ssim_map(x, y, peak):
     return (luminance * structure)[edge:-edge, edge:-edge]
 
 
-def _volumes(prediction, target):
+def _volumes(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     prediction, target = np.asarray(prediction), np.asarray(target)
     if target.shape != prediction.shape or target.ndim != 3 or target.size == 0:
-        raise InputError(
-            f"prediction has shape {prediction.shape} and target {target.shape}, expected two "
-            "equal shapes [slices, height, width] without a zero; crop both with center_crop, "
-            "give a single slice as x[None]")
+        raise InputError(f"prediction has shape {prediction.shape} and target {target.shape}, "
+                         "expected two equal shapes [slices, height, width] without a zero; crop "
+                         "both with center_crop, give a single slice as x[None]")
     if np.iscomplexobj(target) or np.iscomplexobj(prediction):
-        raise InputError(
-            f"prediction is {prediction.dtype} and target {target.dtype}, expected real "
-            "magnitudes; take the absolute value first")
+        raise InputError(f"prediction is {prediction.dtype} and target {target.dtype}, expected "
+                         "real magnitudes; take the absolute value first")
     return prediction.astype(np.float64), target.astype(np.float64)
 
 
-def _peak(target, data_range):
+def _peak(target: np.ndarray, data_range: float | None) -> float:
     peak = float(target.max() if data_range is None else data_range)
     if not 0 <= peak < math.inf:
-        raise InputError(
-            f"the data range is {peak}, expected a finite number >= 0; "
-            "pass data_range, or a target of finite magnitudes")
+        raise InputError(f"the data range is {peak}, expected a finite number >= 0; pass "
+                         "data_range, or a target of finite magnitudes")
     return peak
 
 
-def _check_states(name, states):
-    if states.ndim < 2 or len(states) == 0:
-        raise InputError(
-            f"{name} got states of shape {states.shape}, expected [steps + 1, batch, ...] with "
-            "the start included; for one image pass x[:, None]")
-
-
-def _distances(a, b):
+def _distances(a: np.ndarray, b: np.ndarray | float) -> np.ndarray:
     """||a - b|| per image, `[batch]` float64."""
     with np.errstate(all="ignore"):
-        difference = (a.astype(np.complex128) - b).reshape(len(a), -1)
+        difference = (np.asarray(a, np.complex128) - b).reshape(len(a), -1)
         return np.sqrt(np.sum(difference.real**2 + difference.imag**2, axis=1))
 
 
-def _ratio(part, whole, empty):
+def _ratio(part: np.ndarray, whole: np.ndarray, empty: float) -> np.ndarray:
     with np.errstate(all="ignore"):
         return np.where(whole == 0, np.where(part == 0, empty, np.inf), part / whole)

@@ -3,39 +3,32 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flatjax.evaluation.scoring import OBJECT, QUALITY
-from flatjax.evaluation.statistics import Difference
+from flatjax.evaluation.scoring import QUALITY
+from flatjax.evaluation.statistics import Difference, paired_difference
 from flatjax.files import write_json, write_text
 
 PAIRED = ("psnr", "ssim")  # scores whose differences are told
-_DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4}
+_DIGITS = {"psnr": 2, "ssim": 4, "nmse": 4, "psnr_object": 2, "ssim_object": 4}
+_TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE",
+           "psnr_object": "PSNR, object (dB)", "ssim_object": "SSIM, object"}
 
 
 class Row(NamedTuple):
-    """A run on one test set, over the seeds of its trainings.
-
-    Attributes:
-        label: of the run.
-        test_set: its name.
-        metrics: per seed, as in `metrics.json`, with the scores `[slices]` by name in `"slices"`.
-        against: the run that it is compared with, in the scores of `PAIRED`; None for none.
-        seeds: of the trainings.
-        baseline: label of the run that it is compared with.
-        series: the same for rows that differ in nothing but their number of steps.
-    """
+    """A run on one test set, over the seeds of its trainings."""
 
     label: str
     test_set: str
-    metrics: tuple[dict[str, Any], ...]
-    against: dict[str, Difference] | None
-    seeds: tuple[int, ...] = (0,)
-    baseline: str = ""
-    series: str = ""
+    metrics: tuple[dict[str, Any], ...]  # per seed, as from `with_slices`
+    seeds: tuple[int, ...]
+    baseline: str  # label of the run that it is compared with
+    against: dict[str, Difference] | None  # differences from it in the scores of `PAIRED`
+    series: str = ""  # the same for rows that differ in nothing but their number of steps
 
     def values(self, *keys: str) -> np.ndarray:
         """An entry of the metrics, `[seeds, ...]` float64."""
@@ -57,8 +50,47 @@ class Row(NamedTuple):
         return self.mean("zero_filled", "psnr", "mean"), self.mean("zero_filled", "ssim", "mean")
 
 
-# What tables tell of a row besides its scores, by the column's title.
-COLUMNS: dict[str, Callable[[Row], str]] = {
+def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
+              baselines: Mapping[str, str]) -> list[Row]:
+    """Rows of several runs, each with its differences from its baseline on the same slices.
+
+    Args:
+        results: metrics as from `with_slices`, by test set, label and seed. Differences are of
+            scores that are averaged over the seeds.
+        baselines: by label, the label of the baseline.
+    """
+    rows = []
+    for test_set, runs in results.items():
+        means = {label: {key: np.mean([one["slices"][key] for one in seeds.values()], axis=0)
+                         for key in PAIRED} for label, seeds in runs.items()}
+        for label, seeds in runs.items():
+            own, base, against = means[label], means.get(baselines[label]), None
+            if base and label != baselines[label] and len(own["psnr"]) == len(base["psnr"]):
+                against = {key: paired_difference(own[key], base[key]) for key in PAIRED}
+            rows.append(Row(label, test_set, tuple(seeds.values()), tuple(seeds),
+                            baselines[label], against))
+    return rows
+
+
+def with_slices(results: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+    """What `evaluate` returned, with `"slices"`: the scores `[slices]` by name that it wrote."""
+    found = {}
+    for name, metrics in results.items():
+        below = folder / name / "slices.csv"
+        with (below if below.is_file() else folder / "slices.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        found[name] = metrics | {"slices": {key: [float(row[key]) for row in rows]
+                                            for key in QUALITY}}
+    return found
+
+
+Columns = dict[str, Callable[[Row], str]]  # the cells of a table's columns by their titles
+
+# What tables tell of a row besides its scores.
+_COLUMNS: Columns = {
+    "run": lambda row: row.label,
+    "baseline": lambda row: row.baseline if row.against else "",
+    "zero-filled (dB)": lambda row: f"{row.zero_filled()[0]:.2f}",
     "straightness": lambda row: f"{row.mean('straightness'):.2f}",
     "drops (dB)": lambda row: f"{row.mean('psnr_drops'):.1f} ({row.mean('psnr_drop_db'):.2f})",
     "residual": lambda row: f"{row.mean('measurement_residual'):.1e}",
@@ -70,17 +102,36 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def difference(row: Row, key: str) -> str:
-    """The cell of a difference from the baseline, with its interval."""
+def columns(*titles: str) -> Columns:
+    """Columns of what is told of a row besides its scores."""
+    return {title: _COLUMNS[title] for title in titles}
+
+
+def score_columns(cell: Callable[..., str], keys: Iterable[str]) -> Columns:
+    """Columns of scores, whose cells are `cell(row, key=score)`."""
+    return {_TITLES[key]: partial(cell, key=key) for key in keys}
+
+
+def difference_columns(other: str) -> Columns:
+    """Columns of the differences from another run, with their intervals."""
+    return {f"{key.upper()} - {other}": partial(_difference, key=key) for key in PAIRED}
+
+
+def _difference(row: Row, key: str) -> str:
     if not row.against:
         return ""
     mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
     return f"{mean} [{low}, {high}]"
 
 
+def of_rows(rows: Iterable[Row], columns: Columns) -> list[str]:
+    """The lines of a Markdown table of rows."""
+    return markdown(list(columns), ([cell(row) for cell in columns.values()] for row in rows))
+
+
 def spread(mean: float, std: float | None, key: str) -> str:
     """The cell of a score: mean ± standard deviation, or the mean alone."""
-    digits = _DIGITS[key.removesuffix("_object")]
+    digits = _DIGITS[key]
     return f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
 
 
@@ -114,37 +165,27 @@ def devices(rows: Iterable[Row]) -> str:
 
 
 def of_run(results: dict[str, dict[str, Any]]) -> str:
-    """The scores of every test set of one run beside zero filling's, as Markdown.
+    """What `evaluate` returned beside zero filling's scores, as Markdown.
 
-    Args:
-        results: as from `evaluate`. Scores inside the object may be missing, as in older files.
+    Scores inside the object may be missing, as in older files.
     """
     first = next(iter(results.values()))
-    heads = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE",
-             "psnr_object": "PSNR, object (dB)", "ssim_object": "SSIM, object"}
-    keys = [key for key in heads if key in first["method"]]
+    keys = [key for key in _TITLES if key in first["method"]]
     rows = []
     for name, metrics in results.items():
-        rows += [[name, metrics[images].get("name", "zero-filled"), *(
-            over_volumes(metrics, images, key) for key in keys)]
-            for images in ("zero_filled", "method")]
+        rows += [[name, metrics[images].get("name", "zero-filled"),
+                  *(over_volumes(metrics, images, key) for key in keys)]
+                 for images in ("zero_filled", "method")]
         gains = {key: metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
                  for key in keys}
-        rows.append([name, "gain", *(
-            "" if key == "nmse" else f"{gain:+.{_DIGITS[key.removesuffix('_object')]}f}"
-            for key, gain in gains.items())])
+        rows.append([name, "gain", *("" if key == "nmse" else f"{gain:+.{_DIGITS[key]}f}"
+                                     for key, gain in gains.items())])
     acceleration = first["acceleration"]
     return "\n".join([
-        *markdown(["test set", "images", *(heads[key] for key in keys)], rows), "",
+        *markdown(["test set", "images", *(_TITLES[key] for key in keys)], rows), "",
         f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
         f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
         f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
-
-
-def plain_scores(row: Row) -> dict[str, float]:
-    """Mean scores of a row, those inside the object where it has them."""
-    return {key: row.mean("method", key, "mean") for key in (*QUALITY, *OBJECT)
-            if all(key in one["method"] for one in row.metrics)}
 
 
 def plain_differences(row: Row) -> dict[str, float | None]:
@@ -164,22 +205,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write(folder: Path, name: str, text: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table as `name.md`, `name.json` and, where it has rows, `name.csv`.
-
-    Args:
-        folder: where to.
-        name: of the files.
-        text: the table as Markdown.
-        rows: the table as plain values.
-    """
+    """Write a table as `name.md` from its text, and from its rows `name.json` and `name.csv`."""
     write_text(folder / f"{name}.md", text + "\n")
     write_json(folder / f"{name}.json", rows)
     if rows:
         write_csv(folder / f"{name}.csv", rows)
-
-
-def read_slices(folder: Path) -> dict[str, list[float]]:
-    """The scores in a `slices.csv`, per slice by name."""
-    with (folder / "slices.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {key: [float(row[key]) for row in rows] for key in QUALITY}

@@ -25,31 +25,24 @@ _LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to th
            "straightness": "straightness so far", "residual": "||M k - y|| / ||y||"}
 _LOGARITHMIC = {"path_distance", "residual"}
 _FLOOR = 1e-6  # of what is drawn on a logarithmic axis
+_FRAMES, _HELD = 40, 10  # of an animation: from time 1 to 0, and of the result
+_FRAME_RATE = 10
 
 
 class Trajectory(NamedTuple):
-    """Measures of the states of images, each `[states, images]` float64.
+    """Measures of the states of images, each `[states, images]` float64."""
 
-    Attributes:
-        times: of the states, `[states]`, from 1 to 0.
-        psnr: in dB, with the volume's maximum as peak.
-        ssim: with the same range.
-        path_distance: relative, see `metrics.path_distance`.
-        straightness: of the trajectory so far, see `metrics.straightness`.
-        residual: of the measured data, `||M k - y|| / ||y||`.
-    """
-
-    times: np.ndarray
-    psnr: np.ndarray
-    ssim: np.ndarray
-    path_distance: np.ndarray
-    straightness: np.ndarray
-    residual: np.ndarray
+    times: np.ndarray  # of the states, `[states]`, from 1 to 0
+    psnr: np.ndarray  # in dB, with the volume's maximum as peak
+    ssim: np.ndarray  # with the same range
+    path_distance: np.ndarray  # see `metrics`
+    straightness: np.ndarray  # of the trajectory so far, see `metrics`
+    residual: np.ndarray  # `||M k - y|| / ||y||`
 
 
 def analyze(volumes: list[Scored]) -> Trajectory:
     """The measures of all slices of volumes that one method reconstructed."""
-    def each(metric, volume: Scored) -> np.ndarray:
+    def each(metric: Any, volume: Scored) -> np.ndarray:
         peak = float(volume.target.max())
         return np.array([[metric(prediction=image[None], target=target[None], data_range=peak)
                           for image, target in zip(state, volume.target, strict=True)]
@@ -62,13 +55,7 @@ def analyze(volumes: list[Scored]) -> Trajectory:
 
 
 def write_table(path: Path, names: list[str], trajectory: Trajectory) -> None:
-    """Write a CSV of one row per image and state.
-
-    Args:
-        path: of the file.
-        names: of the images.
-        trajectory: their measures.
-    """
+    """Write a CSV of one row per image, by its name, and state."""
     write_csv(path, [
         {"image": name, "state": state, "times": f"{time:.6g}"} | {
             key: f"{getattr(trajectory, key)[state, image]:.6g}" for key in _LABELS}
@@ -92,50 +79,43 @@ def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(_LABELS), figsize=(3.4 * len(_LABELS), 3.4),
                                 layout="constrained")
-    for color, (name, trajectory) in enumerate(trajectories.items()):
-        for one, key in zip(axes, _LABELS, strict=True):
-            values = np.asarray(getattr(trajectory, key), np.float64)
+    for one, (key, label) in zip(axes, _LABELS.items(), strict=True):
+        for color, (name, trajectory) in enumerate(trajectories.items()):
+            values = getattr(trajectory, key)
             if key in _LOGARITHMIC:
                 values = np.maximum(values, _FLOOR)
             values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
             if not values.size:
                 continue
-            shown = {"color": f"C{color}"}
             if len(trajectories) == 1:
                 one.plot(trajectory.times, values, color="0.8", linewidth=0.6)
             low, high = np.percentile(values, _BAND, axis=1)
-            one.fill_between(trajectory.times, low, high, alpha=0.2, linewidth=0, **shown)
+            one.fill_between(trajectory.times, low, high, alpha=0.2, linewidth=0,
+                             color=f"C{color}")
             one.plot(trajectory.times, values.mean(axis=1), marker=".", markersize=5,
-                     label=f"{name}, mean of {values.shape[1]}", **shown)
-    for one, (key, label) in zip(axes, _LABELS.items(), strict=True):
-        one.set(xlabel="time t", title=label, xlim=(1.02, -0.02))
-        if key in _LOGARITHMIC:
-            one.set_yscale("log")
+                     label=f"{name}, mean of {values.shape[1]}", color=f"C{color}")
+        one.set(xlabel="time t", title=label, xlim=(1.02, -0.02),
+                yscale="log" if key in _LOGARITHMIC else "linear")
         one.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     return figure
 
 
 class StateSequence(NamedTuple):
-    """The states of one image.
+    """The states of one image."""
 
-    Attributes:
-        times: of the states, `[states]` float32 from 1 to 0.
-        states: magnitudes `[states, h, w]` float32.
-        target: `[h, w]` float32.
-    """
-
-    times: np.ndarray
-    states: np.ndarray
-    target: np.ndarray
+    times: np.ndarray  # of the states, `[states]` float32 from 1 to 0
+    states: np.ndarray  # magnitudes `[states, h, w]` float32
+    target: np.ndarray  # `[h, w]` float32
 
 
 def write_states(path: Path, volume: Scored, index: int) -> None:
     """Keep the states of a volume's slice in an HDF5 file."""
+    kept = StateSequence(volume.times, volume.states[:, index], volume.target[index])
+
     def write(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
-            file["times"], file["states"] = volume.times, volume.states[:, index]
-            file["target"] = volume.target[index]
+            file.update(kept._asdict())
 
     write_atomically(path, write)
 
@@ -146,42 +126,32 @@ def read_states(path: Path) -> StateSequence:
         return StateSequence(*(file[key][()] for key in StateSequence._fields))
 
 
-def animate(path: Path, sequences: Mapping[str, StateSequence], frames: int = 40,
-            seconds: float = 4.0) -> None:
+def animate(path: Path, sequences: Mapping[str, StateSequence]) -> None:
     """Write a GIF of one image forming under several methods side by side, then its target.
 
     Every method shows the last state that it has reached at the frame's time. One gray window.
-
-    Args:
-        path: of the `.gif`.
-        sequences: by method, of the same image.
-        frames: from time 1 to 0; the last one is held.
-        seconds: that they take.
     """
     target = next(iter(sequences.values())).target
-    peak = max(float(target.max()), np.finfo(np.float32).tiny)
-    figure, axes = plt.subplots(1, len(sequences) + 1, layout="constrained", squeeze=False,
-                                figsize=(2 * (len(sequences) + 1), 2.6 * len(target)
-                                         / target.shape[1]))
-    gray = {"cmap": "gray", "vmin": 0, "vmax": peak, "interpolation": "nearest"}
-    shown = {name: one.imshow(sequence.states[0], **gray)
-             for one, (name, sequence) in zip(axes[0], sequences.items(), strict=False)}
-    axes[0, -1].imshow(target, **gray)
-    axes[0, -1].set_title("target\n\n", fontsize=8)
-    for one in axes[0]:
+    height, width = target.shape
+    figure, axes = plt.subplots(1, len(sequences) + 1, layout="constrained",
+                                figsize=(2 * (len(sequences) + 1), 2.6 * height / width))
+    gray = {"cmap": "gray", "vmin": 0, "vmax": max(float(target.max()), np.finfo(np.float32).tiny),
+            "interpolation": "nearest"}
+    shown = [one.imshow(target, **gray) for one in axes]
+    axes[-1].set_title("target\n\n", fontsize=8)
+    for one in axes:
         one.set_axis_off()
 
     def show(time: float) -> None:
-        for name, sequence in sequences.items():
+        for one, image, (name, sequence) in zip(axes, shown, sequences.items(), strict=False):
             reached = max(np.count_nonzero(sequence.times >= time - 1e-6), 1) - 1
-            image = sequence.states[reached]
-            shown[name].set_data(image)
-            shown[name].axes.set_title(
+            state = sequence.states[reached]
+            image.set_data(state)
+            one.set_title(
                 f"{name}\nt = {sequence.times[reached]:.2f}\n"
-                f"{metrics.psnr(prediction=image[None], target=target[None]):.1f} dB", fontsize=8)
+                f"{metrics.psnr(prediction=state[None], target=target[None]):.1f} dB", fontsize=8)
 
-    rate: Any = frames / seconds  # which may be no whole number, whatever the stub says
-    movie = FuncAnimation(figure, show, [*np.linspace(1, 0, frames), *[0.0] * (frames // 4)])
+    movie = FuncAnimation(figure, show, [*np.linspace(1, 0, _FRAMES), *[0.0] * _HELD])
     write_atomically(path, lambda temporary: movie.save(
-        temporary, writer=PillowWriter(fps=rate), dpi=80))
+        temporary, writer=PillowWriter(fps=_FRAME_RATE), dpi=80))
     plt.close(figure)

@@ -1,7 +1,7 @@
 """Config files, of a run or of a grid of runs, and values set on the command line."""
 
-import importlib.util
 import re
+import runpy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from ml_collections import ConfigDict, config_flags
 
 from flatjax import config as configuration
 from flatjax.errors import InputError
+from flatjax.experiments.grid import Grid
+from flatjax.options import flattened
 
 _NAMED = re.compile(r"--config\.((?:\w+\.)*\w+)\.name=(.*)")
 
@@ -28,38 +30,28 @@ def load_config_file(name: str) -> Any:
     name, colon, argument = name.partition(":")
     path = Path(name)
     if not path.is_file():
-        shipped = sorted(p.stem for p in _shipped().glob("[!_]*.py"))
-        path = _shipped() / f"{path.stem}.py"
+        shipped = {p.stem: p for p in sorted(
+            Path(str(resources.files("flatjax.configs"))).glob("[!_]*.py"))}
         if name not in shipped:
             raise InputError(f"no config file {name}; expected the path of a Python file with a "
                              f"get_config(), or one of {', '.join(shipped)}")
+        path = shipped[name]
     try:
-        spec = importlib.util.spec_from_file_location(f"_flatjax_config_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise InputError(f"config file {path} is no Python file; expected a name that ends "
-                             "with .py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = module.get_config(*[argument] * bool(colon))
+        config = runpy.run_path(str(path))["get_config"](*[argument] * bool(colon))
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"config file {path} failed: {type(error).__name__}: {error}") from error
-    from flatjax.experiments.grid import Grid
     if not isinstance(config, ConfigDict | Grid):
         raise InputError(f"get_config() of {path} returned a {type(config).__name__}, expected an "
                          "ml_collections.ConfigDict, built with flatjax.config.experiment, or a "
                          "flatjax.experiments.grid.Grid")
-    if isinstance(config, ConfigDict):
-        missing = sorted({*configuration.experiment()} - {*config})
-        if missing:
-            raise InputError(f"get_config() of {path} returned a config without "
-                             f"{', '.join(missing)}; build it with flatjax.config.experiment")
+    missing = [key for key in configuration.experiment()
+               if isinstance(config, ConfigDict) and key not in config]
+    if missing:
+        raise InputError(f"get_config() of {path} returned a config without {', '.join(missing)}; "
+                         "build it with flatjax.config.experiment")
     return config
-
-
-def _shipped() -> Path:
-    return Path(str(resources.files("flatjax.configs")))
 
 
 def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
@@ -93,9 +85,4 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
 
 def listing(config: ConfigDict) -> str:
     """Every key of a config with its value, as the command line takes them, one per line."""
-    def lines(part: ConfigDict, prefix: str) -> list[str]:
-        return [line for key, value in part.items() for line in (
-            lines(value, f"{prefix}.{key}") if isinstance(value, ConfigDict)
-            else [f"{prefix}.{key}={value}"])]
-
-    return "\n".join(lines(config, "--config"))
+    return "\n".join(f"--config.{key}={value}" for key, value in flattened(config).items())

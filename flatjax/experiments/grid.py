@@ -20,50 +20,34 @@ from flatjax.errors import InputError
 
 
 class Run(NamedTuple):
-    """One line of a grid, or several.
+    """A training and its evaluations: one line of a grid, or several."""
 
-    Attributes:
-        config: of the training, whose seed the grid replaces.
-        evaluations: what is changed of the config for each evaluation of the trained model, by
-            its name; by default one without a name that changes nothing.
-        seeds: it is made with each of them; empty for the grid's.
-        baseline: what its slices are compared with, as `Grid.baseline`; empty for the grid's.
-    """
-
-    config: ConfigDict
-    evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}
-    seeds: tuple[int, ...] = ()
-    baseline: str = ""
+    config: ConfigDict  # of the training; the grid replaces its seed
+    evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}  # by name, what each changes of it
+    seeds: tuple[int, ...] = ()  # to train with; empty for the grid's
+    baseline: str = ""  # as `Grid.baseline`; empty for the grid's
 
 
 class Grid(NamedTuple):
-    """Runs that differ in one thing each.
+    """Runs that differ in one thing each."""
 
-    Attributes:
-        title: of its table and figure.
-        runs: by name.
-        seeds: every run without its own is made with each of them.
-        baseline: label, see `label`, of what the slices of runs without a baseline of their own
-            are compared with.
-    """
-
-    title: str
-    runs: dict[str, Run]
-    baseline: str
-    seeds: tuple[int, ...] = (0,)
+    title: str  # of its table and figure
+    runs: dict[str, Run]  # by name
+    baseline: str  # `label` of what runs without a baseline of their own are compared with
+    seeds: tuple[int, ...] = (0,)  # of runs without seeds of their own
 
 
 class Trial(NamedTuple):
-    """One training of a grid: a run with a seed."""
+    """One training of a grid: a run with a seed, and the configs that it is evaluated with."""
 
     run: str
     seed: int
     config: ConfigDict
-    evaluations: Mapping[str, Mapping[str, Any]]
+    evaluations: dict[str, ConfigDict]
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.run}_seed{self.seed}"
 
 
@@ -73,11 +57,7 @@ def label(run: str, evaluation: str) -> str:
 
 
 def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """A copy of the config with values replaced.
-
-    Args:
-        config: stays as it is.
-        changes: new values by dotted name, as "method.steps".
+    """A copy of the config with values replaced, given by dotted names as "method.steps".
 
     Raises:
         InputError: for a name that the config does not have.
@@ -99,7 +79,10 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
 
 def trials(grid: Grid) -> list[Trial]:
     """All trainings of a grid, one seed after the other."""
-    seeds = {name: run.seeds or grid.seeds for name, run in grid.runs.items()}
-    return [Trial(name, seed, changed(run.config, {"seed": seed}), run.evaluations)
-            for seed in sorted({one for own in seeds.values() for one in own})
-            for name, run in grid.runs.items() if seed in seeds[name]]
+    made = []
+    for name, run in grid.runs.items():
+        for seed in run.seeds or grid.seeds:
+            config = changed(run.config, {"seed": seed})
+            made.append(Trial(name, seed, config, {
+                key: changed(config, changes) for key, changes in run.evaluations.items()}))
+    return sorted(made, key=lambda trial: trial.seed)

@@ -3,19 +3,17 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.errors import BusyError, NonFiniteError, TrainingError
 from flatjax.evaluation import tables
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.experiments import outcomes, report
-from flatjax.experiments.grid import Grid, Trial, changed, trials
-from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome, path_of
+from flatjax.experiments.grid import Grid, Trial, trials
+from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome
 from flatjax.files import locked, make_folder
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.weights import expected_params
@@ -38,9 +36,10 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = make_folder(workdir)
     results = make_folder(results or workdir / "results")
-    outcomes.reuse_results(grid, results)
+    every = trials(grid)
+    outcomes.reuse_results(every, results)
     broken, busy = {}, []
-    for trial in trials(grid):
+    for trial in every:
         if not missing_evaluations(trial, results):
             continue
         print(f"\n== {grid.title}: {trial.name}", flush=True)
@@ -58,7 +57,7 @@ def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     if busy:
         print(f"in training elsewhere: {', '.join(busy)}; the last to finish completes the table")
     if broken:
-        raise TrainingError(f"{len(broken)} of {len(trials(grid))} runs failed: " + "; ".join(
+        raise TrainingError(f"{len(broken)} of {len(every)} runs failed: " + "; ".join(
             f"{name}: {error}" for name, error in broken.items()))
 
 
@@ -78,16 +77,16 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
         if _trained_steps(trial, workdir) < trial.config.train.steps:
             train(trial.config, workdir)
         for name in missing:
-            config = changed(trial.config, trial.evaluations[name])
+            config = trial.evaluations[name]
             output = workdir / "evaluations" / (name or "plain")
-            metrics = evaluate(config, workdir, output)
-            first = next(iter(metrics), None)
-            sets = {key: one | {"slices": {
-                score: np.round(values, 6).tolist() for score, values in tables.read_slices(
-                    output if key == first else output / key).items()}}
-                for key, one in metrics.items()}
-            outcomes.save(Outcome(_plain(trial.config), _plain(config), training_rate(workdir),
-                                  sets), path_of(trial, name, results))
+            sets = tables.with_slices(evaluate(config, workdir, output), output)
+            for metrics in sets.values():
+                metrics["slices"] = {key: np.round(scores, 6).tolist()
+                                     for key, scores in metrics["slices"].items()}
+            trained, evaluated = (json.loads(configuration.to_json(one))
+                                  for one in (trial.config, config))
+            outcomes.save(Outcome(trained, evaluated, training_rate(workdir), sets),
+                          outcomes.path_of(trial, name, results))
 
 
 def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> str:
@@ -97,28 +96,28 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     """
     workdir = Path(workdir)
     results = Path(results or workdir / "results")
+    every = trials(grid)
     rates: dict[str, list[float]] = {}
-    for trial in trials(grid):
+    for trial in every:
         known = [one.slices_per_second for evaluation in trial.evaluations
                  if (one := outcome(trial, evaluation, results))]
         known.append(training_rate(workdir / trial.name))
         rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
-    rows = []
-    total, unknown = 0.0, False
-    for trial in trials(grid):
-        config = trial.config
+    rows, total = [], 0.0
+    for trial in every:
+        config, rate = trial.config, rates[trial.config.method.name]
         missing = missing_evaluations(trial, results)
         done = config.train.steps if not missing else _trained_steps(trial, workdir / trial.name)
         left = (config.train.steps - done) * config.train.batch_size
-        rate = rates[config.method.name]
-        minutes = 0.0 if not left else left / np.median(rate) / 60 if rate else None
-        total, unknown = total + (minutes or 0), unknown or minutes is None
-        parameters = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(
+        minutes = 0.0 if not left else left / np.median(rate) / 60 if rate else np.nan
+        total += np.nan_to_num(minutes)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(
             expected_params(configuration.make_method(config))))
         state = ("done" if not missing else "to evaluate" if not left
                  else f"at step {done}" if done else "to train")
-        rows.append([trial.name, config.method.name, f"{int(parameters):,}",
-                     str(config.train.steps), state, "?" if minutes is None else f"{minutes:.1f}"])
+        rows.append([trial.name, config.method.name, f"{parameters:,}", str(config.train.steps),
+                     state, "?" if np.isnan(minutes) else f"{minutes:.1f}"])
+    unknown = any(row[-1] == "?" for row in rows)
     return "\n".join([
         *tables.markdown(["run", "method", "parameters", "steps", "state", "minutes left"], rows),
         "", f"{len(rows)} runs, {total:.0f} minutes left"
@@ -138,7 +137,3 @@ def training_rate(workdir: Path) -> float | None:
 def _trained_steps(trial: Trial, workdir: Path) -> int:
     with closing(Checkpoints(workdir, trial.config.train.best_metric)) as checkpoints:
         return max(checkpoints.steps(), default=0)
-
-
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    return json.loads(configuration.to_json(config))

@@ -129,7 +129,8 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
             scored = score_volume(score, params, rng, volume.name,
                                   measure_volume(volume, acquisition),
                                   config.evaluation.batch_size)
-            scores.append(quality(scored.reconstruction, scored.target))
+            scores.append(quality(prediction=scored.reconstruction,
+                                  target=scored.target))
         return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
 
     return validate

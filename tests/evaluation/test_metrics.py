@@ -9,6 +9,7 @@ import pytest
 from flatjax.errors import InputError
 from flatjax.evaluation import metrics
 from flatjax.evaluation.statistics import paired_difference
+from flatjax.mri import center_crop
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
@@ -20,7 +21,7 @@ SCORES = (metrics.nmse, metrics.psnr, metrics.ssim)
 
 def our_scores(name, peak=None):
     width = make_golden.VOLUMES[name][1]
-    target, pred = (metrics.center_crop(v, (width, width)) for v in make_golden.volumes(name))
+    target, pred = (center_crop(v, (width, width)) for v in make_golden.volumes(name))
     scores = (
         metrics.nmse(prediction=pred, target=target),
         metrics.psnr(prediction=pred, target=target, data_range=peak),
@@ -187,21 +188,6 @@ def test_diverged_predictions_are_not_hidden():
     assert metrics.psnr(prediction=pred, target=target) == -math.inf
 
 
-@pytest.mark.parametrize(
-    "size, crop, first", [(6, 4, 1), (7, 4, 1), (6, 3, 1), (7, 3, 2), (5, 5, 0)]
-)
-def test_center_crop(size, crop, first):
-    x = np.arange(2 * size * 9).reshape(2, size, 9)
-    np.testing.assert_array_equal(metrics.center_crop(x, (crop, 9)), x[:, first : first + crop])
-    y = x.transpose(0, 2, 1)
-    np.testing.assert_array_equal(metrics.center_crop(y, (9, crop)), y[..., first : first + crop])
-
-
-def test_center_crop_refuses_more_than_there_is():
-    with pytest.raises(ValueError, match="cannot crop 8 x 9 to 10 x 9"):
-        metrics.center_crop(np.zeros((2, 8, 9)), (10, 9))
-
-
 @pytest.mark.parametrize("score", SCORES)
 def test_bad_volumes_are_refused(score):
     good = np.ones((2, 8, 9))
@@ -276,36 +262,22 @@ def test_psnr_per_step():
     assert curve[3] == metrics.psnr(prediction=0 * target, target=target)
 
 
-def test_psnr_per_step_refuses_other_shapes():
-    message = r"target of shape \(3, 8, 8\) and a trajectory of shape \({}\), expected \[slices"
-    with pytest.raises(InputError, match=message.format("5, 2, 8, 8")):
-        metrics.psnr_per_step(trajectory=np.ones((5, 2, 8, 8)), target=np.ones((3, 8, 8)))
-    with pytest.raises(InputError, match=message.format("3, 8, 8")):
-        metrics.psnr_per_step(trajectory=np.ones((3, 8, 8)), target=np.ones((3, 8, 8)))
-
-
 @pytest.mark.parametrize(
     "curve, expected",
     [
-        ([20, 22, 21.5, 25, 22, 22], (2, 3.5, 3.0)),
-        ([20, 19.999], (1, 0.001, 0.001)),
-        ([1, 2, 2, 3], (0, 0.0, 0.0)),
-        ([5], (0, 0.0, 0.0)),
-        ([5, 4, math.nan, math.nan, 3, 2], (3, math.inf, math.inf)),
-        ([math.inf, math.inf, 3], (1, math.inf, math.inf)),
-        ([-math.inf, -math.inf, 3], (0, 0.0, 0.0)),
+        ([20, 22, 21.5, 25, 22, 22], (2, 3.5)),
+        ([20, 19.999], (1, 0.001)),
+        ([1, 2, 2, 3], (0, 0.0)),
+        ([5], (0, 0.0)),
+        ([5, 4, math.nan, math.nan, 3, 2], (3, math.inf)),
+        ([math.inf, math.inf, 3], (1, math.inf)),
+        ([-math.inf, -math.inf, 3], (0, 0.0)),
     ],
 )
 def test_psnr_drops(curve, expected):
-    count, total, largest = metrics.psnr_drops(curve)
-    assert (type(count), type(total), type(largest)) == (int, float, float)
-    assert (count, total, largest) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("shape", [(0,), (3, 2)])
-def test_psnr_drops_refuses_other_than_a_curve(shape):
-    with pytest.raises(InputError, match=rf"got shape \({shape[0]},.*expected one curve .*one by"):
-        metrics.psnr_drops(np.zeros(shape))
+    count, total = metrics.psnr_drops(np.array(curve))
+    assert (type(count), type(total)) == (int, float)
+    assert (count, total) == pytest.approx(expected)
 
 
 def test_straightness():
@@ -344,10 +316,6 @@ def test_path_distance():
     np.testing.assert_array_equal(at_zero, [[0, math.inf]])
 
 
-def test_path_measures_refuse_other_shapes():
-    with pytest.raises(InputError, match=r"shape \(3, 2, 4\) and an ideal path of shape \(3, 1, 4"):
+def test_path_distance_refuses_other_shapes():
+    with pytest.raises(InputError, match=r"shape \(3, 2, 4\) and the ideal path \(3, 1, 4\), exp"):
         metrics.path_distance(np.ones((3, 2, 4)), np.ones((3, 1, 4)))
-    with pytest.raises(InputError, match=r"straightness got states of shape \(3,\), expected"):
-        metrics.straightness(np.ones(3))
-    with pytest.raises(InputError, match=r"path_distance got states of shape \(0, 2\), .*x\[:, N"):
-        metrics.path_distance(np.ones((0, 2)), np.ones((0, 2)))

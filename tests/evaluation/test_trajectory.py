@@ -113,12 +113,14 @@ def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
     plt.close("all")
 
 
-def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path):
+def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path, monkeypatch):
     dark, bright = np.zeros((2, 12, 10)), np.ones((2, 12, 10))
     dark[1], bright[0] = 1, 0.5
     sequences = {"late": trajectory.StateSequence(np.array([1.0, 0.0]), dark, bright[1]),
              "early": trajectory.StateSequence(np.array([1.0, 0.5]), bright, bright[1])}
-    trajectory.animate(tmp_path / "forming.gif", sequences, frames=8, seconds=1)
+    monkeypatch.setattr(trajectory, "_FRAMES", 8)
+    monkeypatch.setattr(trajectory, "_HELD", 2)
+    trajectory.animate(tmp_path / "forming.gif", sequences)
     with Image.open(tmp_path / "forming.gif") as movie:
         columns = []
         for frame in range(movie.n_frames):

@@ -6,7 +6,7 @@ import pytest
 
 from flatjax import cli, config as configuration
 from flatjax.experiments.config_file import load_config_file
-from flatjax.experiments.grid import Grid, Run, changed, label, trials
+from flatjax.experiments.grid import Grid, Run, label, trials
 
 COMPARE = Path(__file__).parents[2] / "configs" / "compare.py"
 NAMES = ("methods_r4", "methods_r8", "evaluations")
@@ -23,8 +23,7 @@ def test_every_run_can_be_made(name):
     assert {grid.baseline, *(run.baseline for run in grid.runs.values())} - {""} <= {
         label(run, evaluation) for run, one in grid.runs.items() for evaluation in one.evaluations}
     for trial in trials(grid):
-        for changes in trial.evaluations.values():
-            config = changed(trial.config, changes)
+        for config in trial.evaluations.values():
             configuration.make_method(config)
             configuration.make_acquisition(config)
         configuration.make_training(trial.config, 1)
@@ -42,8 +41,8 @@ def test_budgets_seeds_and_accelerations():
         for trial in trials(grid):
             method = trial.config.method
             steps.setdefault(method.name, set()).add(trial.config.train.steps)
-            for changes in trial.evaluations.values():
-                assert changed(trial.config, changes).acquisition.acceleration == factor
+            for config in trial.evaluations.values():
+                assert config.acquisition.acceleration == factor
             twin = trial.run.startswith(("flat", "varnet")) and not any(
                 word in trial.run for word in ("fastMRI", "K 12"))
             assert (grid.runs[trial.run].seeds == (0, 1)) == twin
@@ -81,8 +80,8 @@ def test_samplers_take_the_evaluations_that_they_are_called_by():
     for trial in trials(load("evaluations")):
         if trial.config.method.name == "flat":
             continue
-        for name, changes in trial.evaluations.items():
-            method = changed(trial.config, changes).method
+        for name, config in trial.evaluations.items():
+            method = config.method
             count, _, samples, _ = name.split()
             steps = method.get("schedule", method).steps
             assert int(samples) == method.samples

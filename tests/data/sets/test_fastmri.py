@@ -162,7 +162,7 @@ def test_tall_targets_are_scored_square_as_fastmri_does(tmp_path):
     zero_filled = np.stack([
         mri.combine(one.measurement.kspace, one.measurement.maps, "rss") for one in slices])
     image = stored(path / "multicoil_val" / "a.h5", "reconstruction_rss")[:, 6:26]
-    scores = quality(mri.center_crop(zero_filled, target.shape[1:]), target)
+    scores = quality(prediction=mri.center_crop(zero_filled, target.shape[1:]), target=target)
     assert scores["nmse"] == pytest.approx(
         np.sum((image - zero_filled[:, 10:30, 8:28]) ** 2.0) / np.sum(image**2.0), rel=1e-5)
     assert scores["ssim"] == metrics.ssim(prediction=zero_filled[:, 10:30, 8:28], target=image)
