@@ -170,8 +170,8 @@ def test_bad_folders(tmp_path, people):
     refused("test is .'zoe',., expected a list", test=("zoe",))
     (tmp_path / "file").write_text("")
     refused("cannot write to the folder .*set data.cache", cache=str(tmp_path / "file" / "x"))
-    refused("raw_dtype is 'object'", raw_dtype="object",
-            path=str(write_raw(tmp_path / "raws" / "a.rawb", head()).parent))
+    refused("raw_dtype 'object'", raw_dtype="object",
+            path=str(write_raw(tmp_path / "raws" / "a_8x8x8.rawb", head()).parent))
 
 
 def test_bad_files_are_named_or_left_out(tmp_path):
