@@ -16,7 +16,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 from jax.typing import ArrayLike
@@ -29,10 +30,11 @@ from flatjax.methods.common import (
     reconstructor,
     with_sensitivities,
 )
-from flatjax.mri import Batch, Measurement
+from flatjax.mri import Batch, Measurement, global_phase
 from flatjax.nets import SensitivityNet
 
 ENDPOINT = "endpoint"
+_DIAGONAL = np.complex64((1 - 1j) / np.sqrt(2))
 
 # `(params, noise)` to the factors of the data term and of the network in the field, `[steps]`
 # each; that of the data term is `[steps, batch]` where it follows the noise.
@@ -76,11 +78,14 @@ def flow_network(network: nn.Module, schedule: Schedule, space: StateSpace, fact
     def field_of(params: Params, measured: Measurement, noise: Array | None) -> SplitField:
         data, maps = space.data_consistency(measured), measured.maps
         extra = {} if noise is None else {"noise": noise}
+        # A scan's global phase is arbitrary. For the network, an image is turned to one that gives
+        # its real and imaginary parts equal shares: norms would blow up an empty part.
+        turn = 1 if space.multicoil else _DIAGONAL * global_phase(measured)
 
         def velocity(own: Params, state: Array, t: Array) -> Array:
             image = space.image(state, maps)
-            predicted = apply_network(network, own, image,
-                                      t=jnp.broadcast_to(t, state.shape[:1]), **extra)
+            predicted = turn * apply_network(network, own, image / turn,
+                                             t=jnp.broadcast_to(t, state.shape[:1]), **extra)
             if parameterization == ENDPOINT:
                 return (state - space.lift(image + predicted, maps)) / t
             return space.lift(predicted, maps)

@@ -13,6 +13,7 @@ from flatjax.mri.forward import (
     adjoint,
     combine,
     forward,
+    global_phase,
     intensity_scale,
     noise_level,
     normal,
@@ -22,5 +23,5 @@ from flatjax.mri.fourier import fft2c, ifft2c
 from flatjax.mri.sampling import center_crop
 
 __all__ = ["COMBINES", "Batch", "Measurement", "adjoint", "center_crop", "combine", "expand",
-           "fft2c", "forward", "ifft2c", "intensity_scale", "noise_level", "normal", "reduce",
-           "rss", "safe_abs", "zero_filled"]
+           "fft2c", "forward", "global_phase", "ifft2c", "intensity_scale", "noise_level", "normal",
+           "reduce", "rss", "safe_abs", "zero_filled"]

@@ -98,6 +98,17 @@ def intensity_scale(measurement: Measurement) -> Array:
     return lax.stop_gradient(jnp.where(peak > 0, peak, 1.0))
 
 
+def global_phase(measurement: Measurement) -> Array:
+    """Phasor of the zero-filled image `x` as a whole, that of `sum x |x|`, or 1 for an empty slice.
+
+    Without gradient, `[batch, 1, 1]` complex64.
+    """
+    image = zero_filled(measurement)
+    mean = jnp.mean(image * jnp.abs(image), axis=(-2, -1), keepdims=True)
+    size = jnp.abs(mean)
+    return lax.stop_gradient(jnp.where(size > 0, mean / jnp.where(size > 0, size, 1), 1))
+
+
 def noise_level(kspace: Array, mask: Array) -> Array:
     """Standard deviation of the noise, from the median of the outermost measured samples.
 

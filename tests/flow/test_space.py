@@ -152,7 +152,10 @@ SMALL = {
 
 
 def test_a_cascade_in_image_space_is_modls_step(make_batch):
-    """(A^H A + lam)^-1 (A^H y + lam D(x)) with D(x) = x + delta v and lam = sigma^2 / |delta|."""
+    """(A^H A + lam)^-1 (A^H y + lam D(x)) with D(x) = x + delta v and lam = sigma^2 / |delta|.
+
+    The network sees images whose phase is turned to 45 degrees.
+    """
     batch = make_batch(coils=3)
     _, mask, maps, _ = batch.measurement
     method = build("flat", **SMALL, likelihood__sigma=0.5, space__cg_iterations=60)
@@ -160,10 +163,13 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
     net = NormUNet(channels=2, pools=1, time_channels=4)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     x = start = mri.zero_filled(batch.measurement) / scale
+    turn = np.exp(1j * (np.pi / 4 - np.angle(np.sum(start * np.abs(start), axis=(1, 2)))))
+    turn = turn.astype(np.complex64)[:, None, None]
     times, lam = flow.time_grid(3), 3 * 0.5**2
     for j in range(3):
         own = jax.tree.map(lambda a, j=j: a[j], params["net"])
-        x = x - net.apply({"params": own}, x, t=jnp.full(2, times[j], jnp.float32)) / 3
+        predicted = net.apply({"params": own}, turn * x, t=jnp.full(2, times[j], jnp.float32))
+        x = x - jnp.conj(turn) * predicted / 3
         right = start + lam * x
         # Richardson's iteration: slow, and nothing like conjugate gradients
         x = jax.lax.fori_loop(0, 400, lambda _, x, right=right: x + (
@@ -200,6 +206,20 @@ def test_one_set_of_weights_serves_any_number_of_coils(make_batch):
         measured = make_batch(coils=coils).measurement
         result = jax.jit(method.reconstruct)(params, jax.random.key(0), measured)
         assert np.isfinite(result.image).all()
+
+
+def test_the_global_phase_of_a_scan_does_not_matter(make_batch):
+    measured = make_batch(coils=2).measurement
+    method = build("flat", **SMALL)
+    params = noisy(method.init(jax.random.key(0), make_batch(coils=2)), 0.1)
+    reconstruct = jax.jit(method.reconstruct)
+    plain = reconstruct(params, jax.random.key(0), measured)
+    for angle in (0.7, 3.0):
+        phasor = np.complex64(np.exp(1j * angle))
+        turned = reconstruct(params, jax.random.key(0),
+                             measured._replace(kspace=phasor * measured.kspace))
+        np.testing.assert_allclose(turned.kspace, phasor * plain.kspace,
+                                   atol=2e-4 * np.abs(plain.kspace).max())
 
 
 def test_less_noise_draws_the_result_to_the_measurement(make_batch):

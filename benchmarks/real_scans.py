@@ -1,0 +1,269 @@
+"""Real scans, fully sampled, undersampled afterwards: models beside methods without training.
+
+    pip install sigpy
+    python benchmarks/real_scans.py FOLDER --model=multicoil --output=docs/real_scans
+
+FOLDER holds k-space, centered and fully sampled: `.npy` of [slice, coil, ky, kx], or `.npz` of
+several such arrays. Every slice is undersampled by five kinds of masks, several draws of each.
+Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods.
+sigpy's SENSE, L1-wavelet and total-variation reconstructions have their weights tuned on simulated
+slices (the validation patient of the data set `heads`), for each kind of mask; so has each model
+its `likelihood.factor`, if it has one. Nothing is tuned on the scans.
+
+PSNR and SSIM are taken inside the object, against two references: the full scan combined by maps
+of its own center (`sense`), and its root sum of squares (`rss`), which noise makes too bright
+where the object is dark. Prints and writes `real_scans.md`, `.json`, and a figure for each scan.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import sigpy
+from common import environment
+from sigpy.mri.app import L1WaveletRecon, SenseRecon, TotalVariationRecon
+from tqdm import tqdm
+
+from flatjax import config, load_pretrained
+from flatjax.errors import InputError
+from flatjax.evaluation import figures
+from flatjax.evaluation.metrics import object_mask, psnr, ssim
+from flatjax.files import make_folder, write_json, write_text
+from flatjax.inference.prepare import prepare
+from flatjax.mri.espirit import espirit
+from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.simulate import complex_noise, host_ifft2c
+
+LINES = 24  # of the center of equispaced masks
+MASKS = {  # name: kind, R, and the center as a share or a number of lines
+    "random 4": ("random", 4, 0.08), "equispaced 4": ("equispaced", 4, LINES),
+    "equispaced 5": ("equispaced", 5, 0.08), "equispaced 6": ("equispaced", 6, LINES),
+    "poisson 8": ("poisson", 8, 0.08)}
+CLASSICAL = {  # name: sigpy's app and the weights to choose from, for images with maximum 1
+    "SENSE": (SenseRecon, (0.001, 0.003, 0.01, 0.03, 0.1)),
+    "L1-wavelet": (L1WaveletRecon, (0.0005, 0.001, 0.002, 0.004, 0.008)),
+    "TV": (TotalVariationRecon, (0.0003, 0.001, 0.003, 0.01))}
+FACTORS = (0.25, 0.5, 1.0)  # of the noise told to a model that takes it
+BOX = 48  # lines of the full scan's own maps
+TUNING_NOISE = (0.003, 0.014)
+SHOWN = "poisson 8"
+
+
+class Case(NamedTuple):
+    """A slice to reconstruct: `[coil, ky, kx]` complex64, references `[y, x]`, object `[y, x]`."""
+
+    kspace: np.ndarray
+    references: dict[str, np.ndarray]
+    inside: np.ndarray
+
+
+def draw_mask(name, shape, seed):
+    kind, acceleration, center = MASKS[name]
+    share = center / shape[1] if center >= 1 else center
+    return make_mask(kind, shape, acceleration, share, seed)
+
+
+def real_case(kspace):
+    images = host_ifft2c(kspace)
+    rss = np.sqrt(np.sum(np.abs(images) ** 2, axis=0))
+    references = {"sense": rss, "rss": rss}
+    if len(kspace) > 1:
+        box = tuple(min(BOX, n) for n in kspace.shape[1:])
+        maps = np.asarray(espirit(kspace, box, crop=0).maps)
+        references["sense"] = np.abs(np.sum(np.conj(maps) * images, axis=0))
+    return Case(kspace, references, object_mask(rss[None])[0])
+
+
+def simulated_cases():
+    """Slices of the validation patient, all contrasts, at two levels of noise."""
+    volumes = config.make_dataset(load_pretrained("multicoil").config).validation
+    rng = np.random.default_rng(0)
+    for volume, noise in itertools.product(volumes[::2], TUNING_NOISE):
+        sample = volume.load()[1]
+        kspace = sample.kspace[np.any(sample.kspace != 0, axis=(1, 2))]
+        noisy = kspace + complex_noise(rng, kspace.shape, noise)
+        yield Case(noisy.astype(np.complex64), {"sense": sample.target, "rss": sample.target},
+                   object_mask(sample.target[None])[0])
+
+
+def read_scans(folder):
+    """`{name: [slice, coil, ky, kx]}` of a folder's arrays."""
+    scans = {}
+    for file in sorted(Path(folder).iterdir()):
+        if file.suffix == ".npy":
+            scans[file.stem] = np.load(file, allow_pickle=False)
+        elif file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                scans |= {f"{file.stem} {name}": arrays[name] for name in arrays.files}
+    for name, scan in scans.items():
+        if scan.ndim != 4 or not np.iscomplexobj(scan):
+            raise InputError(f"{folder}/{name} has shape {scan.shape} and {scan.dtype}, expected "
+                             "complex [slice, coil, ky, kx]")
+    return scans
+
+
+class Model:
+    """A trained model, told the noise by each of `FACTORS` if it takes it."""
+
+    def __init__(self, name):
+        self.trained = load_pretrained(name)
+        likelihood = self.trained.config.method.get("likelihood", {})
+        self.weights = FACTORS if "factor" in likelihood else (None,)
+        self.jitted = {weight: self._jitted(weight) for weight in self.weights}
+
+    def _jitted(self, weight):
+        section = self.trained.config.copy_and_resolve_references()
+        if weight is not None:
+            section.method.likelihood.factor = weight
+        method = config.make_method(section)
+        return jax.jit(lambda params, measured: method.reconstruct(
+            params, jax.random.key(0), measured).image)
+
+    def reconstruct(self, measured, weight):
+        """Magnitude `[y, x]` in the unit of the measurement."""
+        batch = jax.tree.map(lambda array: array[None], measured)
+        return np.asarray(self.jitted[weight](self.trained.params, batch))[0]
+
+
+class Classical:
+    """One of sigpy's reconstructions, on the scale of a zero-filled image with maximum 1."""
+
+    def __init__(self, name):
+        self.app, self.weights = CLASSICAL[name]
+
+    def reconstruct(self, measured, weight):
+        """Magnitude `[y, x]` in the unit of the measurement."""
+        scale = zero_filled(measured).max()
+        image = self.app(measured.kspace / scale, measured.maps, weight, show_pbar=False).run()
+        return np.abs(image) * scale
+
+
+def zero_filled(measured, weight=None):
+    return np.abs(np.sum(np.conj(measured.maps) * host_ifft2c(measured.kspace), axis=0))
+
+
+def scores(image, case):
+    """`{reference: (PSNR, SSIM)}` inside the object."""
+    mask = case.inside[None]
+    return {name: tuple(float(measure(prediction=image[None], target=target[None], mask=mask))
+                        for measure in (psnr, ssim))
+            for name, target in case.references.items()}
+
+
+def prepared(case, mask_name, seed):
+    """The measurement and its scale, or None where its center is too small to make maps of."""
+    mask = draw_mask(mask_name, case.kspace.shape[1:], seed)
+    try:
+        return prepare(case.kspace * mask)
+    except InputError:
+        return None
+
+
+def tune(methods):
+    """`{method: {mask: weight}}`, by the mean PSNR over the simulated slices."""
+    cases = list(simulated_cases())
+    chosen = {name: {} for name in methods}
+    for mask, (name, method) in tqdm(list(itertools.product(MASKS, methods.items())), "tune"):
+        def mean_psnr(weight, mask=mask, method=method):
+            found = []
+            for seed, case in enumerate(cases):
+                measured, scale = prepared(case, mask, seed)
+                found.append(scores(method.reconstruct(measured, weight) * scale, case)["sense"][0])
+            return float(np.mean(found))
+
+        weights = method.weights
+        chosen[name][mask] = weights[0] if len(weights) == 1 else max(weights, key=mean_psnr)
+    return chosen
+
+
+def run(scans, methods, chosen, draws):
+    """Rows of scores, and the images of each scan's first slice and draw of the mask shown."""
+    rows, shown = [], {}
+    for scan, kspace in tqdm(scans.items(), "scans"):
+        cases = [real_case(one.astype(np.complex64)) for one in kspace]
+        for mask, seed, (index, case) in itertools.product(MASKS, range(draws), enumerate(cases)):
+            ready = prepared(case, mask, seed)
+            if ready is None:
+                continue
+            measured, scale = ready
+            images = {"zero-filled": zero_filled(measured) * scale} | {
+                name: method.reconstruct(measured, chosen[name][mask]) * scale
+                for name, method in methods.items()}
+            for name, image in images.items():
+                rows += [{"scan": scan, "mask": mask, "seed": seed, "slice": index, "method": name,
+                          "reference": reference, "psnr": decibel, "ssim": similarity}
+                         for reference, (decibel, similarity) in scores(image, case).items()]
+            if mask == SHOWN and seed == index == 0:
+                shown[scan] = case, measured.mask[0], images
+    return rows, shown
+
+
+def table(rows, names, reference):
+    """PSNR / SSIM of each scan and mask, means over slices and draws, as Markdown."""
+    lines = [f"| scan | mask | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    chosen = [row for row in rows if row["reference"] == reference]
+    keys = dict.fromkeys((row["scan"], row["mask"]) for row in chosen)
+    for scan, mask in keys:
+        cells = []
+        for name in names:
+            here = [(row["psnr"], row["ssim"]) for row in chosen
+                    if (row["scan"], row["mask"], row["method"]) == (scan, mask, name)]
+            cells.append("{:.2f} / {:.3f}".format(*np.mean(here, axis=0)))
+        lines.append(f"| {scan} | {mask} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(case, mask, images):
+    """Reference and images in one window, their errors below, five times as bright."""
+    target = case.references["sense"]
+    figure, axes = plt.subplots(2, len(images) + 1, figsize=(2.2 * (len(images) + 1), 4.8),
+                                layout="constrained")
+    peak = np.quantile(target, 0.998)
+    axes[0, 0].imshow(target, cmap="gray", vmin=0, vmax=peak)
+    axes[0, 0].set_title("full scan", fontsize=9)
+    axes[1, 0].imshow(mask, cmap="gray", interpolation="nearest")
+    axes[1, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}", fontsize=9)
+    for (name, image), (top, bottom) in zip(images.items(), axes.T[1:], strict=True):
+        decibel, similarity = scores(image, case)["sense"]
+        top.imshow(image, cmap="gray", vmin=0, vmax=peak)
+        top.set_title(f"{name}\n{decibel:.1f} dB / {similarity:.3f}", fontsize=9)
+        bottom.imshow(np.abs(image - target) * case.inside, cmap="gray", vmin=0, vmax=peak / 5)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", action="append", required=True,
+                        help="shipped name or packed folder; may be repeated")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--draws", type=int, default=3, help="of each kind of mask")
+    options = parser.parse_args()
+    scans = read_scans(options.folder)
+    output = make_folder(options.output)
+    methods = {name: Classical(name) for name in CLASSICAL} | {
+        Path(name).name: Model(name) for name in options.model}
+    chosen = tune(methods)
+    rows, shown = run(scans, methods, chosen, options.draws)
+    names = ["zero-filled", *methods]
+    titles = {"sense": "Against the full scan combined by its own maps", "rss":
+              "Against its root sum of squares"}
+    text = "\n\n".join(f"{title}, PSNR (dB) / SSIM in the object:\n\n"
+                       f"{table(rows, names, reference)}" for reference, title in titles.items())
+    print(text)
+    write_text(output / "real_scans.md", text + "\n")
+    write_json(output / "real_scans.json", {
+        "weights": chosen, "draws": options.draws, "rows": rows, "sigpy": sigpy.__version__,
+        **environment()})
+    for scan, parts in shown.items():
+        figures.save(draw(*parts), output / f"{scan.replace(' ', '_')}.png")
+
+
+if __name__ == "__main__":
+    main()
