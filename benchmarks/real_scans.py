@@ -28,7 +28,7 @@ from common import environment
 from sigpy.mri.app import L1WaveletRecon, SenseRecon, TotalVariationRecon
 from tqdm import tqdm
 
-from flatjax import config, load_pretrained
+from flatjax import config, load
 from flatjax.errors import InputError
 from flatjax.evaluation import figures
 from flatjax.evaluation.metrics import object_mask, psnr, ssim
@@ -80,7 +80,7 @@ def real_case(kspace):
 
 def simulated_cases():
     """Slices of the validation patient, all contrasts, at two levels of noise."""
-    volumes = config.make_dataset(load_pretrained("multicoil").config).validation
+    volumes = config.make_dataset(load("multicoil").config).validation
     rng = np.random.default_rng(0)
     for volume, noise in itertools.product(volumes[::2], TUNING_NOISE):
         sample = volume.load()[1]
@@ -110,7 +110,7 @@ class Model:
     """A trained model, told the noise by each of `FACTORS` if it takes it."""
 
     def __init__(self, name):
-        self.trained = load_pretrained(name)
+        self.trained = load(name)
         likelihood = self.trained.config.method.get("likelihood", {})
         self.weights = FACTORS if "factor" in likelihood else (None,)
         self.jitted = {weight: self._jitted(weight) for weight in self.weights}

@@ -17,8 +17,8 @@ Rooms, each importing only those after it (`lint-imports` holds them to it):
     flow         mathematics: path, timesteps, ODE solvers
     mri          physics: Fourier transform, coils, forward model; `mri.host`: masks, simulation
 
-`config.make_method` and the rooms above are all that is needed to train or reconstruct in a loop
-of your own. Rooms are imported at their first use, so that `import flatjax` is light.
+`load(name)` gives a trained model as a function of k-space. `config.make_method` and the rooms above
+are all that is needed to train or reconstruct in a loop of your own. Rooms are imported at their first use, so that `import flatjax` is light.
 """
 
 from importlib import import_module
@@ -29,18 +29,18 @@ from flatjax.errors import InputError, TrainingError
 if TYPE_CHECKING:
     from flatjax import config, data, flow, losses, methods, mri, nets
     from flatjax.evaluation import metrics
-    from flatjax.inference.pretrained import load_pretrained
+    from flatjax.inference.model import Model, load
     from flatjax.methods import METHODS, Method, Reconstruction
     from flatjax.mri import Batch, Measurement
 
 __version__ = "0.1.0"
 
-__all__ = ["METHODS", "Batch", "InputError", "Measurement", "Method", "Reconstruction",
-           "TrainingError", "config", "data", "flow", "load_pretrained",
-           "losses", "methods", "metrics", "mri", "nets"]
+__all__ = ["METHODS", "Batch", "InputError", "Measurement", "Method", "Model", "Reconstruction",
+           "TrainingError", "config", "data", "flow", "load", "losses", "methods", "metrics",
+           "mri", "nets"]
 
 _WITHIN = {"METHODS": "methods", "Method": "methods", "Reconstruction": "methods", "Batch": "mri",
-           "Measurement": "mri", "load_pretrained": "inference.pretrained"}
+           "Measurement": "mri", "Model": "inference.model", "load": "inference.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ makes such a folder, and `--pretrained=NAME` takes it, or one that is shipped, a
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -15,20 +15,11 @@ from flatjax.errors import InputError
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.tables import of_run
 from flatjax.files import make_folder, write_json, write_text
-from flatjax.methods import Method, Params
 from flatjax.options import flattened
 from flatjax.runs import weights
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 _SHIPPED = Path(__file__).parent / "models"
-
-
-class Pretrained(NamedTuple):
-    """A trained model: `method.reconstruct(params, key, measurement)` uses it."""
-
-    config: ConfigDict  # that it was trained with
-    method: Method
-    params: Params  # float32
 
 
 def names() -> list[str]:
@@ -43,14 +34,6 @@ def folder(name: str) -> Path:
             return path
     raise InputError(f"no pretrained model {name!r}, expected {' or '.join(names())} or a folder "
                      f"with {weights.FILE}, made by flatjax pack")
-
-
-def load_pretrained(name: str) -> Pretrained:
-    """A model by its name, or its folder's path; InputError if it is missing or damaged."""
-    path = folder(name)
-    config = load_config(path)
-    method = configuration.make_method(config)
-    return Pretrained(config, method, load_params(path, config, method)[0])
 
 
 def pack(config: ConfigDict, workdir: str | Path, to: str | Path,

@@ -44,7 +44,7 @@ def packed(tmp_path_factory):
 
 def test_weights_are_the_runs_in_half_precision(packed):
     run, folder = packed
-    model = flatjax.load_pretrained(str(folder))
+    model = flatjax.load(str(folder))
     params, step = load_params(run, load_config(run), model.method)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(
         a, np.asarray(b).astype(np.float16).astype(np.float32)), model.params, params)
@@ -116,7 +116,7 @@ def header(array, shape):
     (lambda name, data: data[:128] + b"\xff" * (len(data) - 128), "is not of finite real numbers"),
 ])
 def test_damaged_weights_get_one_line(packed, tmp_path, change, words):
-    model = flatjax.load_pretrained(str(packed[1]))
+    model = flatjax.load(str(packed[1]))
     path = rewritten(packed[1] / weights.FILE, tmp_path / weights.FILE, change)
     with pytest.raises(InputError) as caught:
         weights.load(path, expected_params(model.method))
@@ -124,7 +124,7 @@ def test_damaged_weights_get_one_line(packed, tmp_path, change, words):
 
 
 def test_flipped_bytes_get_one_line(packed, tmp_path):
-    expected = expected_params(flatjax.load_pretrained(str(packed[1])).method)
+    expected = expected_params(flatjax.load(str(packed[1])).method)
     path = tmp_path / weights.FILE
     with (zipfile.ZipFile(packed[1] / weights.FILE) as old,
           zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new):
@@ -141,7 +141,7 @@ def test_flipped_bytes_get_one_line(packed, tmp_path):
 
 
 def test_files_that_are_no_weights_get_one_line(packed, tmp_path):
-    expected = expected_params(flatjax.load_pretrained(str(packed[1])).method)
+    expected = expected_params(flatjax.load(str(packed[1])).method)
     whole = (packed[1] / weights.FILE).read_bytes()
     for content in (b"", b"PK", whole[:len(whole) // 2], whole[100:]):
         (tmp_path / "w.npz").write_bytes(content)
@@ -172,7 +172,7 @@ def test_a_shipped_model_reconstructs_another_head(name):
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "weights.npz", "scores.json", "MODEL_CARD.md"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < LARGEST
-    model = flatjax.load_pretrained(name)
+    model = flatjax.load(name)
     dataset = config.make_dataset(model.config)
     slices = measure_volume(dataset.test[UNSEEN[name]][0], config.make_acquisition(model.config))
     batch = stack(slices[len(slices) // 2:][:1])
@@ -189,7 +189,7 @@ def test_a_shipped_model_reconstructs_another_head(name):
 
 @pytest.mark.parametrize("folder", COMPARED, ids=lambda folder: folder.name)
 def test_models_of_the_comparison_are_what_their_scores_are_of(folder):
-    model = flatjax.load_pretrained(str(folder))
+    model = flatjax.load(str(folder))
     scores = json.loads((folder / "scores.json").read_text())
     for one in scores.values():
         assert one["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model.params))

@@ -1,0 +1,141 @@
+"""A trained model as a function of k-space: `image = flatjax.load("multicoil")(kspace)`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from flatjax import config as configuration
+from flatjax import mri
+from flatjax.errors import InputError
+from flatjax.inference.prepare import Prepared, prepare
+from flatjax.inference.pretrained import folder
+from flatjax.methods import Method, Params
+from flatjax.mri import Measurement
+from flatjax.runs.workdir import load_config, load_params
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A trained model.
+
+    Called with k-space of any unit, it finds mask, coil maps and scale, as `flatjax reconstruct`
+    does, and returns images. `method` and `params` are the pure functions and weights below it.
+
+    Attributes:
+        name: of the model, or its folder.
+        config: that it was trained with.
+        method: its functions.
+        params: its weights, float32.
+    """
+
+    name: str
+    config: ConfigDict
+    method: Method
+    params: Params
+
+    def __call__(self, kspace: np.ndarray, *, mask: np.ndarray | None = None,
+                 maps: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+        """Reconstruct one slice or several.
+
+        Args:
+            kspace: `[ky, kx]` of one coil, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex,
+                centered (zero frequency at n // 2), zero where not sampled.
+            mask: what was sampled, `[ky or 1, kx]`; by default where samples are not zero.
+            maps: sensitivities `[coil, y, x]` or `[slice, coil, y, x]`; by default ESPIRiT's from
+                the fully sampled center.
+            seed: of a method that draws samples.
+
+        Returns:
+            magnitudes in the data's unit, `[y, x]` or `[slice, y, x]` float32.
+
+        Raises:
+            InputError: for arrays of another kind or size, or coils without maps and center.
+        """
+        return self._each(kspace, mask, maps, seed, self._image)
+
+    def along(self, kspace: np.ndarray, *, mask: np.ndarray | None = None,
+              maps: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+        """The same for every state on the way, from zero-filled to the result.
+
+        `[state, y, x]` or `[slice, state, y, x]` float32.
+        """
+        return self._each(kspace, mask, maps, seed, self._states)
+
+    def __repr__(self) -> str:
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return (f"Model({self.name!r}: {self.config.method.name}, {weights:,} weights, trained on "
+                f"{self.config.data.name})")
+
+    @cached_property
+    def _image(self) -> Callable[[Params, Array, Measurement], Array]:
+        return jax.jit(lambda *args: self.method.reconstruct(*args).image[0])
+
+    @cached_property
+    def _states(self) -> Callable[[Params, Array, Measurement], Array]:
+        def states(params: Params, rng: Array, measured: Measurement) -> Array:
+            result = self.method.reconstruct(params, rng, measured, trajectory=True)
+            if result.trajectory is None:
+                raise InputError(f"{self.config.method.name} has no states on its way")
+            maps = measured.maps if result.maps is None else result.maps
+            return mri.combine(result.trajectory, maps)[:, 0]
+
+        return jax.jit(states)
+
+    def _each(self, kspace: np.ndarray, mask: np.ndarray | None, maps: np.ndarray | None,
+              seed: int, function: Callable[[Params, Array, Measurement], Array]) -> np.ndarray:
+        slices = _slices("kspace", kspace, 2)
+        count, *shape = slices.shape
+        every_maps = [None] * count
+        if maps is not None:
+            given = _slices("maps", maps, 3)
+            if given.shape not in ((1, *shape), slices.shape):
+                raise InputError(f"maps have shape {np.shape(maps)}, expected {tuple(shape)} as "
+                                 "every slice of kspace has it")
+            every_maps = np.broadcast_to(given, slices.shape)
+        if mask is not None and np.shape(mask) not in ((1, shape[-1]), tuple(shape[1:])):
+            raise InputError(f"mask has shape {np.shape(mask)}, expected {tuple(shape[1:])} or "
+                             f"(1, {shape[-1]})")
+        rng = jax.random.key(seed)
+        images = []
+        for index, (one, own) in enumerate(zip(slices, every_maps, strict=True)):
+            measured, scale = prepare(one, mask, own)
+            batch = jax.tree.map(lambda array: array[None], measured)
+            image = function(self.params, jax.random.fold_in(rng, index), batch)
+            images.append(np.asarray(image) * np.float32(scale))
+        return images[0] if np.ndim(kspace) < 4 else np.stack(images)
+
+
+def _slices(name: str, array: np.ndarray, least: int) -> np.ndarray:
+    """`[slice, coil, y, x]` complex64 of an array that may lack the first axes."""
+    array = np.asarray(array)
+    if not least <= array.ndim <= 4 or 0 in array.shape or not np.iscomplexobj(array):
+        axes = ("slice", "coil", "ky", "kx")
+        raise InputError(f"{name} is {array.dtype} of shape {array.shape}, expected complex, "
+                         + " or ".join(f"[{', '.join(axes[4 - n:])}]" for n in range(least, 5)))
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} has values that are not finite, expected numbers")
+    return array.reshape((1,) * (4 - array.ndim) + array.shape).astype(np.complex64)
+
+
+def load(name: str | Path) -> Model:
+    """A trained model.
+
+    Args:
+        name: of one that is shipped ("brain" for single-coil heads, "multicoil" for any array of
+            coils), or a folder that `flatjax pack` or `flatjax train` wrote.
+
+    Raises:
+        InputError: if it is missing or damaged.
+    """
+    path = Path(name)
+    if not (path / "config.json").is_file():
+        path = folder(str(name))
+    config = load_config(path)
+    method = configuration.make_method(config)
+    return Model(str(name), config, method, load_params(path, config, method)[0])
