@@ -17,8 +17,9 @@ Rooms, each importing only those after it (`lint-imports` holds them to it):
     flow         mathematics: path, timesteps, ODE solvers
     mri          physics: Fourier transform, coils, forward model; `mri.host`: masks, simulation
 
-`load(name)` gives a trained model as a function of k-space. `config.make_method` and the rooms above
-are all that is needed to train or reconstruct in a loop of your own. Rooms are imported at their first use, so that `import flatjax` is light.
+`load(name)` gives a trained model as a function of k-space. `config.make_method` and the rooms
+above are all that is needed to train or reconstruct in a loop of your own. Rooms are imported at
+their first use, so that `import flatjax` is light.
 """
 
 from importlib import import_module

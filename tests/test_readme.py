@@ -3,18 +3,34 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from flatjax.data import DATASETS
 from flatjax.methods import METHODS
 from flatjax.mri.host.patterns import KINDS
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c
+from tests.support.arrays import smooth_image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_snippet_runs(capsys):
-    snippet = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
-    promised = re.search(r"result\.nfe\)  # (.*)", snippet).group(1)
-    exec(compile(snippet, "README.md", "exec"), {})
+SCAN, FUNCTIONAL = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_a_scan_is_reconstructed_in_three_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    kspace = host_fft2c(birdcage_maps(3, (32, 32)) * smooth_image(rng, (32, 32)))
+    np.save("scan.npy", np.asarray(kspace, np.complex64))
+    found = {}
+    exec(compile(SCAN, "README.md", "exec"), found)
+    assert found["image"].shape == (32, 32)
+
+
+def test_the_functional_api_runs(capsys):
+    promised = re.search(r"result\.nfe\)  # (.*)", FUNCTIONAL).group(1)
+    exec(compile(FUNCTIONAL, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == promised
 
 

@@ -75,14 +75,16 @@ def _train(values: Namespace) -> None:
         run_grid(grid, workdir, values.results)
 
 
-def _models(values: Namespace, *, needs_output: bool = True,
-            several: bool = False) -> list[tuple[Any, str | Path]]:
-    """Config and folder of each run, or packed model, that is named.
+def _models(values: Namespace, *, needs_output: bool = True, several: bool = False,
+            default: str = "") -> list[tuple[Any, str | Path]]:
+    """Config and folder of each run, or packed model, that is named; or of the default one.
 
     A packed model needs an output, as its folder is no place for results.
     """
     from flatjax.inference.pretrained import folder
     from flatjax.runs.workdir import load_config
+    if default and not (values.workdir or values.pretrained):
+        values.pretrained = [default]
     count = len(values.workdir) + len(values.pretrained)
     if not count:
         raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
@@ -103,12 +105,13 @@ def _evaluate(values: Namespace) -> None:
 
 
 def _reconstruct(values: Namespace) -> None:
-    ((config, workdir),) = _models(values)
+    ((config, workdir),) = _models(values, needs_output=False, default="multicoil")
     inputs = [*values.paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
     from flatjax.inference.reconstruct import reconstruct_files
-    reconstruct_files(config, workdir, inputs, values.output, mask=values.mask or "",
+    output = values.output or ("reconstructions" if values.pretrained else None)
+    reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
                       maps=values.maps or "", keep_going=values.keep_going)
 
 
@@ -165,8 +168,8 @@ _SHOW = {"show-config": _switch("list all keys of the config with their values, 
                                 "--config.KEY=VALUE sets one, and a misspelt one is refused")}
 _MODEL = {
     "workdir": _values("DIR", "folder of a run made by flatjax train"),
-    "pretrained": _values("NAME", "in its place: name of a shipped model, such as brain, or a "
-                          "folder made by flatjax pack"),
+    "pretrained": _values("NAME", "in its place: name of a shipped model, multicoil, or a folder "
+                          "made by flatjax pack"),
     **_SHOW}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
@@ -193,12 +196,12 @@ COMMANDS = {
                              "WORKDIR/eval by default, needed with --pretrained")}),
     "reconstruct": Command(
         _reconstruct, "reconstruct files without targets, as NAME.h5, NAME.nii and NAME.png",
-        f"PATH [PATH ...] {_ONE} [--output=DIR] [--config.KEY=VALUE ...]", {
+        f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "as PATH: file or folder of k-space (.npy, .npz, BART .cfl, "
                              "fastMRI and ISMRMRD .h5), or a magnitude volume, whose acquisition "
                              "is simulated as --config.acquisition says"),
             **_MODEL,
-            "output": _value("DIR", "WORKDIR/reconstructions by default, needed with --pretrained"),
+            "output": _value("DIR", "reconstructions by default, in the workdir if there is one"),
             "mask": _value("FILE", ".npy or .npz of the sampling mask, where the data do not have "
                            "it"),
             "maps": _value("FILE", ".npy, .npz or .cfl of coil sensitivities, in place of those by "

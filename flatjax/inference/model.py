@@ -10,10 +10,9 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from flatjax import config as configuration
-from flatjax import mri
+from flatjax import config as configuration, mri
 from flatjax.errors import InputError
-from flatjax.inference.prepare import Prepared, prepare
+from flatjax.inference.prepare import prepare
 from flatjax.inference.pretrained import folder
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
@@ -127,8 +126,8 @@ def load(name: str | Path) -> Model:
     """A trained model.
 
     Args:
-        name: of one that is shipped ("brain" for single-coil heads, "multicoil" for any array of
-            coils), or a folder that `flatjax pack` or `flatjax train` wrote.
+        name: "multicoil", which is shipped and takes any number of coils, or a folder that `flatjax
+            pack` or `flatjax train` wrote.
 
     Raises:
         InputError: if it is missing or damaged.

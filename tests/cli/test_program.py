@@ -64,10 +64,10 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
     (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
     (["evaluate", "--workdir=a", "x.npy"], "unexpected argument 'x.npy'"),
-    (["evaluate", "--workdir=a", "--pretrained=brain"], "flatjax compare takes several"),
+    (["evaluate", "--workdir=a", "--pretrained=multicoil"], "flatjax compare takes several"),
     (["evaluate", "--workdir=a", "--config.x=1", "--input=b"], "unexpected argument '--input=b'"),
     (["inspect", "a.npy", "--config.seed=1"], "unexpected argument '--config.seed=1'"),
-    (["reconstruct", "--pretrained=brain", "--output=x"], "no input, expected files"),
+    (["reconstruct", "--pretrained=multicoil", "--output=x"], "no input, expected files"),
     (["compare", "--workdir=a", "--output=x", "--accelerations=4,x"], "'4,x', expected numbers"),
 ])
 def test_a_wrong_command_line_gets_one_line(capsys, arguments, words):
@@ -81,7 +81,7 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
     assert stop.value.code == 0 and "--config.train.steps=7" in lines
     assert "--config.data.name=icbm" in lines and "--config.acquisition.mask=random" in lines
     with pytest.raises(SystemExit):
-        cli.main(["evaluate", "--pretrained=brain", "--show-config"])
+        cli.main(["evaluate", "--pretrained=multicoil", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
 
 

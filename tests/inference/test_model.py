@@ -88,5 +88,5 @@ def test_bad_arrays_are_one_line(model, scan, change, message):
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="no pretrained model .*expected brain or multicoil"):
+    with pytest.raises(InputError, match="no pretrained model .*expected multicoil or a folder"):
         flatjax.load(tmp_path / "nothing")
