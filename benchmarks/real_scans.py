@@ -12,10 +12,12 @@ its `likelihood.factor`, if it has one. Nothing is tuned on the scans.
 
 PSNR and SSIM are taken inside the object, against two references: the full scan combined by maps
 of its own center (`sense`), and its root sum of squares (`rss`), which noise makes too bright
-where the object is dark. Prints and writes `real_scans.md`, `.json`, and a figure for each scan.
+where the object is dark. Prints `real_scans.md` and writes it with `real_scans.csv`, the weights
+that were chosen and a figure for each scan.
 """
 
 import argparse
+import csv
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +77,7 @@ def real_case(kspace):
         box = tuple(min(BOX, n) for n in kspace.shape[1:])
         maps = np.asarray(espirit(kspace, box, crop=0).maps)
         references["sense"] = np.abs(np.sum(np.conj(maps) * images, axis=0))
-    return Case(kspace, references, object_mask(rss[None])[0])
+    return Case(kspace, references, object_mask(references["sense"][None])[0])
 
 
 def simulated_cases():
@@ -202,19 +204,29 @@ def run(scans, methods, chosen, draws):
     return rows, shown
 
 
-def table(rows, names, reference):
-    """PSNR / SSIM of each scan and mask, means over slices and draws, as Markdown."""
+def summarize(rows):
+    """One row for each scan, mask, method and reference: means over slices and draws."""
+    groups = {}
+    for row in rows:
+        key = tuple((name, row[name]) for name in ("scan", "mask", "method", "reference"))
+        groups.setdefault(key, []).append((row["psnr"], row["ssim"]))
+    for key, found in groups.items():
+        decibel, similarity = np.mean(found, axis=0)
+        yield {**dict(key), "psnr": round(decibel, 2), "ssim": round(similarity, 4),
+               "count": len(found)}
+
+
+def table(means, reference):
+    """PSNR / SSIM by scan, mask and method, as Markdown."""
+    cells = {}
+    for row in means:
+        if row["reference"] == reference:
+            cells.setdefault((row["scan"], row["mask"]), {})[row["method"]] = (
+                f"{row['psnr']:.2f} / {row['ssim']:.3f}")
+    names = next(iter(cells.values()))
     lines = [f"| scan | mask | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    chosen = [row for row in rows if row["reference"] == reference]
-    keys = dict.fromkeys((row["scan"], row["mask"]) for row in chosen)
-    for scan, mask in keys:
-        cells = []
-        for name in names:
-            here = [(row["psnr"], row["ssim"]) for row in chosen
-                    if (row["scan"], row["mask"], row["method"]) == (scan, mask, name)]
-            cells.append("{:.2f} / {:.3f}".format(*np.mean(here, axis=0)))
-        lines.append(f"| {scan} | {mask} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"| {scan} | {mask} | {' | '.join(found.values())} |"
+                              for (scan, mask), found in cells.items()])
 
 
 def draw(case, mask, images):
@@ -251,16 +263,19 @@ def main():
         Path(name).name: Model(name) for name in options.model}
     chosen = tune(methods)
     rows, shown = run(scans, methods, chosen, options.draws)
-    names = ["zero-filled", *methods]
+    means = list(summarize(rows))
     titles = {"sense": "Against the full scan combined by its own maps", "rss":
               "Against its root sum of squares"}
-    text = "\n\n".join(f"{title}, PSNR (dB) / SSIM in the object:\n\n"
-                       f"{table(rows, names, reference)}" for reference, title in titles.items())
+    text = "\n\n".join(f"{title}, PSNR (dB) / SSIM in the object:\n\n{table(means, reference)}"
+                       for reference, title in titles.items())
     print(text)
     write_text(output / "real_scans.md", text + "\n")
-    write_json(output / "real_scans.json", {
-        "weights": chosen, "draws": options.draws, "rows": rows, "sigpy": sigpy.__version__,
-        **environment()})
+    with (output / "real_scans.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, means[0])
+        writer.writeheader()
+        writer.writerows(means)
+    write_json(output / "weights.json", {"weights": chosen, "draws": options.draws,
+                                         "sigpy": sigpy.__version__, **environment()})
     for scan, parts in shown.items():
         figures.save(draw(*parts), output / f"{scan.replace(' ', '_')}.png")
 

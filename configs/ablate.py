@@ -159,9 +159,30 @@ def teacher() -> Grid:
         baseline="rolled out, shared")
 
 
+def data_term() -> Grid:
+    """The data term of eight coils, explicit and implicit, in both state spaces; and its relatives.
+
+    Poisson-disc masks at R = 8, noise .01 of the image's maximum. MoDL is the implicit method of
+    the same flow with learned lambdas and shared weights, VarNet the explicit one.
+    """
+    acquired = {"data.coils": 8, "acquisition.mask": "poisson", "acquisition.acceleration": 8.0,
+                "acquisition.center_fraction": 0.03, "acquisition.noise": 0.01}
+    image = {"space.name": "image", "solver": "imex"}
+    runs = {
+        "image, implicit": run(image),
+        "image, implicit, not aligned": run(image | weights(velocity=0.0)),
+        "k-space, implicit": run({"solver": "imex"}),
+        "k-space, explicit": run(),
+        "MoDL": run(method="modl"),
+        "VarNet": run(method="varnet")}
+    return Grid("Data term of eight coils", {
+        name: one._replace(config=changed(one.config, acquired)) for name, one in runs.items()},
+        baseline="k-space, explicit")
+
+
 GRIDS = {grid.__name__: grid for grid in (
     flat_parts, loss_terms, schedule, steps, solver, parameterization, sigma, sharing,
-    acceleration, alignment, initialization, teacher)}
+    acceleration, alignment, initialization, teacher, data_term)}
 
 
 def get_config(name: str = "") -> Grid:

@@ -10,6 +10,14 @@ are, step by step, the same maps with
     eta_j = -delta_j / sigma_j^2,    lam_j = -delta_j,    G_j = -v_j
 
 For a network whose term has no factor of its own, as E2E-VarNet's, see `unit_interval`.
+
+The theorem goes on, which is ours and not the paper's: a cascade of a splitting network (MoDL,
+half-quadratic splitting) is an implicit-explicit Euler step of the same flow in image space,
+
+    x_{j+1} = argmin_x ||A x - y||^2 + lam_j ||x - D_j(x_j)||^2
+    D_j(x) = x + delta_j v_j(x),    lam_j = sigma_j^2 / |delta_j|
+
+so gradient-type unrolling takes the data term explicitly and splitting-type unrolling implicitly.
 """
 
 from collections.abc import Callable
@@ -40,6 +48,20 @@ def to_flow(eta: ArrayLike, lam: ArrayLike) -> tuple[Array, Array]:
     """
     eta, lam = jnp.asarray(eta), jnp.asarray(lam)
     return -lam, jnp.sqrt(lam / eta)
+
+
+def to_splitting(delta: ArrayLike, sigma: ArrayLike) -> Array:
+    """`lam` of the splitting network whose cascades are the implicit-explicit Euler steps."""
+    return jnp.asarray(sigma) ** 2 / jnp.abs(jnp.asarray(delta))
+
+
+def from_splitting(lam: ArrayLike, delta: ArrayLike) -> Array:
+    """`sigma` of the flow whose implicit-explicit Euler steps are cascades with these `lam`.
+
+    A splitting network leaves the timesteps open: for any `delta`, its velocity is
+    `(D_j(x) - x) / delta_j`.
+    """
+    return jnp.sqrt(jnp.asarray(lam) * jnp.abs(jnp.asarray(delta)))
 
 
 class Unrolled(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flatjax import config, flow
+from flatjax import config, flow, mri
 from flatjax.errors import InputError
 from flatjax.flow import theorem
 from flatjax.runs.checkpoint import Checkpoints
@@ -62,6 +62,47 @@ def test_an_unrolled_network_is_the_euler_method_of_its_flow():
     for j in range(STEPS):
         k = k - eta[j] * mask * (k - measured) + lam[j] * np.asarray(term(k, weights[j]))
         np.testing.assert_allclose(states[j + 1], k, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["lam", "sigma"])
+def test_a_splitting_network_is_the_implicit_explicit_euler_method_of_its_flow(given):
+    """Dense solves with `A^H A + lam_j` against the solver `imex` in image space, both ways."""
+    rng, coils, shape = np.random.default_rng(5), 3, (4, 5)
+    delta = -rng.dirichlet(np.ones(STEPS))
+    with jax.enable_x64(True):
+        if given == "lam":
+            lam = rng.uniform(0.05, 2.0, STEPS)
+            sigma = np.asarray(theorem.from_splitting(lam, delta))
+        else:
+            sigma = rng.uniform(0.1, 1.0, STEPS)
+            lam = np.asarray(theorem.to_splitting(delta, sigma))
+    maps = complex_normal(rng, (1, coils, *shape), np.complex128)
+    mask = (rng.random((1, 1, *shape)) < 0.4).astype(float)
+    weights = rng.normal(size=(STEPS, 5, 5)) / 3
+    with jax.enable_x64(True):
+        measured = mri.Measurement(mask * complex_normal(rng, maps.shape, np.complex128), mask,
+                                   jnp.asarray(maps))
+        data = flow.image_space(cg_iterations=40).data_consistency(measured)
+
+        def velocity(x, own):
+            return jnp.tanh(x @ own)
+
+        field = flow.SplitField(
+            lambda x, t, args: velocity(x, args[1]), lambda x, args: data.gradient(x) * args[0],
+            lambda x, step, args: data.proximal(x, -step * args[0]))
+        start = mri.zero_filled(measured)
+        times = np.concatenate([[1.0], 1 + np.cumsum(delta)])
+        states = flow.solve(field, start, times, solver="imex", args=(sigma**-2.0, weights),
+                            trajectory=True)[1]
+        columns = [mri.normal(jnp.asarray(one.reshape(1, *shape)), mask, measured.maps).ravel()
+                   for one in np.eye(20, dtype=complex)]
+        normal, start, states = map(np.asarray, (jnp.stack(columns, axis=1), start, states))
+        x = start
+        for j in range(STEPS):
+            denoised = x + delta[j] * np.asarray(velocity(x, weights[j]))
+            right = start.ravel() + lam[j] * denoised.ravel()
+            x = np.linalg.solve(normal + lam[j] * np.eye(20), right).reshape(start.shape)
+            np.testing.assert_allclose(states[j + 1], x, rtol=0, atol=1e-5)  # CG stops at 1e-6
 
 
 def test_a_flow_is_the_unrolled_network_of_its_euler_steps():
