@@ -170,11 +170,11 @@ def data_term() -> Grid:
     image = {"space.name": "image", "solver": "imex"}
     runs = {
         "image, implicit": run(image),
-        "image, implicit, not aligned": run(image | weights(velocity=0.0)),
-        "k-space, implicit": run({"solver": "imex"}),
         "k-space, explicit": run(),
         "MoDL": run(method="modl"),
-        "VarNet": run(method="varnet")}
+        "VarNet": run(method="varnet"),
+        "k-space, implicit": run({"solver": "imex"}),
+        "image, implicit, not aligned": run(image | weights(velocity=0.0))}
     return Grid("Data term of eight coils", {
         name: one._replace(config=changed(one.config, acquired)) for name, one in runs.items()},
         baseline="k-space, explicit")
