@@ -60,10 +60,13 @@ def assert_same_bits(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_four_devices_and_accumulation_do_what_one_device_does():
+@pytest.mark.parametrize("make", [
+    toy.linear, pytest.param(lambda: config.make_method(toy.experiment()), id="flat",
+                             marks=pytest.mark.slow)])
+def test_four_devices_and_accumulation_do_what_one_device_does(make):
     """With plain SGD, which unlike Adam shows a gradient of the wrong scale."""
     assert jax.local_device_count() == 4
-    method = toy.linear()
+    method = make()
     batch = training_batch(toy.make(), config.Acquisition(), 0, 0, 8)
     optimizer = optax.sgd(0.1)
     params = method.init(jax.random.key(0), batch)
@@ -81,7 +84,7 @@ def test_four_devices_and_accumulation_do_what_one_device_does():
     alone = jax.jit(make_update(method, optimizer, ema_decay=0.5))
     reference = run(alone, 1, 1)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), reference[0], params)
-    assert min(jax.tree.leaves(moved)) > 1e-3
+    assert max(jax.tree.leaves(moved)) > 1e-3
     for other in (run(parallel, 4, 1), run(parallel, 4, 2), run(alone, 1, 4)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
                      reference, other)
