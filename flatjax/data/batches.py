@@ -39,7 +39,7 @@ def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:
     """Noise of the coils whose maps are not 0, `[coil, ky, kx]` complex64."""
     noise = np.zeros_like(sample.kspace)
     coils = sample.maps.any(axis=(1, 2))
-    noise[coils] = complex_noise(rng, (coils.sum(), *noise.shape[1:]), level)
+    noise[coils] = complex_noise(rng, (int(coils.sum()), *noise.shape[1:]), level)
     return noise
 
 
