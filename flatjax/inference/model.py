@@ -1,11 +1,11 @@
 """A trained model as a function of k-space: `image = flatjax.load("multicoil")(kspace)`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
@@ -14,6 +14,7 @@ from flatjax import config as configuration, mri
 from flatjax.errors import InputError
 from flatjax.inference.prepare import prepare
 from flatjax.inference.pretrained import folder
+from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
 from flatjax.runs.workdir import load_config, load_params
@@ -72,22 +73,22 @@ class Model:
                 f"{self.config.data.name})")
 
     @cached_property
-    def _image(self) -> Callable[[Params, Array, Measurement], Array]:
-        return jax.jit(lambda *args: self.method.reconstruct(*args).image[0])
+    def _image(self) -> Reconstruct:
+        return jax.jit(lambda *args: {"image": self.method.reconstruct(*args).image})
 
     @cached_property
-    def _states(self) -> Callable[[Params, Array, Measurement], Array]:
-        def states(params: Params, rng: Array, measured: Measurement) -> Array:
+    def _states(self) -> Reconstruct:
+        def states(params: Params, rng: Array, measured: Measurement) -> dict[str, Array]:
             result = self.method.reconstruct(params, rng, measured, trajectory=True)
             if result.trajectory is None:
                 raise InputError(f"{self.config.method.name} has no states on its way")
             maps = measured.maps if result.maps is None else result.maps
-            return mri.combine(result.trajectory, maps)[:, 0]
+            return {"image": jnp.moveaxis(mri.combine(result.trajectory, maps), 0, 1)}
 
         return jax.jit(states)
 
     def _each(self, kspace: np.ndarray, mask: np.ndarray | None, maps: np.ndarray | None,
-              seed: int, function: Callable[[Params, Array, Measurement], Array]) -> np.ndarray:
+              seed: int, function: Reconstruct) -> np.ndarray:
         slices = _slices("kspace", kspace, 2)
         count, *shape = slices.shape
         every_maps = [None] * count
@@ -100,13 +101,9 @@ class Model:
         if mask is not None and np.shape(mask) not in ((1, shape[-1]), tuple(shape[1:])):
             raise InputError(f"mask has shape {np.shape(mask)}, expected {tuple(shape[1:])} or "
                              f"(1, {shape[-1]})")
-        rng = jax.random.key(seed)
-        images = []
-        for index, (one, own) in enumerate(zip(slices, every_maps, strict=True)):
-            measured, scale = prepare(one, mask, own)
-            batch = jax.tree.map(lambda array: array[None], measured)
-            image = function(self.params, jax.random.fold_in(rng, index), batch)
-            images.append(np.asarray(image) * np.float32(scale))
+        prepared = (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
+        results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
+        images = [found["image"] for _, found in results]
         return images[0] if np.ndim(kspace) < 4 else np.stack(images)
 
 
