@@ -12,19 +12,21 @@ from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+from flatjax import config
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import Grid, Run, changed
 
 END_TERMS = ("ssim", "l1", "kspace")
+IMPLICIT = MappingProxyType({"space.name": "image", "solver": "imex"})
 
 
 def run(changes: Mapping[str, Any] = MappingProxyType({}), *, method: str = "flat",
         evaluations: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
     """The demo of a method with options of the method replaced."""
-    config = changed(load_config_file(f"demo:{method}"),
-                     {f"method.{key}": changes[key] for key in changes})
-    return Run(config, evaluations or {"": {}})
+    demo = load_config_file(f"demo:{method}")
+    return Run(changed(demo, {f"method.{key}": changes[key] for key in changes}),
+               evaluations or {"": {}})
 
 
 def weights(**terms: float) -> dict[str, float]:
@@ -128,8 +130,8 @@ def acceleration() -> Grid:
     runs = {}
     for factor in factors:
         for method, title in (("flat", ""), ("vanilla", "vanilla ")):
-            config = changed(load_config_file(f"demo:{method}"), tried[f"at R {factor}"])
-            runs[f"{title}R {factor}"] = Run(config, tried)
+            trained = changed(load_config_file(f"demo:{method}"), tried[f"at R {factor}"])
+            runs[f"{title}R {factor}"] = Run(trained, tried)
     return Grid("Acceleration", runs, baseline="R 4, at R 4")
 
 
@@ -159,30 +161,70 @@ def teacher() -> Grid:
         baseline="rolled out, shared")
 
 
+def eight_coils(runs: Mapping[str, Run], **changes: Any) -> dict[str, Run]:
+    """The runs on eight simulated coils: Poisson-disc masks at R = 8, noise .01 of the maximum."""
+    acquired = {"data.coils": 8, "acquisition.mask": "poisson", "acquisition.acceleration": 8.0,
+                "acquisition.center_fraction": 0.03, "acquisition.noise": 0.01} | changes
+    return {name: one._replace(config=changed(one.config, acquired))
+            for name, one in runs.items()}
+
+
 def data_term() -> Grid:
     """The data term of eight coils, explicit and implicit, in both state spaces; and its relatives.
 
-    Poisson-disc masks at R = 8, noise .01 of the image's maximum. MoDL is the implicit method of
-    the same flow with learned lambdas and shared weights, VarNet the explicit one.
+    MoDL is the implicit method of the same flow with learned lambdas and shared weights, VarNet the
+    explicit one.
     """
-    acquired = {"data.coils": 8, "acquisition.mask": "poisson", "acquisition.acceleration": 8.0,
-                "acquisition.center_fraction": 0.03, "acquisition.noise": 0.01}
-    image = {"space.name": "image", "solver": "imex"}
-    runs = {
-        "image, implicit": run(image),
+    return Grid("Data term of eight coils", eight_coils({
+        "image, implicit": run(IMPLICIT),
         "k-space, explicit": run(),
         "MoDL": run(method="modl"),
         "VarNet": run(method="varnet"),
         "k-space, implicit": run({"solver": "imex"}),
-        "image, implicit, not aligned": run(image | weights(velocity=0.0))}
-    return Grid("Data term of eight coils", {
-        name: one._replace(config=changed(one.config, acquired)) for name, one in runs.items()},
+        "image, implicit, not aligned": run(IMPLICIT | weights(velocity=0.0))}),
         baseline="k-space, explicit")
+
+
+def likelihood() -> Grid:
+    """How sigma is chosen with implicit steps; each tried at three levels of noise.
+
+    Every training slice draws its noise, log-uniformly.
+    """
+    tried = {f"at noise {noise:g}": {"acquisition.noise": noise} for noise in (0.001, 0.005, 0.03)}
+    kinds = {f"sigma {sigma:g}": {"likelihood.sigma": sigma} for sigma in (0.03, 0.1, 0.3)} | {
+        "learned": {"likelihood.name": "learned"}, "of the noise": {"likelihood.name": "noise"}}
+    return Grid("Sigma with implicit steps", eight_coils(
+        {name: run(IMPLICIT | kind, evaluations=tried) for name, kind in kinds.items()},
+        **{"acquisition.noise": (0.001, 0.03)}), baseline="sigma 0.1, at noise 0.005")
+
+
+def image_space() -> Grid:
+    """Implicit steps on images: iterations of conjugate gradients, steps K, shared weights."""
+    tried = {f"by {count}": {"method.space.cg_iterations": count} for count in (3, 6, 12)}
+    runs = {f"CG {count}": run(IMPLICIT | {"space.cg_iterations": count}, evaluations=tried)
+            for count in (3, 6, 12)}
+    runs |= {f"K {count}": run(IMPLICIT | {"schedule.steps": count}) for count in (4, 8, 12)}
+    runs["shared weights"] = run(IMPLICIT | {"weights": "shared"})
+    return Grid("Implicit steps on images", eight_coils(runs), baseline="CG 6, by 6")
+
+
+def heads() -> Grid:
+    """FLAT, explicit and implicit, MoDL and VarNet trained for any scan, as multicoil but smaller.
+
+    benchmarks/real_scans.py tries them on scans that none of them has seen.
+    """
+    multicoil = load_config_file("multicoil")
+    runs = {"FLAT, implicit": run(IMPLICIT | {"likelihood.name": "noise"}),
+            "FLAT, explicit": run(), "MoDL": run(method="modl"), "VarNet": run(method="varnet")}
+    for one in runs.values():
+        one.config.data = config.data("heads", matrix=96, coils=8)
+        one.config.acquisition = multicoil.acquisition
+    return Grid("Trained on heads for any scan", runs, baseline="FLAT, explicit")
 
 
 GRIDS = {grid.__name__: grid for grid in (
     flat_parts, loss_terms, schedule, steps, solver, parameterization, sigma, sharing,
-    acceleration, alignment, initialization, teacher, data_term)}
+    acceleration, alignment, initialization, teacher, data_term, likelihood, image_space, heads)}
 
 
 def get_config(name: str = "") -> Grid:

@@ -10,6 +10,7 @@ folder: each takes runs that no other is training.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -69,8 +70,9 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         *sections, name = key.split(".")
         try:
             part = reduce(lambda whole, section: whole[section], sections, config)
-            part[name]  # a new key would be set without complaint
-            part[name] = value
+            ranged = isinstance(value, tuple) or isinstance(part[name], tuple)
+            with part.ignore_type() if ranged else nullcontext():  # a range, or a number for one
+                part.update({name: value})
         except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{key} = {value!r} cannot be set: {error}; expected a key of the "
                              "config and a value of its type") from error
