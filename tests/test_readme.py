@@ -13,6 +13,7 @@ from tests.support.arrays import smooth_image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 
 
 SCAN, FUNCTIONAL = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -41,10 +42,15 @@ def test_ci_runs_the_test_command():
 
 
 def test_files_configs_and_kinds_named_exist():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
-    rows = re.findall(r"^\| (`.*?`) \|", README, re.MULTILINE)
+    for folder, text in ((ROOT, README), *((ROOT / "docs", page) for page in PAGES.values())):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (folder / link).exists(), link
+    rows = re.findall(r"^\| (`.*?`) \|", PAGES["training.md"].partition("## Runs")[0], re.MULTILINE)
     table = {name for row in rows for name in re.findall(r"`(\w+)(?::\w+)?`", row)}
     assert table == {path.stem for path in ROOT.glob("configs/[!_]*.py")}
-    assert all(f"`{kind}`" in README for kind in KINDS)
+    assert all(f"`{kind}`" in PAGES["your_data.md"] for kind in KINDS)
     assert {"icbm", "volume"} <= set(DATASETS) and "flat" in METHODS
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 700
