@@ -4,7 +4,7 @@
     python examples/theorem1.py --out=figures --workdir runs/vanilla runs/varnet
 
 Read it from top to bottom, as a notebook: each part below answers one question, draws one figure
-and adds its numbers to `theorem1.json`. Parts (a) and (b) need no training and take less than a
+and adds its numbers to `theorem1.json`. Parts (a), (b) and (e) need no training and take about a
 minute on a CPU. Parts (c) and (d) read trained runs: E2E-VarNets, or the unrolled networks that
 configs/demo.py:vanilla describes, whose step sizes are free.
 """
@@ -31,14 +31,17 @@ from flatjax.flow.theorem import (
     as_flow,
     as_unrolled,
     euler,
+    to_splitting,
     unit_interval,
     unroll,
 )
 from flatjax.mri.host.masks import make_mask
+from flatjax.mri.linalg import conjugate_gradient
 from flatjax.runs.workdir import load_config, load_params
 
 SIGMA = 0.5
 CHANNELS = 8
+STIFF_SIGMA = 0.1  # of (e): explicit steps need K > 1 / (2 sigma^2) = 50
 SOLVERS = {"euler": "o", "ab2": "s", "heun": "^", "bs3": "v", "rk4": "D"}
 
 
@@ -240,13 +243,79 @@ def draw_both(runs: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+# (e) And splitting networks, as MoDL? With the image as state, their cascade solves for the data
+# term: it is a step of implicit-explicit Euler in the same flow. (e) is ours and not the paper's.
+# With a sigma as small as a measurement's noise, explicit cascades diverge until there are many;
+# implicit ones converge from the first.
+
+def splitting(measured: mri.Measurement, counts: list[int]) -> dict[str, Any]:
+    """Relative errors of explicit and splitting networks against their flow, by number of steps.
+
+    Also the largest relative difference of a splitting network and the solver "imex", whose
+    programs share no line of the update.
+    """
+    weights = random_weights(2)
+    y, mask, maps, _ = measured
+    start = mri.reduce(y, maps)
+    data = flow.image_space(cg_iterations=100).data_consistency(measured)
+
+    def velocity(image: Array, t: Array, _: None = None) -> Array:
+        return network(weights, image, t)
+
+    field = flow.SplitField(
+        velocity, lambda image, _: data.gradient(image) / STIFF_SIGMA**2,
+        lambda image, delta, _: data.proximal(image, -delta / STIFF_SIGMA**2))
+
+    def splitting_network(steps: int) -> Array:
+        times = jnp.asarray(flow.time_grid(steps))
+
+        def cascade(image: Array, own: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            lam, delta, t = own
+            better = image + delta * velocity(image, t)
+            return conjugate_gradient(lambda x: mri.normal(x, mask, maps) + lam * x,
+                                      start + lam * better, better, 100, 1e-10), None
+
+        delta = jnp.diff(times)
+        return lax.scan(cascade, start, (to_splitting(delta, STIFF_SIGMA), delta, times[:-1]))[0]
+
+    def solved(solver: str, steps: int) -> Array:
+        return flow.solve(field, start, flow.time_grid(steps), solver=solver)[0]
+
+    run = jax.jit(solved, static_argnums=(0, 1))
+    exact = run("rk4", 8 * max(counts))
+    networks = [jax.jit(splitting_network, static_argnums=0)(steps) for steps in counts]
+    ends = {"explicit (gradient-type)": [run("euler", steps) for steps in counts],
+            "implicit (splitting-type)": networks}
+    return {"sigma": STIFF_SIGMA, "steps": counts,
+            "errors": {name: [float(relative(end[None], exact[None])[0]) for end in found]
+                       for name, found in ends.items()},
+            "largest_difference": max(
+                float(relative(run("imex", steps)[None], end[None])[0])
+                for steps, end in zip(counts, networks, strict=True))}
+
+
+def draw_splitting(found: dict[str, Any]) -> Figure:
+    """Error of both kinds of networks against K, and the bound of the explicit one."""
+    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    for (name, errors), marker in zip(found["errors"].items(), "os", strict=True):
+        axes.loglog(found["steps"], errors, marker=marker, label=name)
+    bound = 1 / (2 * found["sigma"] ** 2)
+    axes.axvline(bound, color="0.6", linewidth=0.8)
+    axes.text(bound * 1.05, 1e4, "explicit steps\nstable from here", color="0.4", fontsize=8)
+    axes.set(xlabel="cascades K", ylabel="relative error of the last state", ylim=(1e-4, 1e11),
+             title=f"Two kinds of unrolled networks, one flow (sigma = {found['sigma']:g})")
+    axes.legend()
+    return figure
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Draw all that the arguments allow; returns what `theorem1.json` holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder for figures and theorem1.json")
     parser.add_argument("--workdir", nargs="*", default=[], help="trained runs, for (c) and (d)")
-    parser.add_argument("--size", type=int, default=64, help="of the slice in (a) and (b)")
-    parser.add_argument("--most", type=int, default=128, help="largest K of (b), from 4 doubling")
+    parser.add_argument("--size", type=int, default=64, help="of the slice in (a), (b) and (e)")
+    parser.add_argument("--most", type=int, default=128,
+                        help="largest K of (b) and (e), from 4 doubling")
     arguments = parser.parse_args(argv)
     folder = make_folder(arguments.out)
     results: dict[str, Any] = {}
@@ -270,6 +339,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         results["steps"], results["errors"] = counts, errors
         results["orders"] = {name: slope(counts, errors[name]) for name in errors}
         save(draw_convergence(counts, errors), "convergence")
+        results["splitting"] = splitting(measured, counts)
+        save(draw_splitting(results["splitting"]), "splitting")
     runs = [learned_steps(workdir) for workdir in arguments.workdir]
     if runs:
         save(draw_profiles(runs), "profiles")
@@ -289,6 +360,9 @@ if __name__ == "__main__":
     print("largest relative difference of cascades and Euler steps:",
           ", ".join(f"{value:.1e} in {name}" for name, value in out["largest_difference"].items()))
     print("orders:", ", ".join(f"{name} {value:.2f}" for name, value in out["orders"].items()))
+    print("splitting networks and implicit-explicit Euler: largest relative difference",
+          f"{out['splitting']['largest_difference']:.1e}; order",
+          f"{slope(out['steps'], out['splitting']['errors']['implicit (splitting-type)']):.2f}")
     for run in out["runs"]:
         print(f"{run['name']}: eta / sum(eta) =", " ".join(f"{x:.3f}" for x in run["profile"]),
               f"({run['steps_back']} steps back in time)")

@@ -200,10 +200,15 @@ def test_the_example_shows_what_it_says(example, tmp_path, monkeypatch):
     np.testing.assert_allclose(vanilla["delta_of_lam"], -lam / lam.sum(), rtol=1e-6)
     np.testing.assert_allclose(vanilla["sigma_of_both"],
                                np.sqrt([1 / 1.2, 4 / 18, np.nan, 0.2 / 1.2]), rtol=1e-6)
+    assert out["splitting"]["largest_difference"] < 1e-4
+    errors = out["splitting"]["errors"]
+    assert max(errors["implicit (splitting-type)"]) < 0.5  # stable where explicit steps diverge
+    assert min(errors["explicit (gradient-type)"]) > 10
     saved = json.loads((tmp_path / "out" / "theorem1.json").read_text())
     assert saved["orders"] == out["orders"]
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
-        f"theorem1_{name}.png" for name in ("agreement", "convergence", "profiles", "free_lambda")}
+        f"theorem1_{name}.png"
+        for name in ("agreement", "convergence", "splitting", "profiles", "free_lambda")}
 
 
 def test_a_run_without_step_sizes_of_its_own_is_refused(example, tmp_path):
