@@ -32,7 +32,10 @@ def join(description: str = "") -> None:
         raise InputError(f"--distributed is {description!r}, expected HOST:PORT,PROCESSES,INDEX "
                          "with INDEX from 0, or nothing under SLURM, Open MPI or on a TPU pod")
     try:
-        jax.distributed.initialize(*(found[1], int(found[2]), int(found[3])) if found else ())
+        if found:
+            jax.distributed.initialize(found[1], int(found[2]), int(found[3]))
+        else:
+            jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"the processes do not come together: {error}; start one on each host, "
                          "and without a scheduler say --distributed=HOST:PORT,PROCESSES,INDEX"
