@@ -218,8 +218,10 @@ def from_json(text: str) -> ConfigDict:
     """The config that `to_json` wrote; an `InputError` if it is no such thing."""
     try:
         saved = tuples(json.loads(text))
-        sections = {key: section(key, kind, saved[key]) for key, kind in _KINDS.items()}
-        return experiment(**{key: saved[key] for key in experiment()} | sections)
+        makers = {"method": method, "data": data, "acquisition": acquisition, "train": training,
+                  "evaluation": evaluation}
+        return experiment(**{key: saved[key] for key in ("seed", "init_from", "combine")},
+                          **{key: make(**saved[key]) for key, make in makers.items()})
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError,
