@@ -6,6 +6,7 @@ lists them all, so that each can be set from the command line and a misspelt one
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ from ml_collections import ConfigDict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.acquisition import check_acquisition, ends
-from flatjax.errors import InputError, check_at_least, check_choice
+from flatjax.errors import InputError, check_above, check_at_least, check_choice
 from flatjax.methods import METHODS, Method
-from flatjax.options import build, check_finite, reused, section, tuples, unknown
+from flatjax.options import build, flattened, section, tuples, unknown
 
 
 class Training(NamedTuple):
@@ -125,15 +126,8 @@ def experiment(**parts: Any) -> ConfigDict:
 def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
     """Give sections other names, in place, which brings the options that belong to these.
 
-    Options that both have keep their values.
-
-    Args:
-        config: of an experiment.
-        names: by dotted section, as "method" or "method.space"; what is no section with a name is
-            passed over.
-
-    Raises:
-        InputError: if there is none of that name.
+    Options that both have keep their values. `names` is by dotted section, as "method.space"; what
+    is no section with a name is passed over. An `InputError` if there is none of that name.
     """
     for title in sorted(names, key=lambda one: one.count(".")):
         sections = {"": (config, _KINDS),
@@ -142,13 +136,14 @@ def with_names(config: ConfigDict, names: Mapping[str, str]) -> None:
         parent, kinds = sections.get(within, (config, {}))
         table, name = kinds.get(key), names[title]
         if isinstance(table, Mapping) and parent[key].name != name:
-            options = reused(parent[key], table, name)
-            parent[key] = section(title, table, options | {"name": name})
+            parent[key] = section(title, table, {"name": name}, parent[key])
 
 
 def _make(config: ConfigDict, key: str) -> Any:
     """What a section of a config describes."""
-    check_finite(key, config[key])
+    for name, value in flattened(config[key]).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key}.{name} is {value}, expected a finite number")
     return build(key, _KINDS[key], config[key], config)
 
 
@@ -190,8 +185,7 @@ def make_training(config: ConfigDict, devices: int) -> Training:
     for key in ("skip_nonfinite", "warmup_steps"):
         check_at_least(0, **{f"train.{key}": getattr(train, key)})
     for key in ("learning_rate", "clip_norm"):
-        if not getattr(train, key) > 0:
-            raise InputError(f"train.{key} is {getattr(train, key)}, expected above 0")
+        check_above(0, **{f"train.{key}": getattr(train, key)})
     if not 0 <= train.ema_decay < 1:
         raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
     if train.warmup_steps >= train.steps:
@@ -217,7 +211,7 @@ def make_evaluation(config: ConfigDict) -> Evaluation:
 
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON with sorted keys."""
-    return json.dumps(json.loads(config.to_json_best_effort()), indent=2, sort_keys=True)
+    return config.to_json_best_effort(indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:

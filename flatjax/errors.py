@@ -32,32 +32,20 @@ class Terminated(KeyboardInterrupt):
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Refuse a value that is not among the choices.
-
-    Raises:
-        InputError: naming both.
-    """
+    """Refuse a value that is not among the choices, by an `InputError` that names both."""
     if value not in choices:
         raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
 
 
 def check_at_least(least: float, **values: float) -> None:
-    """Refuse values, given by their names, below `least`.
-
-    Raises:
-        InputError: naming the first one.
-    """
+    """Refuse values, given by their names, below `least`, by an `InputError`."""
     for name, value in values.items():
         if not value >= least:
             raise InputError(f"{name} is {value}, expected at least {least}")
 
 
 def check_above(bound: float, **values: float) -> None:
-    """Refuse values, given by their names, that are not above `bound`.
-
-    Raises:
-        InputError: naming the first one.
-    """
+    """Refuse values, given by their names, that are not above `bound`, by an `InputError`."""
     for name, value in values.items():
         if not value > bound:
             raise InputError(f"{name} is {value}, expected above {bound}")

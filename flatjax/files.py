@@ -35,18 +35,12 @@ def make_folder(path: str | Path) -> Path:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that no two processes can hold at once.
+    """Hold a lock that no two processes can hold at once: the file `path`, which stays.
 
-    The kernel releases the lock when the process ends, however it ends; only the file stays. Where
-    the file system or the operating system has no locks, a line says so and nothing is locked.
-
-    Args:
-        path: of the lock file.
-        what: is locked, for the messages.
-
-    Raises:
-        BusyError: another process holds it.
-        InputError: the file cannot be opened.
+    The kernel releases the lock when the process ends, however it ends. Where the file system or
+    the operating system has no locks, a line says so and nothing is locked. A `BusyError` if
+    another process holds it, an `InputError` if the file cannot be opened; `what` is locked, for
+    these messages.
     """
     try:
         file = path.open("a+")
@@ -75,10 +69,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write(temporary)` make a file, and put it in place when it is complete and on disk.
 
-    Several processes may write one file: the last one to finish wins.
-
-    Raises:
-        StorageError: if it cannot be written, for a full disk or missing permissions.
+    Several processes may write one file: the last one to finish wins. A `StorageError` if it
+    cannot be written, for a full disk or missing permissions.
     """
     temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}"
     try:

@@ -126,21 +126,18 @@ def _weighted(**weights: float) -> Loss:
 
 def flat(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0, velocity: float = 0.1,
          domain: str = "image", average: str = "mean") -> Loss:
-    """FLAT's loss.
+    """FLAT's loss, see `Loss`; an `InputError` for a value out of range, or if all weights are 0.
 
     Args:
         ssim, l1, kspace, velocity: weights of `1 - SSIM` and L1 on the final magnitude image, L1
             on the final k-space, and the velocity alignment; 0 leaves a term out.
         domain: align in "image" or in "kspace".
         average: "mean" over the steps or time "integral"; see `alignment`.
-
-    Raises:
-        InputError: for a value out of range, or if all weights are 0.
     """
     check_choice("domain", domain, ("image", "kspace"))
     check_choice("average", average, _AVERAGES)
-    weighted = _weighted(ssim=ssim, l1=l1, kspace=kspace, velocity=velocity)
-    return weighted._replace(domain=domain, average=average)
+    return _weighted(ssim=ssim, l1=l1, kspace=kspace, velocity=velocity)._replace(
+        domain=domain, average=average)
 
 
 def result(*, ssim: float = 1.0, l1: float = 1.0, kspace: float = 1.0) -> Loss:
@@ -160,14 +157,10 @@ def varnet() -> Loss:
 
 def total_loss(weights: Mapping[str, float],
                terms: Mapping[str, Callable[[], Array]]) -> tuple[Array, dict[str, Array]]:
-    """Total loss and the unweighted mean of each of its terms, scalars float32.
+    """Total loss and the unweighted mean of each of its terms by name, scalars float32.
 
-    Args:
-        weights: of terms by name; those of weight 0 are not computed.
-        terms: by name, functions that return `[batch]`.
-
-    Raises:
-        InputError: for a weight of a term that is not there.
+    Terms are functions that return `[batch]`; those of weight 0 are not computed. An `InputError`
+    for a weight of a term that is not there.
     """
     weights = {name: weight for name, weight in weights.items() if weight}
     for name in weights:

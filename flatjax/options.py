@@ -6,7 +6,6 @@ says which by its `name`. A table's first entry is its default.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +14,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_dict
 
 from flatjax.errors import InputError
-from flatjax.methods.base import MethodSpec, Part
+from flatjax.methods.base import MethodSpec
 
 Function = Callable[..., Any] | MethodSpec
 Kind = Function | Mapping[str, Function]
@@ -29,7 +28,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"{what} is {name!r}, expected one of {', '.join(known)}{hint}")
 
 
-def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
+def section(title: str, kind: Kind, options: Mapping[str, Any],
+            old: Mapping[str, Any] = {}) -> ConfigDict:
     """A section: all options with their defaults. A default of None stands for an open number.
 
     Args:
@@ -37,6 +37,7 @@ def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
         kind: what it is for.
         options: values other than the defaults, and the `name` if `kind` is a table; a dict for an
             option that is a section itself.
+        old: another section, whose options are taken where this one has them, too.
 
     Raises:
         InputError: for an unknown name or option, with the nearest one; for a value that is None
@@ -44,11 +45,15 @@ def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
     """
     options = dict(options)
     if isinstance(kind, Mapping):
-        name = options.pop("name", next(iter(kind)))
-        config = section(title, _entry(title, kind, name), options)
+        default = old.get("name") if old.get("name") in kind else next(iter(kind))
+        name = options.pop("name", default)
+        config = section(title, _entry(title, kind, name), options, old)
         config.name = name
         return config
-    parameters, parts = _parameters(kind), _parts(kind)
+    spec = _spec(kind)
+    parameters, parts = _parameters(spec), spec.parts
+    options = {name: value for name, value in old.items()
+               if name in parameters and name not in parts} | options
     for name, value in options.items():
         if name not in parameters:
             raise unknown(f"an option of {title}", name, parameters)
@@ -60,7 +65,8 @@ def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict()
     for name, parameter in parameters.items():
         if name in parts:
-            config[name] = section(f"{title}.{name}", parts[name], options.pop(name, {}))
+            config[name] = section(f"{title}.{name}", parts[name], options.pop(name, {}),
+                                   old.get(name, {}))
         else:
             open_ = parameter.default is None
             config[name] = config_dict.placeholder(float) if open_ else parameter.default
@@ -71,43 +77,19 @@ def section(title: str, kind: Kind, options: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def reused(old: Mapping[str, Any], kind: Kind, name: str = "") -> dict[str, Any]:
-    """Options for a section of `kind`: those of another section, `old`, that it has, too.
-
-    Of a table it is the entry `name`, or the one that `old` names.
-    """
-    options: dict[str, Any] = {}
-    if isinstance(kind, Mapping):
-        name = name or old.get("name", "")
-        if name in kind:
-            options["name"] = name
-        kind = kind.get(name, next(iter(kind.values())))
-    parameters, parts = _parameters(kind), _parts(kind)
-    for key, value in old.items():
-        if key in parts:
-            options[key] = reused(value, parts[key])
-        elif key in parameters:
-            options[key] = value
-    return options
-
-
 def build(title: str, kind: Kind, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Any:
-    """What a section describes: its function's result, its own sections being built before.
+    """What a section, `options`, describes: its function's result, its own sections built before.
 
-    Args:
-        title: dotted name of the section, for messages.
-        kind: what it is for.
-        options: the section.
-        shared: has the values of `SHARED`.
+    `title` and `kind` are as for `section`; `shared` has the values of `SHARED`.
     """
     options = tuples(options)
     if isinstance(kind, Mapping):
         return build(title, _entry(title, kind, options.pop("name")), options, shared)
-    for key, part in _parts(kind).items():
+    spec = _spec(kind)
+    for key, part in spec.parts.items():
         options[key] = build(f"{title}.{key}", part, options[key], shared)
-    make = _function(kind)
-    asked = inspect.signature(make).parameters
-    return make(**options, **{key: shared[key] for key in SHARED if key in asked})
+    asked = inspect.signature(spec.make).parameters
+    return spec.make(**options, **{key: shared[key] for key in SHARED if key in asked})
 
 
 def _entry(title: str, table: Mapping[str, Any], name: str) -> Any:
@@ -116,16 +98,12 @@ def _entry(title: str, table: Mapping[str, Any], name: str) -> Any:
     return table[name]
 
 
-def _function(kind: Function) -> Callable[..., Any]:
-    return kind.make if isinstance(kind, MethodSpec) else kind
+def _spec(kind: Function) -> MethodSpec:
+    return kind if isinstance(kind, MethodSpec) else MethodSpec(kind)
 
 
-def _parts(kind: Function) -> Mapping[str, Part]:
-    return kind.parts if isinstance(kind, MethodSpec) else {}
-
-
-def _parameters(kind: Function) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(_function(kind)).parameters
+def _parameters(spec: MethodSpec) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(spec.make).parameters
     return {name: one for name, one in parameters.items() if name not in SHARED}
 
 
@@ -139,14 +117,3 @@ def tuples(options: Mapping[str, Any]) -> dict[str, Any]:
 def flattened(section: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a section and of those in it, by their dotted names."""
     return flatten_dict(tuples(section), sep=".")
-
-
-def check_finite(name: str, section: Mapping[str, Any]) -> None:
-    """Refuse a section with a number that is not finite.
-
-    Raises:
-        InputError: naming it.
-    """
-    for key, value in flattened({name: section}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key} is {value}, expected a finite number")

@@ -1,7 +1,6 @@
 """Running a grid: training and evaluating what is missing, or telling what that would take."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -135,5 +134,4 @@ def training_rate(workdir: Path) -> float | None:
 
 
 def _trained_steps(trial: Trial, workdir: Path) -> int:
-    with closing(Checkpoints(workdir, trial.config.train.best_metric)) as checkpoints:
-        return max(checkpoints.steps(), default=0)
+    return max(Checkpoints(workdir, trial.config.train.best_metric).steps(), default=0)

@@ -27,13 +27,9 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -
     """List what files hold and draw a slice of each kind: print a table and write PNGs.
 
     Folders are searched with all below them. One slice of every file is read. Files of one format,
-    coil count and size of k-space are of a kind; the first of each is drawn into `output`.
-
-    Returns:
-        what is wrong with the broken files, by their paths.
-
-    Raises:
-        InputError: a path that is missing or holds no data, or a folder that cannot be written.
+    coil count and size of k-space are of a kind; the first of each is drawn into `output`. Returns
+    what is wrong with the broken files, by their paths. An `InputError` for a path that is missing
+    or holds no data, or a folder that cannot be written.
     """
     files = _files(paths)
     folder = make_folder(output)

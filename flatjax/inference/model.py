@@ -120,14 +120,10 @@ def _slices(name: str, array: np.ndarray, least: int) -> np.ndarray:
 
 
 def load(name: str | Path) -> Model:
-    """A trained model.
+    """A trained model: "multicoil", which is shipped and takes any number of coils, or a folder.
 
-    Args:
-        name: "multicoil", which is shipped and takes any number of coils, or a folder that `flatjax
-            pack` or `flatjax train` wrote.
-
-    Raises:
-        InputError: if it is missing or damaged.
+    The folder is one that `flatjax pack` or `flatjax train` wrote.
+    An `InputError` if it is missing or damaged.
     """
     path = Path(name)
     if not (path / "config.json").is_file():

@@ -38,12 +38,10 @@ def folder(name: str) -> Path:
 
 def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
          output: str | Path | None = None) -> None:
-    """Write a run's weights in half precision, score these, and write what they are.
+    """Write a run's weights into the folder `to`, score these, and write what they are.
 
-    Args:
-        config, workdir: of the run.
-        to: folder of the model. InputError if it holds a run, or for no volume with a reference.
-        output: folder for what `evaluate` writes, by default `workdir/eval`.
+    `evaluate` writes into `output`, by default `workdir/eval`. An `InputError` if `to` holds a run,
+    or for no volume with a reference.
     """
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")

@@ -36,7 +36,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, metric: str, keep_best: int = 1, *,
                  create: bool = False) -> None:
-        """Open those of a workdir, to write (`create`) or only to read.
+        """Those of a workdir, to write (`create`), and to close then, or only to read.
 
         The best have the highest `metric` of the validation; `keep_best` of them are kept.
         """
@@ -55,8 +55,7 @@ class Checkpoints:
     def find(self, which: str) -> list[int]:
         """The step that `which` names, "best", "latest" or a number, and what may replace it.
 
-        Raises:
-            InputError: if there is no such checkpoint.
+        An `InputError` if there is no such checkpoint.
         """
         steps = self.steps()
         if not steps:
@@ -73,21 +72,11 @@ class Checkpoints:
         return [int(which)]
 
     def load(self, which: str, like: State | None = None) -> tuple[int, State]:
-        """The state that `which` names, or where it is damaged the next best or latest.
+        """The step and state that `which` names, or where it is damaged the next best or latest.
 
         A line says which were left out. A training sets them aside, to write them anew, but only
         once it has found another: where none can be read, for another model or a file system that
-        fails, all stay as they are.
-
-        Args:
-            which: as in `find`.
-            like: the shape of the state, or None to take it as it was saved.
-
-        Returns:
-            `(step, state)`.
-
-        Raises:
-            InputError: if none can be read.
+        fails, all stay as they are, and an `InputError` is raised. `like` is as in `restore`.
         """
         damaged: dict[int, InputError] = {}
         while steps := [step for step in self.find(which) if step not in damaged]:
@@ -106,11 +95,8 @@ class Checkpoints:
     def save(self, step: int, state: State, metrics: dict[str, float] | None) -> None:
         """Write the state of a step, a pytree of arrays, in the background.
 
-        Without `metrics` of a validation it is never the best.
-
-        Raises:
-            TrainingError: if it was not taken.
-            StorageError: if it, or the one before, cannot be written.
+        Without `metrics` of a validation it is never the best. A `TrainingError` if it was not
+        taken, a `StorageError` if it, or the one before, cannot be written.
         """
         if not is_first():
             return
@@ -127,13 +113,11 @@ class Checkpoints:
     def restore(self, step: int, like: State | None = None) -> State:
         """The state of a step, shaped like `like`, or as it was saved.
 
-        Raises:
-            InputError: if it cannot be read, is not what was saved or is of another shape.
+        An `InputError` if it cannot be read, is not what was saved or is of another shape.
         """
-        like = None if like is None else jax.device_get(like)
         try:
             state = _READER.restore(self.folder / str(step) / "state",
-                                    args=ocp.args.StandardRestore(like))
+                                    args=ocp.args.StandardRestore(jax.device_get(like)))
         except Exception as error:  # what orbax and tensorstore raise is of every type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"cannot restore step {step} from {self.folder}: {reason}; the "
@@ -166,15 +150,13 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         """A manager to write with. What killed trainings left half done is removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for entry in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(entry, ignore_errors=True)
         self._set_aside([step for step in self.steps() if self._metrics(step) is None])
         keep = checkpoint_managers.AnyPreservationPolicy([
             checkpoint_managers.LatestN(2),
             checkpoint_managers.BestN(get_metric_fn=self._value, n=self._keep_best)])
         return ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=keep, best_fn=self._value, create=False,
-            multiprocessing_options=_ALONE))
+            cleanup_tmp_directories=True, multiprocessing_options=_ALONE))
 
     def _set_aside(self, damaged: Iterable[int]) -> None:
         """Rename checkpoints, so that their steps can be written anew."""
@@ -187,7 +169,7 @@ class Checkpoints:
 def checksum(state: State) -> int:
     """CRC-32 of all arrays of a pytree, their types and shapes, in the order of their paths."""
     value = 0
-    for name, leaf in sorted(named(jax.device_get(state)).items()):
+    for name, leaf in sorted(named(state).items()):
         array = np.asarray(leaf)
         value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
         value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, value)

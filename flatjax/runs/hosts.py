@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from flatjax.data.io.checks import reading
 from flatjax.data.splits import SPLIT
 from flatjax.errors import InputError
 from flatjax.files import make_folder
@@ -22,13 +23,9 @@ from flatjax.files import make_folder
 def join(description: str = "") -> None:
     """Join the other processes of this run, before anything else asks JAX for devices.
 
-    Args:
-        description: `HOST:PORT,PROCESSES,INDEX`: where the first process listens, how many there
-            are and which this is, from 0; or empty, for JAX to ask the scheduler (SLURM, Open MPI,
-            Kubernetes) or the TPU pod.
-
-    Raises:
-        InputError: for another description, or if they do not come together.
+    The description is `HOST:PORT,PROCESSES,INDEX`: where the first process listens, how many there
+    are and which this is, from 0; or empty, for JAX to ask the scheduler (SLURM, Open MPI,
+    Kubernetes) or the TPU pod. An `InputError` for another one, or if they do not come together.
     """
     found = re.fullmatch(r"(.+:\d+),(\d+),(\d+)", description)
     if description and not (found and int(found[3]) < int(found[2])):
@@ -58,8 +55,7 @@ def broadcast_from_first(tree: Any) -> Any:
 def share(size: int) -> range:
     """The rows of a batch of `size` that the devices of this process compute on.
 
-    Raises:
-        InputError: if the processes have different numbers of devices.
+    An `InputError` if the processes have different numbers of devices.
     """
     processes = jax.process_count()
     if jax.local_device_count() * processes != jax.device_count():
@@ -80,11 +76,10 @@ def writable(workdir: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_folder(workdir) if is_first() else Path(scratch)
         split = folder / SPLIT
-        try:
-            text = split.read_text().encode() if split.is_file() else b""
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{split} cannot be read ({error}); mend it, or name another workdir"
-                             ) from error
+        text = b""
+        if split.is_file():
+            with reading(split):
+                text = split.read_bytes()
         length = int(broadcast_from_first(np.int32(len(text))))
         if length:
             text = broadcast_from_first(np.resize(np.frombuffer(text, np.uint8), length))

@@ -30,10 +30,9 @@ def expected_params(method: Method) -> Params:
 
 
 def check_params(params: Params, expected: Params, source: str | Path) -> None:
-    """Refuse weights of other names or shapes than `expected`; `source` is where they come from.
+    """Refuse weights of other names or shapes than `expected`, by an `InputError` of the first.
 
-    Raises:
-        InputError: naming the first weight that is missing, surplus or of another shape.
+    `source` is where they come from.
     """
     found, wanted = ({name: jnp.shape(leaf) for name, leaf in named(tree).items()}
                      for tree in (params, expected))
@@ -48,8 +47,7 @@ def check_params(params: Params, expected: Params, source: str | Path) -> None:
 def save(path: Path, params: Params) -> None:
     """Write real weights, rounded to float16, to an `.npz` file, whole or not at all.
 
-    Raises:
-        InputError: if one of them is not finite, or too large.
+    An `InputError` if one of them is not finite, or too large.
     """
     with np.errstate(over="ignore"):  # told below
         arrays: dict[str, Any] = {name: np.asarray(leaf).astype(np.float16)
@@ -64,15 +62,8 @@ def save(path: Path, params: Params) -> None:
 def load(path: Path, expected: Params) -> Params:
     """Read weights that `save` wrote. A file of more than the expected weights is not read.
 
-    Args:
-        path: of the `.npz` file.
-        expected: pytree of what has the shapes, as from `expected_params`.
-
-    Returns:
-        as `expected`, NumPy arrays float32.
-
-    Raises:
-        InputError: if it is no such file, damaged, or holds the weights of another model.
+    They come as `expected`, a pytree of what has the shapes, as NumPy arrays float32. An
+    `InputError` if it is no such file, damaged, or holds the weights of another model.
     """
     wanted = named(expected)
     largest = sum(4 * leaf.size + 1000 for leaf in wanted.values())

@@ -1,8 +1,6 @@
 """The folder of a run: its config, what of it may change at test time, its weights, its owner."""
 
 import platform
-from contextlib import closing
-from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,18 +29,11 @@ def load_config(workdir: str | Path) -> ConfigDict:
 
 
 def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
-    """The config to evaluate a run with, which may ask for other steps than it was trained with.
+    """The config that is asked for, to evaluate a run that was trained with another.
 
     The method says which options may change, see `MethodSpec`. One that was left open stays what it
-    stood for in training.
-
-    Args:
-        config: what is asked for.
-        trained: what the run was trained with.
-
-    Raises:
-        InputError: for another method, or an option that belongs to the weights; if weights per
-            cascade are to take other steps than their own.
+    stood for in training. An `InputError` for another method, or an option that belongs to the
+    weights, as the steps do if there are weights per cascade.
     """
     asked, learned = config.method, trained.method
     if asked.name != learned.name:
@@ -60,12 +51,12 @@ def at_test_time(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
                              "learned on; leave it, or train with --config.method.weights=shared")
         raise InputError(f"{found}it belongs to the weights; leave it, or train with "
                          f"--config.method.{key}={wanted.get(key)}")
-    own, others = spec.left_open(learned), spec.left_open(asked)
-    for key, value in own.items():
-        if wanted[key] is None is known[key] and others[key] != value:
-            config = config.copy_and_resolve_references()
-            *sections, name = key.split(".")
-            reduce(lambda whole, one: whole[one], sections, config.method)[name] = value
+    others = spec.left_open(asked)
+    stood_for = {key: value for key, value in spec.left_open(learned).items()
+                 if wanted[key] is None is known[key] and others[key] != value}
+    if stood_for:
+        config = config.copy_and_resolve_references()
+        config.method.update_from_flattened_dict(stood_for)
     return config
 
 
@@ -74,23 +65,18 @@ def _within(key: str, names: tuple[str, ...]) -> bool:
 
 
 def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tuple[Params, int]:
-    """The weights to evaluate, and the step they come from.
+    """The weights to evaluate, of `config.evaluation.checkpoint`, and the step they come from.
 
-    Args:
-        workdir: of a trained run, or a folder of packed weights, see `inference.pretrained`.
-        config: whose `evaluation.checkpoint` names the checkpoint.
-        method: that the weights are for.
-
-    Raises:
-        InputError: if there is no such checkpoint, or it is another model's.
+    The workdir is a run's, or a folder of packed weights, see `inference.pretrained`. An
+    `InputError` if there is no such checkpoint, or it is another model's than the method's.
     """
+    expected = weights.expected_params(method)
     if (packed := Path(workdir) / weights.FILE).is_file():
-        packed_step = load_config(workdir).evaluation.checkpoint
-        return weights.load(packed, weights.expected_params(method)), int(packed_step)
-    with closing(Checkpoints(Path(workdir), config.train.best_metric)) as checkpoints:
-        step, saved = checkpoints.load(str(config.evaluation.checkpoint))
+        return weights.load(packed, expected), int(load_config(workdir).evaluation.checkpoint)
+    checkpoints = Checkpoints(Path(workdir), config.train.best_metric)
+    step, saved = checkpoints.load(str(config.evaluation.checkpoint))
     params = saved["ema"] or saved["params"]
-    weights.check_params(params, weights.expected_params(method), workdir)
+    weights.check_params(params, expected, workdir)
     return params, step
 
 
@@ -101,11 +87,7 @@ _NEUTRAL = ("train.log_every", "train.skip_nonfinite", "train.tensorboard", "tra
 
 
 def check_owner(workdir: Path, config: ConfigDict) -> None:
-    """Refuse a workdir that holds checkpoints of another config.
-
-    Raises:
-        InputError: naming what differs.
-    """
+    """Refuse a workdir with checkpoints of another config, by an `InputError` of what differs."""
     if (workdir / "config.json").is_file() and any(workdir.glob("checkpoints/[0-9]*")):
         old, new = map(flattened, (load_config(workdir), config))
         differing = [f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
@@ -117,11 +99,7 @@ def check_owner(workdir: Path, config: ConfigDict) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Write into the workdir whose it is: the config, and versions and devices.
-
-    Raises:
-        InputError: as `check_owner`.
-    """
+    """Write into the workdir whose it is, if `check_owner` agrees: config, versions, devices."""
     check_owner(workdir, config)
     write_text(workdir / "config.json", configuration.to_json(config))
     write_json(workdir / "run.json", {

@@ -30,15 +30,11 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
     Args:
         state: that is trained on.
         update: `(state, batch) -> (state, metrics)`.
-        validate: see `train.make_validation`.
+        validate: see `train.make_validation`. The last one's metrics are returned.
         make_batch: `step -> batch`, as `update` takes it.
         explain: `(step, state)` -> why its loss is not finite.
         options: of the training.
-        checkpoints: to save with.
-        workdir: of the run.
-
-    Returns:
-        the last validation's metrics.
+        checkpoints, workdir: of the run.
     """
     first = saved = int(state.step)
     scores = None

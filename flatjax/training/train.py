@@ -58,12 +58,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     Of several processes, joined by `jax.distributed`, each calls this and makes its share of every
     batch; the first alone writes. The weights are those of one process with as many devices.
 
-    Args:
-        config: from `flatjax.config.experiment`.
-        workdir: folder of the run.
-
-    Returns:
-        the last validation's metrics.
+    Returns the last validation's metrics.
 
     Raises:
         InputError: for a config that cannot run, or a workdir that holds another run; `BusyError`
@@ -139,8 +134,7 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
 def start_from(source: str, state: TrainState, method: Method) -> TrainState:
     """`state` with the weights of another run's best checkpoint.
 
-    Raises:
-        InputError: if there is none, or its weights have other shapes.
+    An `InputError` if there is none, or its weights have other shapes.
     """
     config = load_config(source)
     config.evaluation.checkpoint = "best"
