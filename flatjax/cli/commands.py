@@ -164,71 +164,75 @@ def _switch(text: str) -> dict[str, Any]:
     return {"action": "store_true", "help": text}
 
 
-_SHOW = {"show-config": _switch("list all keys of the config with their values, and end; "
-                                "--config.KEY=VALUE sets one, and a misspelt one is refused")}
+_SHOW = {"show-config": _switch("list all keys of the config with their values, and exit. "
+                                "--config.KEY=VALUE sets a key; an unknown key is an error")}
 _MODEL = {
-    "workdir": _values("DIR", "folder of a run made by flatjax train"),
-    "pretrained": _values("NAME", "in its place: name of a shipped model, multicoil, or a folder "
-                          "made by flatjax pack"),
+    "workdir": _values("DIR", "folder of a run, written by flatjax train"),
+    "pretrained": _values("NAME", "use a packed model instead of a run: multicoil, which is "
+                          "shipped, or a folder written by flatjax pack"),
     **_SHOW}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
 COMMANDS = {
     "train": Command(
-        _train, "train a model, or every run of a grid; the same command resumes it",
+        _train, "train a model, or every run of a grid; repeat the command to resume",
         "--config=FILE --workdir=DIR [--config.KEY=VALUE ...]", {
-            "config": _value("FILE", "a config file, or the name of one that flatjax ships, as "
-                             "demo; FILE:NAME hands NAME to its get_config. A grid of runs, such "
-                             "as ablate:flat_parts, is trained, evaluated and tabled"),
-            "workdir": _value("DIR", "folder of the run: config, metrics, checkpoints"),
+            "config": _value("FILE", "a config file, or the name of a shipped config, such as "
+                             "demo. FILE:NAME passes NAME to its get_config(). For a grid of "
+                             "runs, such as ablate:flat_parts, all runs are trained and "
+                             "evaluated, and a table and a figure are written"),
+            "workdir": _value("DIR", "folder of the run, for config, metrics and checkpoints"),
             **_SHOW,
-            "distributed": _value("HOST:PORT,PROCESSES,INDEX", "join the other processes that run "
-                                  "this command (docs/hosts.md)", nargs="?", const=""),
-            "results": _value("DIR", "of a grid: folder of scores, table and figure; "
-                              "WORKDIR/results by default"),
-            "dry-run": _switch("of a grid: print the runs, their parameters and the time that "
-                               "they should take")}),
+            "distributed": _value("HOST:PORT,PROCESSES,INDEX", "train together with other "
+                                  "processes that run this command (docs/hosts.md)",
+                                  nargs="?", const=""),
+            "results": _value("DIR", "for a grid: folder for scores, table and figure; "
+                              "default: WORKDIR/results"),
+            "dry-run": _switch("for a grid: print the runs, the number of their parameters and "
+                               "the estimated time, and exit")}),
     "evaluate": Command(
-        _evaluate, "score a trained model on the test sets of its data",
+        _evaluate, "score a trained model on the test sets of its config",
         f"{_ONE} [--output=DIR] [--config.KEY=VALUE ...]", {
             **_MODEL,
             "output": _value("DIR", "folder for metrics, reconstructions and figures; "
-                             "WORKDIR/eval by default, needed with --pretrained")}),
+                             "default: WORKDIR/eval; required with --pretrained")}),
     "reconstruct": Command(
-        _reconstruct, "reconstruct files without targets, as NAME.h5, NAME.nii and NAME.png",
+        _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
-            "input": _values("PATH", "as PATH: file or folder of k-space (.npy, .npz, BART .cfl, "
-                             "fastMRI and ISMRMRD .h5), or a magnitude volume, whose acquisition "
-                             "is simulated as --config.acquisition says"),
+            "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
+                             ".cfl, fastMRI and ISMRMRD .h5), or a magnitude volume, whose "
+                             "acquisition is simulated with the settings --config.acquisition.*"),
             **_MODEL,
-            "output": _value("DIR", "reconstructions by default, in the workdir if there is one"),
-            "mask": _value("FILE", ".npy or .npz of the sampling mask, where the data do not have "
-                           "it"),
-            "maps": _value("FILE", ".npy, .npz or .cfl of coil sensitivities, in place of those by "
-                           "ESPIRiT"),
-            "keep-going": _switch("leave broken files out, with a line for each, and exit with "
+            "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
+                             "--workdir, otherwise ./reconstructions"),
+            "mask": _value("FILE", "sampling mask (.npy, .npz), in place of the one in the file; "
+                           "default without one: where samples are not zero"),
+            "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl), in place of those in "
+                           "the file; default without them: ESPIRiT"),
+            "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
-        _compare, "score several runs on the same slices, with the first, in one table and figure",
+        _compare, "score several runs on the same slices, in one table and figure",
         "--workdir=A --workdir=B ... --output=DIR [--config.KEY=VALUE ...]", {
             **_MODEL,
-            "output": _value("DIR", "folder for tables, figures and a folder per run"),
-            "accelerations": _value("R,R,...", "evaluate all of them at each of these",
+            "output": _value("DIR", "folder for the table with differences from the first run, "
+                             "the figures, and the results of each run"),
+            "accelerations": _value("R,R,...", "evaluate every run at each of these accelerations",
                                     type=_numbers, default=[])}),
     "export": Command(
-        _export, "write a model's reconstruction with its weights as one file that needs JAX alone "
+        _export, "write a model's reconstruction and weights to one file that needs only JAX "
         "(docs/export.md)", f"{_ONE} --to=FILE [--config.KEY=VALUE ...]", {
             **_MODEL, "to": _value("FILE", "the file to write")}),
     "pack": Command(
-        _pack, "write a run's weights in half precision, with config, scores and model card",
+        _pack, "write a run as a small folder: half-precision weights, config, scores, model card",
         "--workdir=DIR --to=FOLDER [--config.KEY=VALUE ...]", {
             **_MODEL,
-            "to": _value("FOLDER", "folder of the model"),
-            "output": _value("DIR", "folder for what evaluating it writes; WORKDIR/eval by "
-                             "default")}),
+            "to": _value("FOLDER", "folder for the packed model"),
+            "output": _value("DIR", "folder for the results of its evaluation; default: "
+                             "WORKDIR/eval")}),
     "inspect": Command(
-        _inspect, "list what files of k-space and volumes hold, and draw a slice of each kind",
+        _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind",
         "PATH [PATH ...] [--output=DIR]",
-        {"output": _value("DIR", "folder for the pictures; inspect by default")},
+        {"output": _value("DIR", "folder for the pictures; default: inspect")},
         paths=True),
 }

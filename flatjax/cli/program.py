@@ -16,9 +16,9 @@ from flatjax.cli.commands import COMMANDS
 from flatjax.errors import InputError, StorageError, Terminated, TrainingError
 from flatjax.files import make_folder
 
-_CACHE = ("compiled programs are kept there for the next start; ~/.cache/flatjax/xla by default, "
-          "or the environment variable JAX_COMPILATION_CACHE_DIR; empty (--compilation-cache=) to "
-          "keep none")
+_CACHE = ("folder that keeps compiled programs for the next start; default: the environment "
+          "variable JAX_COMPILATION_CACHE_DIR, or else ~/.cache/flatjax/xla. An empty value "
+          "(--compilation-cache=) disables the cache")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,7 +88,7 @@ def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: flatjax SUBCOMMAND ...", "", *lines, "",
-                      "flatjax SUBCOMMAND --help lists its options.", ""])
+                      "flatjax SUBCOMMAND --help lists the options of a subcommand.", ""])
 
 
 def _keep_compiled(folder: str | None) -> None:
