@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from flatjax.errors import check_at_least, check_choice
-from flatjax.mri.coils import rss
+from flatjax.mri import rss
 from flatjax.nets.image_unet import NormUNet
 
 
