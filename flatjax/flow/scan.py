@@ -65,15 +65,11 @@ def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
     steps = jax.tree.leaves(xs)[0].shape[0]
     indices = saved_indices(steps, trajectory)
     advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
-    if not len(indices):
-        final, _ = lax.scan(lambda state, x: (advance(state, x), None), start, xs)
-        return final, None
-
-    first = record(start)
-    if len(indices) == steps + 1:
+    first = record(start) if trajectory else None
+    if len(indices) in (0, steps + 1):
         def stacked(state: State, x: Any) -> tuple[State, Any]:
             state = advance(state, x)
-            return state, record(state)
+            return state, record(state) if trajectory else None
 
         final, rest = lax.scan(stacked, start, xs)
         return final, jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]),

@@ -29,7 +29,7 @@ Rollout = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
 def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
                  images: int = 1, **told: Any) -> Params:
-    """Weights of a network on complex images of the batch's size.
+    """Weights of a network on complex images of the batch's size, as `{"net": weights}`.
 
     Args:
         net: from images (and a time, if it takes one) to one image.
@@ -45,7 +45,7 @@ def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = 
     def init(key: Array) -> Params:
         return net.init(key, *[image] * images, t=jnp.ones(1), **told)["params"]
 
-    return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
+    return {"net": init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))}
 
 
 def apply_network(net: nn.Module, params: Params, *images: Array, **told: Any) -> Array:

@@ -21,14 +21,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from flatjax import flow
 from flatjax.errors import InputError, check_above
-from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
 from flatjax.flow.scan import Record
-from flatjax.flow.schedule import Schedule, schedule
+from flatjax.flow.schedule import schedule
 from flatjax.flow.solve import check_solver, solve
 from flatjax.flow.solvers import VectorField
 from flatjax.losses import squared_error
@@ -53,7 +54,7 @@ def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     return kspace + (1 - mask) * tau * expand(image_noise(rng, measured), maps)
 
 
-def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
+def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
          tolerance: float = 1e-3, tau: float = 0.1, data_consistency: bool = True,
          samples: int = 1, combine: str = "sense") -> Method:
     """Conditional flow matching as a `Method`.
@@ -64,7 +65,7 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
     Args:
         network: from the images of state and measurement, and the time, to an image, as
             `nets.image_unet`.
-        schedule: the steps of the solver, from `flow.schedule`.
+        schedule: the times of the solver's steps, from `flow.schedule`.
         solver, tolerance: see `flat.make`; a solver for any field, which "imex" is not.
         tau: scale of the noise at the start; the default is about the rms of unsampled k-space in
             a brain slice of maximum 1 at R = 4.
@@ -77,11 +78,6 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
     check_above(0, tau=tau)  # without noise at the start the velocity is known beforehand
     check_solver(solver, tolerance=tolerance, split=False)  # its field has no stiff part
     integrate = partial(solve, solver=solver, tolerance=tolerance)
-    times = schedule.times
-
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch, images=2)}
-
     def velocity(params: Params, measured: Measurement) -> VectorField:
         maps = measured.maps
         zero_filled = reduce(measured.kspace, maps)
@@ -102,14 +98,14 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         t = jax.random.uniform(key_time, kspace.shape[:1])
         start = random_start(key_noise, measured, tau)
         end = project(kspace, measured) if data_consistency else kspace
-        state = path.interpolate(start, end, t[:, None, None, None])
+        state = flow.interpolate(start, end, t[:, None, None, None])
         error = jnp.mean(squared_error(prediction=velocity(params, measured)(state, t, None),
-                                       target=path.velocity(start, end)))
+                                       target=flow.velocity(start, end)))
         return error, {"velocity": error}
 
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
                 record: Record) -> Rolled:
-        return integrate(velocity(params, measured), random_start(rng, measured, tau), times,
+        return integrate(velocity(params, measured), random_start(rng, measured, tau), schedule,
                          trajectory=trajectory, record=record)
 
     def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
@@ -131,16 +127,16 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(
-            velocity(params, measured), measured.kspace + free * kspace / scale, times[::-1],
+            velocity(params, measured), measured.kspace + free * kspace / scale, schedule[::-1],
             free * rademacher(rng, (probes, *kspace.shape)), integrate)
         noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
         # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
         return (change - noise - count * jnp.log(jnp.pi * tau**2)
                 - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
-    reconstruct = reconstructor(rollout, combine=combine, steps=schedule.steps,
-                                times=jnp.asarray(times), samples=samples)
-    return Method(init, loss, reconstruct, log_density)
+    reconstruct = reconstructor(rollout, combine=combine, steps=len(schedule) - 1,
+                                times=jnp.asarray(schedule), samples=samples)
+    return Method(partial(init_network, network, images=2), loss, reconstruct, log_density)
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet, "schedule": schedule},

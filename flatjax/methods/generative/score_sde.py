@@ -20,6 +20,7 @@ k-space that the prior holds to be independent of the measured ones.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import Rolled, init_network, reconstructor
 from flatjax.methods.generative.denoiser import Levels, denoiser, image_network, image_noise
-from flatjax.mri import Batch, Measurement, expand, reduce
+from flatjax.mri import Measurement, expand, reduce
 from flatjax.nets import image_unet
 
 SMALLEST = 1e-3  # sigma_min; of 1 - alpha_bar, near 1e-6 then, float32 has one digit left
@@ -131,9 +132,6 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
     levels = Levels(alpha_bar, lambda rng, count: jax.random.uniform(rng, (count,)))
     loss, noise_in = denoiser(image_network(network), levels, prediction)
 
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch)}
-
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
                 record: Record) -> Rolled:
         noise_at = noise_in(params, measured)
@@ -150,8 +148,8 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
             record=lambda x: record(expand(x, measured.maps)))
         return expand(image, measured.maps), states, 2 * steps
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
-                                            samples=samples))
+    return Method(partial(init_network, network), loss,
+                  reconstructor(rollout, combine=combine, steps=steps, samples=samples))
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet},

@@ -57,8 +57,8 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
                          "sees the state itself")
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch),
-                "log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
+        lam = {"log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
+        return init_network(network, rng, batch) | lam
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         maps = measured.maps

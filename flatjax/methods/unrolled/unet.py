@@ -9,7 +9,6 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
 
 from flatjax import losses
 from flatjax.methods.base import Method, MethodSpec, Params
@@ -20,7 +19,7 @@ from flatjax.methods.common import (
     init_network,
     project,
 )
-from flatjax.mri import Batch, Measurement, expand, zero_filled
+from flatjax.mri import Measurement, expand, zero_filled
 from flatjax.nets import plain_unet
 
 _LOSS = losses.image()
@@ -36,9 +35,6 @@ def make(network: nn.Module, *, projection: bool = False, combine: str = "sense"
         combine: how coils are combined for the image, "sense" or "rss".
         loss: from `losses.image`.
     """
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch)}
-
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         image = zero_filled(measured)
         final = expand(image + apply_network(network, params["net"], image), measured.maps)
@@ -46,7 +42,7 @@ def make(network: nn.Module, *, projection: bool = False, combine: str = "sense"
             final = project(final, measured)
         return final, jnp.stack([measured.kspace, final]) if trajectory else None, 1
 
-    return end_supervised(init, rollout, loss, combine=combine, steps=1)
+    return end_supervised(partial(init_network, network), rollout, loss, combine=combine, steps=1)
 
 
 SPEC = MethodSpec(make, parts={"network": partial(plain_unet, channels=32), "loss": losses.image},

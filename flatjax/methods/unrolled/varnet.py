@@ -51,8 +51,8 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
     shared = weights == "shared"
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch, None if shared else steps),
-                "eta": jnp.ones(steps)}
+        return init_network(network, rng, batch, None if shared else steps) | {
+            "eta": jnp.ones(steps)}
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         y, mask, maps, _ = measured
