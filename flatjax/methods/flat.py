@@ -24,18 +24,8 @@ from flatjax.flow import LIKELIHOODS, SOLVERS, SPACES, Likelihood, SplitField, S
 from flatjax.flow.scan import Record, identity
 from flatjax.flow.schedule import check_stable
 from flatjax.flow.solve import ADAPTIVE, check_solver, solve
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Options, Params
-from flatjax.methods.common import (
-    WEIGHTS,
-    Rolled,
-    apply_network,
-    end_terms,
-    init_network,
-    normalize,
-    project,
-    reconstructor,
-    with_sensitivities,
-)
 from flatjax.mri import Batch, Measurement, global_phase
 from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
 
@@ -88,7 +78,7 @@ def make(network: nn.Module, schedule: np.ndarray, space: StateSpace, *, solver:
     """
     check_solver(solver, tolerance=tolerance)
     check_choice("parameterization", parameterization, ("velocity", ENDPOINT))
-    check_choice("weights", weights, WEIGHTS)
+    check_choice("weights", weights, common.WEIGHTS)
     adaptive, shared, told = solver == ADAPTIVE, weights == "shared", likelihood.noise
     delta, steps = np.diff(schedule), len(schedule) - 1
     sigma = default_sigma(solver, steps) if likelihood.sigma is None else likelihood.sigma
@@ -102,7 +92,7 @@ def make(network: nn.Module, schedule: np.ndarray, space: StateSpace, *, solver:
 
     def init(rng: Array, batch: Batch) -> Params:
         extra: dict[str, Any] = {} if told is None else {"noise": jnp.ones(1)}
-        return (init_network(network, rng, batch, None if shared else steps, **extra)
+        return (common.init_network(network, rng, batch, None if shared else steps, **extra)
                 | likelihood.init(sigma, steps))
 
     def factors(params: Params, noise: Array | None) -> tuple[ArrayLike, ArrayLike]:
@@ -114,7 +104,7 @@ def make(network: nn.Module, schedule: np.ndarray, space: StateSpace, *, solver:
         return eta / -delta, np.ones_like(delta)
 
     def rollout(params: Params, rng: Array | None, measured: Measurement, trajectory: bool | int,
-                record: Record) -> Rolled:
+                record: Record) -> common.Rolled:
         noise = None if told is None else told(measured, rng)
         args = (*factors(params, noise), None if shared else params["net"])
         field = _field(network, params["net"] if shared else None, space, parameterization,
@@ -125,10 +115,10 @@ def make(network: nn.Module, schedule: np.ndarray, space: StateSpace, *, solver:
 
     def to_kspace(state: Array, measured: Measurement) -> Array:
         kspace = space.kspace(state, measured.maps)
-        return project(kspace, measured) if projection else kspace
+        return common.project(kspace, measured) if projection else kspace
 
     def rollout_in_kspace(params: Params, rng: Array, measured: Measurement,
-                          trajectory: bool | int, record: Record) -> Rolled:
+                          trajectory: bool | int, record: Record) -> common.Rolled:
         final, states, nfe = rollout(params, None, measured, trajectory, lambda state: record(
             space.kspace(state, measured.maps)))
         return to_kspace(final, measured), states, nfe
@@ -146,17 +136,17 @@ def make(network: nn.Module, schedule: np.ndarray, space: StateSpace, *, solver:
         if adaptive:
             raise InputError("solver is 'adaptive', expected a fixed one for training: a loop of "
                              "unknown length has no gradient in reverse mode")
-        batch = normalize(batch)
+        batch = common.normalize(batch)
         final, saved, _ = rollout(params, rng, batch.measurement,
                                   loss.weights.get("velocity", 0) > 0, identity)
         states: Any = saved  # not None where its term is computed
-        terms = end_terms(to_kspace(final, batch.measurement), batch, combine) | {
+        terms = common.end_terms(to_kspace(final, batch.measurement), batch, combine) | {
             "velocity": lambda: aligned(states[1:], batch)}
         return losses.total_loss(loss.weights, terms)
 
-    reconstruct = reconstructor(rollout_in_kspace, combine=combine, steps=steps,
-                                times=jnp.asarray(schedule))
-    return with_sensitivities(Method(init, total, reconstruct), sensitivities)
+    reconstruct = common.reconstructor(rollout_in_kspace, combine=combine, steps=steps,
+                                       times=jnp.asarray(schedule))
+    return common.with_sensitivities(Method(init, total, reconstruct), sensitivities)
 
 
 def _check(solver: str, likelihood: Likelihood, parameterization: str, shared: bool) -> None:
@@ -186,8 +176,9 @@ def _field(network: nn.Module, shared: Params | None, space: StateSpace, paramet
     def smooth(state: Array, t: Array, args: StepArgs) -> Array:
         _, factor, own = args
         image = space.image(state, maps)
-        predicted = turn * apply_network(network, own if shared is None else shared, image / turn,
-                                         t=jnp.broadcast_to(t, state.shape[:1]), **extra)
+        predicted = turn * common.apply_network(
+            network, own if shared is None else shared, image / turn,
+            t=jnp.broadcast_to(t, state.shape[:1]), **extra)
         if parameterization == ENDPOINT:
             return factor * ((state - space.lift(image + predicted, maps)) / t)
         return factor * space.lift(predicted, maps)

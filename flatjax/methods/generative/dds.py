@@ -57,8 +57,7 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
         gamma: weight of the data in each data-consistency problem.
         cg_iterations: of each such problem, at most.
         prediction: what the network learns, "noise" or "velocity", see `denoiser`.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     diffusion.check_eta(eta)
     check_above(0, gamma=gamma)  # at 0 the measurement is ignored

@@ -33,16 +33,8 @@ from flatjax.flow.schedule import schedule
 from flatjax.flow.solve import check_solver, solve
 from flatjax.flow.solvers import VectorField
 from flatjax.losses import squared_error
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    Rolled,
-    apply_network,
-    init_network,
-    normalize,
-    normalize_measurement,
-    project,
-    reconstructor,
-)
 from flatjax.methods.generative.denoiser import image_noise
 from flatjax.mri import Batch, Measurement, expand, reduce
 from flatjax.nets import image_unet
@@ -72,8 +64,7 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
         data_consistency: project the end point `k - t v` that every velocity implies on the
             measurement, so that measured samples stay as they are. Without, the velocity may move
             them, as it should if they are noisy.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_above(0, tau=tau)  # without noise at the start the velocity is known beforehand
     check_solver(solver, tolerance=tolerance, split=False)  # its field has no stiff part
@@ -83,8 +74,8 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
         zero_filled = reduce(measured.kspace, maps)
 
         def field(kspace: Array, t: Array, _: None) -> Array:
-            image = apply_network(network, params["net"], reduce(kspace, maps), zero_filled,
-                                  t=jnp.broadcast_to(t, kspace.shape[:1]))
+            image = common.apply_network(network, params["net"], reduce(kspace, maps), zero_filled,
+                                         t=jnp.broadcast_to(t, kspace.shape[:1]))
             predicted = expand(image, maps)
             # Where sampled, the projected end point gives (k - y) / t, and k stays y from the
             # start.
@@ -93,18 +84,18 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
         return field
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalize(batch)
+        measured, kspace, _ = common.normalize(batch)
         key_time, key_noise = jax.random.split(rng)
         t = jax.random.uniform(key_time, kspace.shape[:1])
         start = random_start(key_noise, measured, tau)
-        end = project(kspace, measured) if data_consistency else kspace
+        end = common.project(kspace, measured) if data_consistency else kspace
         state = flow.interpolate(start, end, t[:, None, None, None])
         error = jnp.mean(squared_error(prediction=velocity(params, measured)(state, t, None),
                                        target=flow.velocity(start, end)))
         return error, {"velocity": error}
 
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
-                record: Record) -> Rolled:
+                record: Record) -> common.Rolled:
         return integrate(velocity(params, measured), random_start(rng, measured, tau), schedule,
                          trajectory=trajectory, record=record)
 
@@ -123,7 +114,7 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
         if not data_consistency:
             raise InputError("data_consistency is False, expected True for a density: where the "
                              "start is the measurement it has none")
-        measured, scale = normalize_measurement(measurement)
+        measured, scale = common.normalize_measurement(measurement)
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(
@@ -134,9 +125,9 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
         return (change - noise - count * jnp.log(jnp.pi * tau**2)
                 - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
-    reconstruct = reconstructor(rollout, combine=combine, steps=len(schedule) - 1,
-                                times=jnp.asarray(schedule), samples=samples)
-    return Method(partial(init_network, network, images=2), loss, reconstruct, log_density)
+    reconstruct = common.reconstructor(rollout, combine=combine, steps=len(schedule) - 1,
+                                       times=jnp.asarray(schedule), samples=samples)
+    return Method(partial(common.init_network, network, images=2), loss, reconstruct, log_density)
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet, "schedule": schedule},

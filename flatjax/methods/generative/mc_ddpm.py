@@ -54,8 +54,7 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
         clip: largest modulus of a pixel in the coil images of an estimate of r_0, on the scale of
             an image with maximum 1. At the first noise levels an error of the noise is amplified
             almost without bound there.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_choice("sampler", sampler, ("ddpm", "ddim"))
     check_above(0, tau=tau, clip=clip)

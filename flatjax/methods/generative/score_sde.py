@@ -116,8 +116,7 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
             maximum belongs to images of 320 x 320; it should exceed the distance between images,
             which falls with their size.
         prediction: what the network learns, "noise" or "velocity", see `denoiser`.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_above(0, snr=snr)  # at 0 the corrector would do nothing
     check_at_least(SMALLEST, sigma_min=sigma_min)
