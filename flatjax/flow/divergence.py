@@ -29,17 +29,11 @@ def rademacher(rng: Array, shape: tuple[int, ...]) -> Array:
 
 def divergence(field: Callable[[Array], Array], state: Array,
                probes: Array) -> tuple[Array, Array]:
-    """The field and an estimate of its divergence, per element of the batch.
+    """The field `[batch, ...]` and an estimate of its divergence `[batch]`, element by element.
 
-    Args:
-        field: `f(state)`, without exchange between elements of the batch.
-        state: `[batch, ...]`, real or complex; complex entries count as two real ones.
-        probes: `[probes, batch, ...]`, such as `rademacher` draws, over which the estimate is
-            averaged. It is exact for probes that are an orthonormal basis, times the root of their
-            number.
-
-    Returns:
-        `(field(state), divergence)`, shaped `[batch, ...]` and `[batch]` real.
+    The state is `[batch, ...]`, real or complex, and the field has no exchange between elements.
+    The estimate is averaged over probes `[probes, batch, ...]`, such as `rademacher` draws; it is
+    exact for an orthonormal basis, times the root of its size.
     """
     # Reverse mode, since the networks' convolutions have no forward derivative.
     slope, pull = jax.vjp(field, state)

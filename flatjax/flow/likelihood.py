@@ -77,11 +77,8 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
 
     Args:
         sigma: to start from, by default 0.1.
-        jitter: in training the noise told is wrong by a random factor up to this.
+        jitter: in training the noise told is wrong by a random factor up to this, at least 1.
         factor: of the noise told: above 1 the data are trusted less, below more.
-
-    Raises:
-        InputError: for a value out of range.
     """
     check_at_least(1, jitter=jitter)
     check_above(0, factor=factor)

@@ -54,13 +54,11 @@ def solve(field: VectorField, state: State, times: ArrayLike, *, solver: str | S
         tolerance: of adaptive steps, relative and absolute.
         trajectory: which states are also returned, see `scan.saved_indices`.
         record: what is returned of them.
-        remat: recompute a step in the backward pass rather than keep its activations, so that
-            the memory of a gradient hardly grows with K.
+        remat: see `scan_steps`: the memory of a gradient hardly grows with K.
 
     Returns:
-        `(final, records, evaluations)`: the state at `times[-1]`; with `trajectory` the stacked
-        records `[saved, ...]`, the first being that of the start, otherwise None; and the
-        evaluations of the field, one number, or `[batch]` int32 of adaptive steps.
+        `(final, records, evaluations)`: the state at `times[-1]`; the records `[saved, ...]` or
+        None; and the evaluations of the field, one number, or `[batch]` int32 of adaptive steps.
 
     Raises:
         InputError: if `args` are those of another number of steps; for an unknown solver.
