@@ -46,16 +46,10 @@ def transport(field: VectorField, state: Array, times: ArrayLike, probes: Array,
               integrate: Callable[..., tuple[Any, ...]]) -> tuple[Array, Array]:
     """Follow a flow together with the integral of its divergence.
 
-    Args:
-        field: `f(state, t, args) -> d state / d t`.
-        state: `[batch, ...]` at `times[0]`.
-        times: `[K + 1]`, monotone.
-        probes: `[probes, batch, ...]`, held along the way; see `divergence`.
-        integrate: `(field, state, times) -> (final, ...)`, such as a partial `flow.solve`.
-
-    Returns:
-        `(end, change)`, shaped `[batch, ...]` and `[batch]` real. With the densities p at the two
-        times, `log p(state) = log p(end) + change`.
+    The first three arguments are those of `integrate`, such as a partial `flow.solve`; the probes,
+    `[probes, batch, ...]`, are held along the way, see `divergence`. The result is `(end, change)`,
+    `[batch, ...]` and `[batch]` real: with the densities p at the first and the last time,
+    `log p(state) = log p(end) + change`.
     """
     def both(pair: tuple[Array, Array], t: Array, args: Any) -> tuple[Array, Array]:
         return divergence(lambda k: field(k, t, args), pair[0], probes)

@@ -28,18 +28,10 @@ def velocity(start: Array, end: Array) -> Array:
 
 
 def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np.ndarray:
-    """Times `1 = t_0 > t_1 > ... > t_K = 0`, with `t_j = (1 - j/K)^(1 + alpha)`.
+    """Times `1 = t_0 > t_1 > ... > t_K = 0` of K steps, `[K + 1]` float64.
 
-    `alpha = 0` is uniform; `alpha > 0` takes large steps first and small ones near t = 0;
-    `-1 < alpha < 0` the reverse.
-
-    Args:
-        steps: K, number of steps, at least 1.
-        alpha: exponent of the family, above -1.
-        times: the K + 1 times themselves, in place of the family's; empty for those.
-
-    Returns:
-        `[K + 1]` float64.
+    They are `t_j = (1 - j/K)^(1 + alpha)`, where `alpha = 0` is uniform, `alpha > 0` takes large
+    steps first and small ones near t = 0, and `-1 < alpha < 0` the reverse; or the `times` given.
 
     Raises:
         InputError: if `steps < 1` or `alpha <= -1`, for times that are not K + 1 or do not

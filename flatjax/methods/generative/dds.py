@@ -72,8 +72,8 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
         image, states = diffusion.sample(
             noise_in(params, measured), lambda end: data.proximal(end, gamma),
             lambda key: image_noise(key, measured), rng, indices=indices, alpha_bar=alpha_bar,
-            weights=lambda left, reached: step_weights(left, reached, eta), from_noise=True,
-            trajectory=trajectory, record=lambda x: record(expand(x, measured.maps)))
+            weights=partial(step_weights, eta=eta), from_noise=True, trajectory=trajectory,
+            record=lambda x: record(expand(x, measured.maps)))
         return expand(image, measured.maps), states, steps
 
     return Method(partial(init_network, network), loss,

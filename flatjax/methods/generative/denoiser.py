@@ -73,9 +73,6 @@ def denoiser(bind: Bind, levels: Levels, prediction: str, *,
     Returns:
         `(loss, find)`: the `loss` of a `Method`, and `(params, measurement) -> ((x_t, t) -> n)`
         with a scalar t.
-
-    Raises:
-        InputError: for another prediction.
     """
     check_choice("prediction", prediction, PREDICTIONS)
 

@@ -95,7 +95,7 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
         rest, states = diffusion.sample(
             noise_in(params, measured), clipped, lambda key: noise(key, measured), rng,
             indices=indices, alpha_bar=alpha_bar,
-            weights=lambda left, reached: diffusion.posterior_weights(left, reached, eta),
+            weights=partial(diffusion.posterior_weights, eta=eta),
             trajectory=trajectory, record=lambda r: record(completed(r)))
         return completed(rest), states, steps
 

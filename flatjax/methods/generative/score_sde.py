@@ -79,12 +79,8 @@ def sample(score: Predict, consistent: Callable[[Array], Array], start: Array, r
         start: `[batch, y, x]` complex64, noise of scale sigma_max.
         rng: key.
         steps: N, number of noise levels, `t_j` evenly from 1 to 0.
-        sigma_min, sigma_max: of `geometric_sigma`.
-        snr: of `langevin`.
-        trajectory, record: which states are saved, and what of them, see `scan_steps`.
-
-    Returns:
-        `(x, records or None)`, records `[saved, ...]`.
+        sigma_min, sigma_max, snr: of `geometric_sigma` and `langevin`.
+        trajectory, record: as in `scan_steps`, whose result this is, too.
     """
     times = jnp.linspace(1.0, 0.0, steps)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
