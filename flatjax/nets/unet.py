@@ -85,6 +85,8 @@ class UNet(nn.Module):
         """Map `[batch, y, x, in]`, times and noise levels `[batch]` to `[batch, y, x, 2]`."""
         embedding = None
         if self.time_channels:
+            if t is None:
+                raise TypeError("t is None, expected times with time_channels above 0")
             told = [t]
             if noise is not None:  # from 1e-4 to 1 of the image's maximum, by decades in [0, 1]
                 told.append(1 + jnp.log10(jnp.clip(noise, 1e-4, 1.0)) / 4)
