@@ -134,7 +134,7 @@ def test_measured_samples_keep_their_noise_on_the_way_that_is_learned(make_batch
         seen.append(measured.mask * mri.fft2c(image / measured.maps[:, 0])[:, None])
         return image
 
-    monkeypatch.setattr(flow_matching, "apply_network", network)
+    monkeypatch.setattr(flow_matching.common, "apply_network", network)
     for consistent in (True, False):
         build("flow_matching", **SMALL, data_consistency=consistent).loss(
             {"net": {}}, jax.random.key(0), batch._replace(measurement=measured))
