@@ -11,7 +11,7 @@ from jax import Array, lax
 
 from flatjax.data.batches import padded_batches
 from flatjax.evaluation import metrics
-from flatjax.flow import path
+from flatjax.flow import interpolate
 from flatjax.methods import Method
 from flatjax.mri import Batch, center_crop, combine, reduce
 from flatjax.mri.sampling import achieved_acceleration
@@ -79,7 +79,7 @@ def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]
             "states": lax.map(lambda k: crop(combine(k, own, combine_kind)), result.trajectory),
             "images": lax.map(lambda k: reduce(k, own), result.trajectory),
             "residuals": lax.map(residual, result.trajectory),
-            "ideal": path.interpolate(  # the path is straight, and E^H linear
+            "ideal": interpolate(  # the path is straight, and E^H linear
                 reduce(measurement.kspace, own), reduce(batch.kspace, own),
                 jnp.asarray(times)[:, None, None, None]),
         }

@@ -3,7 +3,7 @@
 Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI" (arXiv 1811.08839);
 the files come from fastmri.med.nyu.edu and may not be redistributed. In them readout runs along
 the rows' axis and phase encoding along the last one, k-space is centered and orthonormal as
-`mri.fourier` has it, and the reference is the cropped magnitude of its inverse transform:
+`mri.fft2c` has it, and the reference is the cropped magnitude of its inverse transform:
 `reconstruction_esc` for one emulated coil, `reconstruction_rss` for several.
 """
 

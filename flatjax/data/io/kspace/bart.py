@@ -2,7 +2,7 @@
 
 Of BART's sixteen dimensions those of a Cartesian 2-D scan may be longer than 1: READ (0) and PHS1
 (1), COIL (3) and SLICE (13). k-space is centered as BART's own `fft -u` has it, which is as
-`mri.fourier` has it.
+`mri.fft2c` has it.
 """
 
 import math
