@@ -32,18 +32,18 @@ class Sample(NamedTuple):
 
 
 class Lazy(Sequence[Sample]):
-    """Samples of which the one at `index` is made by `read[index]()` on access."""
+    """Samples of which the one at `index` is made by `read(items[index])` on access."""
 
-    def __init__(self, read: Sequence[Callable[[], Sample]]) -> None:
-        self.read = read
+    def __init__(self, read: Callable[[Any], Sample], items: Sequence[Any]) -> None:
+        self.read, self.items = read, items
 
     def __len__(self) -> int:
-        return len(self.read)
+        return len(self.items)
 
     # slices are not supported
     def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, index: int) -> Sample:
-        return self.read[index]()
+        return self.read(self.items[index])
 
 
 class Volume(NamedTuple):

@@ -7,7 +7,6 @@ images only: k-space, phase and coils are simulated, see `augment`.
 """
 
 import inspect
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +66,7 @@ def make(**options: Any) -> DataSet:
         return augmented_sample(plane, pixel, drawn, rng)
 
     def draw(rng: Generator, n: int) -> Lazy:
-        return Lazy([partial(read, int(seed)) for seed in rng.integers(2**32, size=n)])
+        return Lazy(read, rng.integers(2**32, size=n).tolist())
 
     validation, test = (
         [_volume(name, contrast, repeat, drawn.matrix, drawn.coils)
