@@ -12,23 +12,14 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """One fully sampled slice, on the host.
+    """One fully sampled slice, on the host."""
 
-    Attributes:
-        kspace: `[coil, ky, kx]` complex64, without added noise; `coil == 1` for a single coil.
-        maps: coil sensitivities `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object.
-        target: magnitude image `[h, w]` float32 to be reconstructed.
-        padding: `(left, right)`: only columns `left <= kx < right` were acquired by the scanner;
-            None means all.
-        mask: `[ky or 1, kx]` float32, the sampling mask that the slice was or is to be measured
-            with; None to have one drawn.
-    """
-
-    kspace: np.ndarray
-    maps: np.ndarray
-    target: np.ndarray
-    padding: tuple[int, int] | None = None
-    mask: np.ndarray | None = None
+    kspace: np.ndarray  # `[coil, ky, kx]` complex64, without added noise
+    maps: np.ndarray  # `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object
+    target: np.ndarray  # magnitude image `[h, w]` float32 to be reconstructed
+    padding: tuple[int, int] | None = None  # `(left, right)`: only columns `left <= kx < right`
+    # were acquired by the scanner; None means all
+    mask: np.ndarray | None = None  # `[ky or 1, kx]` float32 that it was or is to be measured with
 
 
 class Lazy(Sequence[Sample]):
@@ -47,16 +38,10 @@ class Lazy(Sequence[Sample]):
 
 
 class Volume(NamedTuple):
-    """The slices that are scored as one: metrics are taken per volume.
+    """The slices that are scored as one: metrics are taken per volume."""
 
-    Attributes:
-        name: unique within its set and usable as a file name.
-        load: reads its slices, all of one shape; called when needed, so that a set of many
-            volumes never sits in memory.
-    """
-
-    name: str
-    load: Callable[[], list[Sample]]
+    name: str  # unique within its set and usable as a file name
+    load: Callable[[], list[Sample]]  # reads its slices, of one shape, whenever they are needed
 
 
 class DataSet(NamedTuple):

@@ -25,8 +25,7 @@ _SEED = 20  # of the phases of images that k-space is simulated of, one smooth p
 def find_scans(paths: Sequence[str | Path]) -> list[Path]:
     """The files that paths name: themselves, or by name those of a folder that a reader takes.
 
-    Raises:
-        InputError: a path that does not exist, or a folder without such files.
+    InputError for a path that does not exist, or a folder without such files.
     """
     files = []
     for path in (Path(one).expanduser() for one in paths):
@@ -44,17 +43,10 @@ def find_scans(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def open_scan(file: str | Path, coils: int = 1) -> Scan:
-    """Look into a file by its name, and for HDF5 by what is inside.
+    """Look into a file of k-space, or a magnitude volume, for which so many coils are simulated.
 
     Of k-space nothing but headers, masks and, for fastMRI, one slice is read; see
-    `slice_with_signal`.
-
-    Args:
-        file: of k-space, or a magnitude volume in a format of `io.volumes.READERS`.
-        coils: that are simulated for a volume.
-
-    Raises:
-        InputError: a file that is missing, damaged, or of no known format, by name.
+    `slice_with_signal`. InputError for a file that is missing, damaged, or of no known format.
     """
     file = Path(file)
     with reading(file):
@@ -87,8 +79,7 @@ def _open(file: Path, coils: int) -> Scan:
 def open_maps(file: str | Path, shape: Shape) -> Reader:
     """Coil maps `[coil, y, x]` complex64 for k-space of a shape: of `.npy`, `.npz` or `.cfl`.
 
-    Raises:
-        InputError: a file that is missing, damaged, or no maps for this scan, by name.
+    InputError for a file that is missing, damaged, or no maps for this scan.
     """
     file = Path(file)
     if file.suffix not in NUMPY + BART:
@@ -101,8 +92,7 @@ def open_maps(file: str | Path, shape: Shape) -> Reader:
 def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
     """A sampling mask `[ky or 1, kx]` float32 of 0 and 1 for k-space `(ky, kx)`: of `.npy`, `.npz`.
 
-    Raises:
-        InputError: a file that is missing, damaged, or no mask for this scan, by name.
+    InputError for a file that is missing, damaged, or no mask for this scan.
     """
     file = Path(file)
     if file.suffix not in NUMPY:
@@ -128,10 +118,7 @@ def _open_fastmri(file: Path) -> Scan:
 
 
 def _open_volume(file: Path, coils: int) -> Scan:
-    """Axial slices of a magnitude volume, as fully sampled k-space of simulated birdcage coils.
-
-    The volume is read whole; k-space is made slice by slice, on its own grid.
-    """
+    """Axial slices of a magnitude volume, read whole, as k-space of simulated birdcage coils."""
     voxels, affine = read_placed(file)
     images, _ = display_slices(as_magnitude(file, voxels), voxel_sizes(affine), "axial")
     shape = images.shape[1:]

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.funcs import as_closest_canonical
+from nibabel.orientations import io_orientation
+from nibabel.spatialimages import SpatialImage
 
 from flatjax.errors import InputError
 
@@ -61,30 +63,22 @@ def check_volume(shape: Sequence[int], dtype: np.dtype) -> None:
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order and flip the axes of a volume so that they point right, anterior and superior.
 
-    Args:
-        volume: of three axes.
-        affine: `[>= 3, 4]`, its first columns the steps in mm along each axis to the patient's
-            right, anterior and superior; the last the position of the first voxel, taken as 0
-            where it is not finite.
-
-    Returns:
-        `(volume, affine)`: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
+    Of any three axes and an affine `[>= 3, 4]` to mm in these directions, whose position counts as
+    0 where it is not finite: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
     """
     square = np.eye(4)
     square[:3] = affine[:3]
     if not np.isfinite(square[:3, 3]).all():
         square[:3, 3] = 0
     sizes = voxel_sizes(square)
-    if not all(np.isfinite(size) and size > 0 for size in sizes):
+    if not all(0 < size < np.inf for size in sizes):
         raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, expected "
                          "three positive sizes; mend the directions in its header")
-    orientation = io_orientation(square)
-    if not np.isfinite(orientation).all():
+    if not np.isfinite(io_orientation(square)).all():
         raise InputError("its axes do not point in three different directions; mend those in its "
                          "header")
-    turned = apply_orientation(volume, orientation)
-    placed = square @ inv_ornt_aff(orientation, volume.shape)
-    return np.ascontiguousarray(turned, np.float32), placed
+    turned = as_closest_canonical(SpatialImage(volume, square))
+    return np.ascontiguousarray(turned.dataobj, np.float32), turned.affine
 
 
 def voxel_sizes(affine: np.ndarray) -> Spacing:
