@@ -60,7 +60,7 @@ LIMITS = {"fov": (50, 1000), "gamma": (0.1, 10), "curve": (0, 1), "bias": (0, 3)
 
 
 def check_augmentation(options: Augmentation) -> None:
-    """Refuse a range that is empty, out of order or too wide, and other numbers out of range."""
+    """InputError for a range that is empty, out of order or too wide, or a number out of range."""
     check_grid(options.matrix, options.coils)
     check_choice("fewest_coils", options.fewest_coils, range(1, options.coils + 1))
     for name, (low, high) in LIMITS.items():

@@ -6,20 +6,27 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from flatjax.errors import InputError
-
 T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """One fully sampled slice, on the host."""
+    """One fully sampled slice, on the host.
 
-    kspace: np.ndarray  # `[coil, ky, kx]` complex64, without added noise
-    maps: np.ndarray  # `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object
-    target: np.ndarray  # magnitude image `[h, w]` float32 to be reconstructed
-    padding: tuple[int, int] | None = None  # `(left, right)`: only columns `left <= kx < right`
-    # were acquired by the scanner; None means all
-    mask: np.ndarray | None = None  # `[ky or 1, kx]` float32 that it was or is to be measured with
+    Attributes:
+        kspace: `[coil, ky, kx]` complex64, without added noise; `coil == 1` for a single coil.
+        maps: coil sensitivities `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object.
+        target: magnitude image `[h, w]` float32 to be reconstructed.
+        padding: `(left, right)`: only columns `left <= kx < right` were acquired by the scanner;
+            None means all.
+        mask: `[ky or 1, kx]` float32, the sampling mask that the slice was or is to be measured
+            with; None to have one drawn.
+    """
+
+    kspace: np.ndarray
+    maps: np.ndarray
+    target: np.ndarray
+    padding: tuple[int, int] | None = None
+    mask: np.ndarray | None = None
 
 
 class Lazy(Sequence[Sample]):
@@ -38,10 +45,16 @@ class Lazy(Sequence[Sample]):
 
 
 class Volume(NamedTuple):
-    """The slices that are scored as one: metrics are taken per volume."""
+    """The slices that are scored as one: metrics are taken per volume.
 
-    name: str  # unique within its set and usable as a file name
-    load: Callable[[], list[Sample]]  # reads its slices, of one shape, whenever they are needed
+    Attributes:
+        name: unique within its set and usable as a file name.
+        load: reads its slices, all of one shape; called when needed, so that a set of many
+            volumes never sits in memory.
+    """
+
+    name: str
+    load: Callable[[], list[Sample]]
 
 
 class DataSet(NamedTuple):
@@ -77,11 +90,3 @@ def pick(buckets: Sequence[Sequence[T]], rng: Generator, n: int) -> list[T]:
     ends = np.cumsum([len(bucket) for bucket in buckets])
     bucket = buckets[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
     return [bucket[index] for index in rng.integers(len(bucket), size=n)]
-
-
-def no_draw(message: str) -> Callable[[Generator, int], list[Sample]]:
-    """The `draw` of a data set without training samples, which raises `InputError(message)`."""
-    def draw(rng: Generator, n: int) -> list[Sample]:
-        raise InputError(message)
-
-    return draw

@@ -23,7 +23,7 @@ IMAGE_PHASE = 0.5  # rad in rms, of every simulated image that is evaluated
 
 def check_grid(matrix: int, coils: int, orientation: str = "axial", *,
                native: bool = False) -> None:
-    """Refuse options that no slice could have; a matrix of 0, the file's own, only if `native`."""
+    """InputError for options that no slice could have; a matrix of 0 is the file's, if `native`."""
     if matrix not in range(16, 1025) and not (native and matrix == 0):
         zero = " or 0 for the file's own" if native else ""
         raise InputError(f"matrix is {matrix!r}, expected a whole number from 16 to 1024{zero}")
@@ -33,7 +33,7 @@ def check_grid(matrix: int, coils: int, orientation: str = "axial", *,
 
 
 def check_names(option: str, values: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Refuse an option that is no list of names, or, where names are known, not some of them."""
+    """InputError for an option that is no list of names, or not some of those known, if any."""
     if isinstance(values, str) or (known and not (values and set(values) <= {*known})):
         some = f"some of {', '.join(known)}" if known else "names"
         raise InputError(f"{option} is {values!r}, expected a list of {some}, as ('a', 'b')")
@@ -154,9 +154,8 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
     with a smooth random phase drawn from `seed`.
     """
     def load_samples() -> list[Sample]:
-        images = load()
+        images, rng = load(), np.random.default_rng(seed)
         shape = images.shape[1:]
-        rng = np.random.default_rng(seed)
         maps = birdcage_maps(coils, shape)
         return [make_sample(image, image_phase(rng, shape, IMAGE_PHASE), maps)
                 for image in images]
@@ -166,7 +165,7 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
 
 @lru_cache(maxsize=8)
 def packaged_array(name: str, key: str) -> np.ndarray:
-    """A read-only array of `images/<name>.npz`, which comes with the package."""
+    """A read-only array of the package's `images/<name>.npz`; InputError if that is broken."""
     path = Path(__file__).with_name("images") / f"{name}.npz"
     try:
         with np.load(path) as file:

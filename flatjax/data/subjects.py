@@ -18,13 +18,7 @@ from tqdm import tqdm
 from flatjax.data.base import DataSet, Sample, grouped, pick
 from flatjax.data.io.checks import check_file
 from flatjax.data.io.volumes.common import Spacing
-from flatjax.data.slices import (
-    check_grid,
-    display_slices,
-    draw_sample,
-    fixed_volume,
-    usable_slices,
-)
+from flatjax.data.slices import check_grid, display_slices, draw_sample, fixed_volume, usable_slices
 from flatjax.data.splits import ROLES, split_subjects
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_atomically
@@ -47,11 +41,11 @@ class SubjectVolume(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The slices `[slice, y, x]` float32 of a volume, mapped into memory."""
+    """A volume as slices."""
 
     subject: str
     name: str
-    images: np.ndarray
+    images: np.ndarray  # `[slice, y, x]` float32, mapped into memory
 
 
 def subject_dataset(find: Callable[..., Sequence[SubjectVolume]],
@@ -83,7 +77,8 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
 
     Slices with tissue are prepared before anything else, so that a bad file is known at once, and
     kept as `.npy` files which later starts map into memory. A line on stderr tells who has which
-    role. A batch has slices of one shape.
+    role. A batch has slices of one shape. InputError for an option out of range, a bad volume, or
+    too few subjects.
 
     Args:
         find: see `subject_dataset`.
@@ -99,9 +94,6 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
         cache: folder for the prepared slices, "" for `.flatjax-NAME` beside the folder.
         skip_bad: leave bad volumes out, with a warning, instead of refusing them all.
         **options: of `find`.
-
-    Raises:
-        InputError: an option out of range, a bad volume, or too few subjects.
     """
     name = find.__module__.rpartition(".")[2]
     if not path:
@@ -111,10 +103,6 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
     volumes = find(folder, **options)
     prepared = _prepare(folder, volumes, matrix, orientation, cache, skip_bad)
     subjects = sorted({one.subject for one in prepared})
-    roles = {"train": [], "validation": [], "test": subjects}
-    if split:
-        roles = split_subjects(subjects, validation=validation, test=test, seed=split_seed,
-                               validation_share=validation_share, test_share=test_share)
 
     def build(roles: Mapping[str, Sequence[str]]) -> DataSet:
         parts = {role: [one for one in prepared if one.subject in roles[role]] for role in ROLES}
@@ -124,9 +112,8 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
                "there, or name another workdir")
         if {*lost} - {*roles["train"]}:
             raise InputError(why)
-        if not split:
-            why = (f"{folder}: with split=False every subject is for testing; set split=True to "
-                   "train on some")
+        why = why if split else (f"{folder}: with split=False every subject is for testing; set "
+                                 "split=True to train on some")
         buckets = [*grouped((image.shape, image) for one in parts["train"]
                             for image in one.images).values()]
 
@@ -142,7 +129,10 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
         return DataSet(draw, validation, {"held_out" if split else "all": test},
                        {role: list(roles[role]) for role in ROLES}, build)
 
-    return build(roles)
+    if not split:
+        return build({"train": [], "validation": [], "test": subjects})
+    return build(split_subjects(subjects, validation=validation, test=test, seed=split_seed,
+                                validation_share=validation_share, test_share=test_share))
 
 
 def _tell(name: str, parts: Mapping[str, Sequence[Prepared]]) -> None:
@@ -177,7 +167,7 @@ def _prepare(folder: Path, volumes: Sequence[SubjectVolume], matrix: int, orient
 
 
 def check_bad(folder: Path, errors: Sequence[str], skip: bool) -> None:
-    """Refuse files of a folder, given what is wrong with each, or warn of them if skipped."""
+    """InputError for files of a folder, given what is wrong with each, or a warning if skipped."""
     if errors and not skip:
         more = f"; {len(errors) - 1} more files there are bad" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}; or leave bad files out with data.skip_bad=True")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ from flatjax.data.io.hdf5 import isolated, stored_dataset
 from flatjax.data.io.header import Header, read_header
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_json
-from flatjax.mri.sampling import valid_columns
+from flatjax.mri.sampling import calibration_size, valid_columns
 
 REFERENCES = ("reconstruction_esc", "reconstruction_rss")
 ATTRIBUTES = ("acquisition", "patient_id", "acceleration")
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     spacing: tuple[float, float, float] | None  # of (x, y, slice) in mm
     mask: tuple[int, ...]  # its own, 0 or 1 per column and 0 in the padding; empty if it has none
     undersampled: bool  # whether its k-space is zero wherever that mask is
-    center: int  # central columns, as `mri.host.masks.center_mask` places them, without a gap
+    center: int  # central columns without a gap, as of `mri.sampling.calibration_size`
     attributes: dict[str, str]  # those of `ATTRIBUTES` that it has
 
     def own_mask(self) -> np.ndarray | None:
@@ -91,7 +91,7 @@ def _read_record(file: Path) -> Record:
             padding=padding, spacing=header.spacing(),
             mask=() if mask is None else tuple(sampled.astype(int).tolist()),
             undersampled=bool(left_out.any() and not measured[left_out].any()),
-            center=_central_run(sampled), attributes=_attributes(content))
+            center=int(calibration_size(sampled[None])[1]), attributes=_attributes(content))
 
 
 def read_fastmri_slices(file: Path, record: Record, indices: Sequence[int], reference: str = ""
@@ -163,14 +163,6 @@ def _mask(content: h5py.File, width: int) -> np.ndarray | None:
     return binary_mask("mask", dataset[()])[0] > 0
 
 
-def _central_run(sampled: np.ndarray) -> int:
-    """The largest number of columns, placed at the center, of which none is left out."""
-    width, run = len(sampled), 0
-    while run < width and sampled[(width - run) // 2:(width + run) // 2 + 1].all():
-        run += 1
-    return run
-
-
 def _attributes(content: h5py.File) -> dict[str, str]:
     found = {}
     for name in ATTRIBUTES:
@@ -227,17 +219,14 @@ def _load_index(path: Path) -> dict[str, Record]:
     """The records of an index; none if it is missing, damaged or of another version."""
     try:
         saved = json.loads(path.read_text())
-        known = saved["files"] if saved["version"] == _VERSION else {}
-        return {name: _from_json(entry) for name, entry in known.items()}
+        entries = saved["files"] if saved["version"] == _VERSION else {}
+        for entry in entries.values():
+            for name in ("kspace", "crop", "padding", "mask"):
+                entry[name] = tuple(map(operator.index, entry[name]))
+            entry["spacing"] = entry["spacing"] and tuple(map(float, entry["spacing"]))
+        return {name: Record(**entry) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _from_json(entry: dict[str, Any]) -> Record:
-    tuples: dict[str, Any] = {name: tuple(map(operator.index, entry[name]))
-                              for name in ("kspace", "crop", "padding", "mask")}
-    tuples["spacing"] = entry["spacing"] and tuple(map(float, entry["spacing"]))
-    return Record(**entry | tuples)
 
 
 def _save_index(path: Path, records: dict[str, Record]) -> None:

@@ -56,7 +56,8 @@ def stored_dataset(content: h5py.File, name: str) -> h5py.Dataset:
     return dataset
 
 
-_helper: tuple[subprocess.Popen, Connection] | None = None  # what calls are made in, and the way
+# What calls are made in, and how to reach it, by who started it: a fork of that starts its own.
+_helpers: dict[int, tuple[subprocess.Popen, Connection]] = {}
 _lock = threading.RLock()
 
 
@@ -75,30 +76,28 @@ def isolated(function: Callable[..., Any], file: Path, *args: Any, **kwargs: Any
     Raises:
         InputError: the process crashed, or took too long; and what the function raises.
     """
-    global _helper
     if resource is None:
         return function(file, *args, **kwargs)
-    seconds = _SECONDS + _size(file) / _SLOWEST
+    seconds, me = _SECONDS + _size(file) / _SLOWEST, os.getpid()
     with _lock:
-        while True:
-            new = _helper is None
-            process, connection = _helper = _helper or _start()
-            try:
-                connection.send((seconds, function, file, args, kwargs))
-                result, error = connection.recv()
-                break
-            except BaseException as ended:  # or the next call would receive this one's answer
-                process.kill()
-                stop()
-                if not isinstance(ended, EOFError | OSError):
-                    raise
-                if process.returncode == -signal.SIGALRM:
-                    raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
-                                     "damaged, or on a disk that is too slow: copy or download it "
-                                     "again") from ended
-                if new:  # an older one may have ended because it was idle, or by another file
-                    raise InputError("the HDF5 library crashed on it; it is damaged: download it "
-                                     "again") from ended
+        new = me not in _helpers
+        process, connection = _helpers[me] = _helpers.get(me) or _start()
+        try:
+            connection.send((seconds, function, file, args, kwargs))
+            result, error = connection.recv()
+        except BaseException as ended:  # or the next call would receive this one's answer
+            process.kill()
+            stop()
+            if not isinstance(ended, EOFError | OSError):
+                raise
+            if process.returncode == -signal.SIGALRM:
+                raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
+                                 "damaged, or on a disk that is too slow: copy or download it "
+                                 "again") from ended
+            if not new:  # it may have ended because it was idle, or by another file
+                return isolated(function, file, *args, **kwargs)
+            raise InputError("the HDF5 library crashed on it; it is damaged: download it "
+                             "again") from ended
     if error:
         raise error
     return result
@@ -123,23 +122,11 @@ def _start() -> tuple[subprocess.Popen, Connection]:
 @atexit.register
 def stop() -> None:
     """End the process of `isolated`; its next call starts another."""
-    global _helper
     with _lock:
-        helper, _helper = _helper, None
-    if helper:
-        process, connection = helper
-        connection.close()
-        process.wait()
-
-
-def _forget() -> None:
-    """In a fork of this process, which has no part in the connection."""
-    global _helper, _lock
-    _helper, _lock = None, threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+        if helper := _helpers.pop(os.getpid(), None):
+            process, connection = helper
+            connection.close()
+            process.wait()
 
 
 def serve(descriptor: int) -> None:

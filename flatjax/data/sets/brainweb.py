@@ -13,6 +13,7 @@ image data bases", IEEE TMI 2006.
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import numpy as np
 
 from flatjax.data.io.volumes import as_magnitude, format_of, read_magnitude, read_volume, stem
 from flatjax.data.io.volumes.common import Spacing
-from flatjax.data.sets.folder import find_volumes, volumes_below
+from flatjax.data.sets.folder import find_volumes
 from flatjax.data.sets.tissues import CONTRASTS, TISSUES, tissue_signal
 from flatjax.data.slices import check_names
 from flatjax.data.subjects import SubjectVolume, subject_dataset
@@ -150,7 +151,8 @@ def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Sp
     """
     labels, spacing = read_volume(file)
     if stem(file.name).lower().startswith("brainweb_s") and format_of(file.name) == ".nii":
-        labels, spacing = labels.transpose(2, 1, 0), spacing[::-1]  # as brainweb-dl stores them
+        x, y, z = spacing
+        labels, spacing = labels.transpose(2, 1, 0), (z, y, x)  # as brainweb-dl stores them
     tissues = PHANTOM_LABELS if subject == "icbm" else SUBJECT_LABELS
     low, high = float(labels.min()), float(labels.max())
     if high > len(tissues):
@@ -200,7 +202,10 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
                          f"from {_SITE}, and set data.download=False")
     if subjects:
         check_names("subjects", subjects, tuple(TWENTY))
-    present = {parse(stem(file.name)) for file in volumes_below(make_folder(folder))}
+    make_folder(folder)
+    present = set()
+    with suppress(InputError):  # none is there yet
+        present = {parse(stem(file.name)) for file in find_volumes(folder)}
     for name in subjects or TWENTY:
         if Named("crisp", name) in present:
             continue

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 
 from flatjax.data.acquisition import ends
-from flatjax.data.base import DataSet, Lazy, Sample, Volume, grouped, no_draw, pick
+from flatjax.data.base import DataSet, Lazy, Sample, Volume, grouped, pick
 from flatjax.data.io.fastmri import Record, index_folder, read_fastmri_slices
 from flatjax.data.slices import check_names
 from flatjax.data.subjects import check_bad
@@ -121,16 +121,16 @@ def make(**options: Any) -> DataSet:
     buckets = [*_by_shape(_part(scans["train"], use.fraction)).values()]
 
     def draw(rng: Generator, n: int) -> Sequence[Sample]:
+        if not buckets:
+            raise InputError(f"{use.path}: holds no training volumes, expected a folder "
+                             f"{use.challenge}_train; set data.train")
         return Lazy(lambda one: _read(one[0], [one[1]], use)[0], pick(buckets, rng, n))
 
     def volumes(found: list[FastmriScan]) -> list[Volume]:
         return [Volume(scan.file.name, partial(_read, scan, scan.slices, use, square=True))
                 for scan in found]
 
-    nothing = no_draw(f"{use.path}: holds no training volumes, expected a folder "
-                      f"{use.challenge}_train; set data.train")
-    return DataSet(draw if buckets else nothing,
-                   volumes(_part(scans["validation"], use.validation_fraction)),
+    return DataSet(draw, volumes(_part(scans["validation"], use.validation_fraction)),
                    {scored: volumes(scans[scored])})
 
 

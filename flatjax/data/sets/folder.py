@@ -47,25 +47,8 @@ make = subject_dataset(find)
 def find_volumes(folder: Path, pattern: str = "*") -> list[Path]:
     """The volumes below a folder in formats of `io.volumes.READERS`, sorted.
 
-    Those whose path within it matches a pattern of shell wildcards; see `volumes_below`.
-
-    Raises:
-        InputError: the folder is missing, cannot be read or holds none.
-    """
-    files = volumes_below(folder)
-    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
-    if not chosen:
-        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
-            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
-        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
-    return chosen
-
-
-def volumes_below(folder: Path) -> list[Path]:
-    """The volumes below a folder; hidden ones and the voxels of `.nhdr` files left out.
-
-    Raises:
-        InputError: the folder is missing or cannot be read.
+    Those whose path within it matches a pattern of shell wildcards, but no hidden ones, nor the
+    voxels of `.nhdr` files. InputError if the folder is missing, cannot be read or holds none.
     """
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read as a folder ({error.strerror}); set "
@@ -82,4 +65,9 @@ def volumes_below(folder: Path) -> list[Path]:
         files += [Path(root, name) for name in names if format_of(name)
                   and not name.startswith(".")
                   and not (stem(name) in headers and format_of(name).startswith(".raw"))]
-    return files
+    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
+    if not chosen:
+        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
+            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
+        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
+    return chosen

@@ -74,9 +74,8 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
                 for i, name in enumerate(CONTRASTS) if name in contrasts]
 
     def load_other_head() -> np.ndarray:
-        stored, (_, *spacing) = (slices.packaged_array("cstar_t1", key)
-                                 for key in ("slices", "spacing"))
-        images = slices.resample(stored, tuple(map(float, spacing)), FOV_MM, matrix)
+        stored, spacing = (slices.packaged_array("cstar_t1", key) for key in ("slices", "spacing"))
+        images = slices.resample(stored, (float(spacing[1]), float(spacing[2])), FOV_MM, matrix)
         return np.clip(images / images.max(), 0, 1)
 
     other = slices.fixed_volume("cstar_T1", load_other_head, coils, SEED + 200)

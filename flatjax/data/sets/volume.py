@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numpy.random import Generator
 
-from flatjax.data.base import DataSet, Sample, no_draw
+from flatjax.data.base import DataSet, Sample
 from flatjax.data.io.volumes import READERS, Raw, read_magnitude, stem
 from flatjax.data.slices import (
     check_grid,
@@ -50,19 +50,23 @@ def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = 
     volume, zooms = read_magnitude(file, Raw(raw_shape, raw_dtype, raw_order, raw_spacing))
     slices, spacing = display_slices(volume, zooms, orientation)
     images = usable_slices(slices, spacing, matrix)
-    if not split:
-        refuse = no_draw(f"{file}: with split=False every slice is for testing; set split=True to "
-                         "train on a part of it")
-        return DataSet(refuse, [], {"all": [fixed_volume(name, lambda: images, coils, SEED)]})
-    try:
-        regions = split_slices(len(images), spacing[0])
-    except InputError as error:
-        raise InputError(f"{file}: {error}; or evaluate all of them with split=False") from error
-    train, validation, test = (images[regions[role]] for role in ("train", "validation", "test"))
+    train, validation, test = images, images, images
+    if split:
+        try:
+            regions = split_slices(len(images), spacing[0])
+        except InputError as error:
+            raise InputError(f"{file}: {error}; or evaluate all of them with split=False"
+                             ) from error
+        train, validation, test = (images[regions[role]]
+                                   for role in ("train", "validation", "test"))
 
     def draw(rng: Generator, n: int) -> list[Sample]:
+        if not split:
+            raise InputError(f"{file}: with split=False every slice is for testing; set split=True "
+                             "to train on a part of it")
         return [draw_sample(train[rng.integers(len(train))], coils, orientation != "sagittal", rng)
                 for _ in range(n)]
 
-    return DataSet(draw, [fixed_volume(f"{name}_validation", lambda: validation, coils, SEED + 1)],
-                   {"held_out": [fixed_volume(name, lambda: test, coils, SEED)]})
+    validated = fixed_volume(f"{name}_validation", lambda: validation, coils, SEED + 1)
+    return DataSet(draw, [validated] if split else [], {
+        "held_out" if split else "all": [fixed_volume(name, lambda: test, coils, SEED)]})

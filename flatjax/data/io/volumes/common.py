@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.funcs import as_closest_canonical
-from nibabel.orientations import io_orientation
-from nibabel.spatialimages import SpatialImage
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from flatjax.errors import InputError
 
@@ -74,11 +72,13 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if not all(0 < size < np.inf for size in sizes):
         raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, expected "
                          "three positive sizes; mend the directions in its header")
-    if not np.isfinite(io_orientation(square)).all():
+    orientation = io_orientation(square)
+    if not np.isfinite(orientation).all():
         raise InputError("its axes do not point in three different directions; mend those in its "
                          "header")
-    turned = as_closest_canonical(SpatialImage(volume, square))
-    return np.ascontiguousarray(turned.dataobj, np.float32), turned.affine
+    turned = apply_orientation(volume, orientation)
+    placed = square @ inv_ornt_aff(orientation, volume.shape)
+    return np.ascontiguousarray(turned, np.float32), placed
 
 
 def voxel_sizes(affine: np.ndarray) -> Spacing:
