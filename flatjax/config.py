@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.acquisition import check_acquisition, ends
-from flatjax.errors import InputError, check_above, check_at_least, check_choice
+from flatjax.errors import InputError, check_above, check_at_least, check_choice, unknown
 from flatjax.methods import METHODS, Method
-from flatjax.options import build, flattened, section, tuples, unknown
+from flatjax.options import build, flattened, section, tuples
 
 
 class Training(NamedTuple):
