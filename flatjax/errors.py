@@ -29,7 +29,14 @@ class StorageError(OSError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM asked the process to stop, as schedulers do before they kill it; status 143."""
+    """SIGTERM asked the process to stop, as schedulers do before they kill it, or Ctrl-C did.
+
+    Its `status` is that of the process: 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, status: int = 143) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def unknown(what: str, value: Any, known: Iterable[Any]) -> InputError:

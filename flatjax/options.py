@@ -59,6 +59,9 @@ def section(title: str, kind: Kind, options: Mapping[str, Any],
         if name in parts:
             config[name] = section(f"{title}.{name}", parts[name], options.pop(name, {}),
                                    old.get(name, {}))
+        elif parameter.default is parameter.empty:
+            raise InputError(f"{title}.{name} has no default, expected one in the function's "
+                             "signature, or in a MethodSpec the part that it is made by")
         else:
             open_ = parameter.default is None
             config[name] = config_dict.placeholder(float) if open_ else parameter.default

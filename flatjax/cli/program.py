@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     except (TrainingError, StorageError) as error:
         _fail(program, error, 1)
     except Terminated as error:
-        _fail(program, error, 143)
+        _fail(program, error, error.status)
     except KeyboardInterrupt:
-        _fail(program, "interrupted; the same command goes on from the last checkpoint", 130)
+        _fail(program, "interrupted; what was not saved before is lost", 130)
 
 
 def _run(name: str, argv: list[str]) -> None:

@@ -8,7 +8,7 @@
 """
 
 from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
-from flatjax.methods.check import check_method
+from flatjax.methods.check import check_method, tracing
 from flatjax.methods.classical.compressed_sensing import (
     SPEC as COMPRESSED_SENSING,
     make as compressed_sensing,
@@ -41,4 +41,4 @@ METHODS = Registry("method.name", "flatjax.methods", {
 
 __all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "check_method",
            "compressed_sensing", "dds", "flat", "flow_matching", "mc_ddpm", "modl", "score_sde",
-           "unet", "vanilla", "varnet", "zero_filled"]
+           "tracing", "unet", "vanilla", "varnet", "zero_filled"]
