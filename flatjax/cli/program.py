@@ -64,8 +64,10 @@ def _run(name: str, argv: list[str]) -> None:
                                             Namespace(overrides=overrides))
     stray = [word for word in paths if word.startswith("-") or not command.paths]
     if stray:
-        raise InputError(f"unexpected argument {stray[0]!r}{_nearest(stray[0], options)}; options "
-                         "are written --name=value (see --help)")
+        keys = ", keys of the config --config.KEY=VALUE" * command.configurable
+        known = [*options, *["--config"] * command.configurable]
+        raise InputError(f"unexpected argument {stray[0]!r}{_nearest(stray[0], known)}; options "
+                         f"are written --name=value{keys} (see --help)")
     values.paths = paths
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -74,8 +76,9 @@ def _run(name: str, argv: list[str]) -> None:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word.partition("=")[0], known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    first, dot, rest = word.partition("=")[0].partition(".")
+    near = get_close_matches(first, known, 1)
+    return f"; did you mean {near[0]}{dot}{rest}?" if near else ""
 
 
 class _Parser(ArgumentParser):
