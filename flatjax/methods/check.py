@@ -28,7 +28,8 @@ def check_method(method: Method, batch: Batch) -> None:
             else than `Method` and `Reconstruction` say.
     """
     if not isinstance(method, Method):
-        raise InputError(f"make returns a {type(method).__name__}, expected a Method")
+        raise InputError(f"make returns an object of type {type(method).__name__}, expected a "
+                         "Method")
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), batch)
 
     def trace(name: str, check: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -68,7 +69,7 @@ def _expect(holds: Any, what: str, found: Any, expected: str) -> None:
     if not holds:
         kind = "a JAX array, " * isinstance(found, Array)
         shown = (f"{kind}{found.dtype}{list(found.shape)}" if hasattr(found, "dtype")
-                 else found if found is None else f"a {type(found).__name__}")
+                 else found if found is None else f"of type {type(found).__name__}")
         raise InputError(f"{what} is {shown}, expected {expected}")
 
 

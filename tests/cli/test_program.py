@@ -9,6 +9,7 @@ import pytest
 
 from flatjax import cli
 from flatjax.cli.commands import COMMANDS
+from flatjax.errors import Terminated
 
 ROOT = Path(__file__).parents[2]
 HEAVY = "jax", "numpy", "matplotlib", "ml_collections", "h5py", "flax", "scipy"
@@ -96,6 +97,21 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--pretrained=multicoil", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("error, status, words", [
+    (Terminated("asked to stop by SIGINT; saved at step 3", 130), 130, "saved at step 3"),
+    (Terminated("asked to stop by SIGTERM"), 143, "SIGTERM"),
+    (KeyboardInterrupt(), 130, "interrupted; what was not saved before is lost")])
+def test_a_program_that_is_stopped_says_what_it_saved(capsys, monkeypatch, error, status, words):
+    def stopped(values):
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "inspect", COMMANDS["inspect"]._replace(run=stopped))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["inspect", "a.npy"])
+    line = capsys.readouterr().err
+    assert stop.value.code == status and words in line and line.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
