@@ -18,7 +18,7 @@ class Registry(dict[str, T]):
     installed, or the name of an entry point that a package has in the group.
     """
 
-    def __init__(self, what: str, group: str, entries: Mapping[str, T], *, kind: type[T] | None,
+    def __init__(self, what: str, group: str, entries: Mapping[str, T], *, kind: Any = None,
                  made: type | None = None) -> None:
         """Those of flatjax.
 
@@ -52,7 +52,7 @@ class Registry(dict[str, T]):
                              "start in the folder of that module, or install it") from error
         if self._kind and isinstance(found, self._kind):
             return found
-        if self._made and callable(found) and _returned(found) == self._made.__name__:
+        if self._made and _returned(found) == self._made.__name__:
             return self._kind(found) if self._kind else found
         expected = [f"a {self._kind.__name__}"] if self._kind else []
         if self._made:
@@ -62,9 +62,9 @@ class Registry(dict[str, T]):
 
 
 def _returned(function: Any) -> str:
-    """The name of the type that a function is annotated to return."""
+    """The name of the type that a function is annotated to return, if it is one."""
     try:
         returned = inspect.signature(function).return_annotation
-    except (TypeError, ValueError):  # of a built-in function
+    except (TypeError, ValueError):  # no function, or a built-in one
         return ""
     return getattr(returned, "__name__", str(returned)).rpartition(".")[2]

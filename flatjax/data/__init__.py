@@ -13,8 +13,7 @@ from flatjax.registry import Registry
 
 DATASETS = Registry("data.name", "flatjax.datasets", {
     module.__name__.rpartition(".")[2]: module.make
-    for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)},
-    kind=None, made=DataSet)
+    for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)}, made=DataSet)
 CHECKS = {"fastmri": fastmri.check_config}
 
 __all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",

@@ -212,7 +212,10 @@ def command(capsys, *arguments):
 @pytest.mark.parametrize(
     "arguments, match",
     [
-        (["--config=demo", "--config.method.schedule.stps=3"], "did you mean --config.method.schedule.steps"),
+        (
+            ["--config=demo", "--config.method.schedule.stps=3"],
+            "did you mean --config.method.schedule.steps",
+        ),
         (["--config=demo", "--config.method.schedule.steps=two"], "invalid literal"),
         (["--config=demo", "--config.method.schedule.steps=0"], "steps is 0"),
         (["--config=demo", "--config.method.schedule.alpha=-1"], "alpha is -1"),

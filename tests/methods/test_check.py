@@ -63,8 +63,8 @@ def test_every_method_keeps_to_the_contract(name, make_batch):
 
 
 @pytest.mark.parametrize("parts, words", [
-    ({"init": lambda rng, batch: {"a": 3}}, "params['a'] of the method's init is of type int, expected "
-     "weights of a real floating-point type; keep constants in make"),
+    ({"init": lambda rng, batch: {"a": 3}}, "params['a'] of the method's init is of type int, "
+     "expected weights of a real floating-point type; keep constants in make"),
     ({"init": lambda rng, batch: {"a": jnp.ones(2, complex)}}, "params['a'] of the method's init"),
     ({"init": lambda batch: {}}, "init fails: TypeError: .* expected a function that JAX can "
      "trace, `(rng, batch) -> params`"),
