@@ -20,6 +20,7 @@ QUALITY = ("psnr", "ssim", "nmse")  # over the whole image, as fastMRI does
 OBJECT = ("psnr_object", "ssim_object")  # inside the object
 STABILITY = ("straightness", "psnr_drops", "psnr_drop_db", "measurement_residual")  # by slice
 STATES = 51  # at most so many of a method's states are scored: more would not fit in memory
+_BY_SLICE = ("target", "zero_filled", "reconstruction", "std", "residual")
 _BY_STATE = ("states", "straightness", "path_distance", "residuals")
 _TIMED = 5  # reconstructions that are timed, at most
 _LONG_ENOUGH = 10.0  # seconds to time them for
@@ -47,6 +48,13 @@ class Scored(NamedTuple):
     def stem(self) -> str:
         """The name without the `.h5` of fastMRI's, for files made of it."""
         return self.name.removesuffix(".h5")
+
+    def at(self, index: int) -> "Scored":
+        """A slice alone, copied, so that the others can be let go; its name says which it is."""
+        arrays = {key: np.take(getattr(self, key), [index], axis=int(key in _BY_STATE))
+                  for key in (*_BY_SLICE, *_BY_STATE) if getattr(self, key) is not None}
+        return self._replace(
+            name=f"{self.name}, slice {index + 1} of {len(self.target)}", **arrays)
 
 
 def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]:
@@ -162,6 +170,31 @@ def measures_of(volume: Scored) -> Measures:
         steps=volume.steps,
         psnr_per_step=metrics.psnr_per_step(trajectory=volume.states, target=volume.target),
         path_distance=volume.path_distance, acceleration=volume.acceleration, nfe=volume.nfe)
+
+
+class Trajectory(NamedTuple):
+    """Measures of the states of images, each `[states, images]` float64."""
+
+    times: np.ndarray  # of the states, `[states]`, from 1, the start, to 0, the result
+    psnr: np.ndarray  # in dB, with the volume's maximum as peak
+    ssim: np.ndarray  # with the same range
+    path_distance: np.ndarray  # see `metrics`
+    straightness: np.ndarray  # of the trajectory so far, see `metrics`
+    residual: np.ndarray  # `||M k - y|| / ||y||`
+
+
+def trajectory_of(volumes: list[Scored]) -> Trajectory:
+    """The measures of all slices of volumes that one method reconstructed."""
+    def each(metric: Callable[..., float], volume: Scored) -> np.ndarray:
+        peak = float(volume.target.max())
+        return np.array([[metric(prediction=image[None], target=target[None], data_range=peak)
+                          for image, target in zip(state, volume.target, strict=True)]
+                         for state in volume.states])
+
+    parts = [(each(metrics.psnr, v), each(metrics.ssim, v), v.path_distance, v.straightness,
+              v.residuals) for v in volumes]
+    return Trajectory(volumes[0].times, *(np.concatenate(part, axis=1) for part in zip(
+        *parts, strict=True)))
 
 
 def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[str, Any]:

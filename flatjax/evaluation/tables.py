@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flatjax.evaluation.scoring import QUALITY
 from flatjax.evaluation.statistics import Difference, paired_difference
 from flatjax.files import write_json, write_text
 
@@ -24,7 +23,7 @@ class Row(NamedTuple):
 
     label: str
     test_set: str
-    metrics: tuple[dict[str, Any], ...]  # per seed, as from `with_slices`
+    metrics: tuple[dict[str, Any], ...]  # per seed, with `slices`
     seeds: tuple[int, ...]
     baseline: str  # label of the run that it is compared with
     against: dict[str, Difference] | None  # differences from it in the scores of `PAIRED`
@@ -55,7 +54,7 @@ def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
     """Rows of several runs, each with its differences from its baseline on the same slices.
 
     Args:
-        results: metrics as from `with_slices`, by test set, label and seed. Differences are of
+        results: metrics with `slices`, by test set, label and seed. Differences are of
             scores that are averaged over the seeds.
         baselines: by label, the label of the baseline.
     """
@@ -70,18 +69,6 @@ def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
             rows.append(Row(label, test_set, tuple(seeds.values()), tuple(seeds),
                             baselines[label], against))
     return rows
-
-
-def with_slices(results: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
-    """What `evaluate` returned, with `"slices"`: the scores `[slices]` by name that it wrote."""
-    found = {}
-    for name, metrics in results.items():
-        below = folder / name / "slices.csv"
-        with (below if below.is_file() else folder / "slices.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        found[name] = metrics | {"slices": {key: [float(row[key]) for row in rows]
-                                            for key in QUALITY}}
-    return found
 
 
 Columns = dict[str, Callable[[Row], str]]  # the cells of a table's columns by their titles

@@ -10,7 +10,7 @@ import numpy as np
 from flatjax import config as configuration
 from flatjax.errors import BusyError, NonFiniteError, TrainingError
 from flatjax.evaluation import tables
-from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.evaluate import evaluate_sets
 from flatjax.experiments import outcomes, report
 from flatjax.experiments.grid import Grid, Trial, trials
 from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome
@@ -79,10 +79,9 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
         for name in missing:
             config = trial.evaluations[name]
             output = workdir / "evaluations" / (name or "plain")
-            sets = tables.with_slices(evaluate(config, workdir, output), output)
-            for metrics in sets.values():
-                metrics["slices"] = {key: np.round(scores, 6).tolist()
-                                     for key, scores in metrics["slices"].items()}
+            sets = {key: one.metrics | {"slices": {
+                score: np.round(values, 6).tolist() for score, values in one.slices.items()}}
+                for key, one in evaluate_sets(config, workdir, output).items()}
             trained, evaluated = (json.loads(configuration.to_json(one))
                                   for one in (trial.config, config))
             outcomes.save(Outcome(trained, evaluated, training_rate(workdir), sets),
