@@ -4,8 +4,8 @@
 a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
     for index, workdir in enumerate(workdirs):
         if parts[index] in parts[:index]:
             raise InputError(f"the workdir {workdir} is named twice; name every run once")
-    count = next(n for n in itertools.count(1) if len({one[-n:] for one in parts}) == len(parts))
-    return ["_".join(one[-count:]) for one in parts]
+    kept = next(n for n in count(1) if len({one[-n:] for one in parts}) == len(parts))
+    return ["_".join(one[-kept:]) for one in parts]
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
@@ -138,17 +138,16 @@ def _check(runs: Runs) -> None:
 
 def markdown(rows: list[Row]) -> str:
     """The table, one for each acceleration and test set."""
-    told = ("NFE", "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
-            "data residual")
-    columns = (tables.columns("run") | tables.score_columns(_score, QUALITY)
-               | tables.difference_columns(rows[0].label if rows else "") | tables.columns(*told))
+    other = rows[0].label if rows else ""
+    titles = ("run", "PSNR (dB)", "SSIM", "NMSE", f"PSNR - {other}", f"SSIM - {other}", "NFE",
+              "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
+              "data residual")
     out = []
-    for nominal, test_set in dict.fromkeys((_nominal(row), row.test_set) for row in rows):
-        own = [row for row in rows if (_nominal(row), row.test_set) == (nominal, test_set)]
-        achieved = own[0].mean("acceleration", "achieved")
-        out += [f"**{test_set}**, R = {nominal:g} (achieved {achieved:.2f}), "
-                f"{tables.size(own[0])}; {tables.start(own[0])}", "",
-                *tables.of_rows(own, columns), ""]
+    for (nominal, _), found in groupby(rows, lambda row: (_nominal(row), row.test_set)):
+        own = list(found)
+        out += tables.section(
+            own, titles, lambda row, key: tables.over_volumes(row.metrics[0], "method", key), other,
+            f"R = {nominal:g} (achieved {own[0].mean('acceleration', 'achieved'):.2f}), ")
     out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
                "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
                "samples; memory is that of the compiled reconstruction of one batch; drops are how "
@@ -157,12 +156,8 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(out)
 
 
-def _score(row: Row, key: str) -> str:
-    return tables.over_volumes(row.metrics[0], "method", key)
-
-
 def _nominal(row: Row) -> float:
-    return row.metrics[0]["acceleration"]["nominal"]
+    return row.mean("acceleration", "nominal")
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -197,9 +192,9 @@ def draw(rows: list[Row], shown: Mapping[str, Scored]) -> Figure:
     figures.panels(upper, images, target, float(np.abs(start - target).max()))
     upper.suptitle(f"{one.name}, R = {_nominal(rows[0]):g}", fontsize=10)
     axes = lower.subplots(1, 2, sharey=True)
-    series, colors = [[row] for row in rows], figures.colors_of([row.label for row in rows])
-    figures.costs(axes[0], series, lambda row: row.mean("nfe"), colors)
-    figures.costs(axes[1], series, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
+    colors = figures.colors_of(rows)
+    figures.costs(axes[0], rows, lambda row: row.mean("nfe"), colors)
+    figures.costs(axes[1], rows, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
     for each in axes:
         each.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
     axes[0].set_xlabel("network evaluations per slice")

@@ -4,7 +4,7 @@ Images of one figure share one gray window, from 0 to the target's maximum, and 
 share one color scale: nothing is stretched to look better.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,33 +81,38 @@ def row(shown: Sequence[Panel], title: str) -> Figure:
     return figure
 
 
-def colors_of(labels: Sequence[str]) -> dict[str, Any]:
+def colors_of(rows: Sequence[Row]) -> dict[str, Any]:
     """A color for each label."""
+    labels = list(dict.fromkeys(row.label for row in rows))
     colors = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(labels)))
     return dict(zip(labels, colors, strict=True))
 
 
-def costs(axes: Axes, series: Collection[Sequence[Row]], cost: Callable[[Row], float],
-          colors: Mapping[str, Any]) -> None:
+def costs(axes: Axes, rows: Sequence[Row], cost: Callable[[Row], float],
+          colors: Mapping[str, Any]) -> bool:
     """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
 
-    Rows of a series are joined, and called by the words that their labels have in common.
+    Rows of a series are joined, and called by the words that their labels have in common; returns
+    whether there are such.
     """
-    joined = any(len(rows) > 1 for rows in series)
-    for rows, marker in zip(series, cycle("os^" if joined else "o"), strict=False):
-        first, *others = (row.label.replace(",", "").split() for row in rows)
+    series: dict[str, list[Row]] = {}
+    for row in rows:
+        series.setdefault(row.series, []).append(row)
+    joined = len(series) < len(rows)
+    for own, marker in zip(series.values(), cycle("os^" if joined else "o"), strict=False):
+        first, *others = (row.label.replace(",", "").split() for row in own)
         name = " ".join(word for word in first if all(word in other for other in others)
-                        ) or rows[0].label
-        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in rows)
-        axes.plot(*zip(*points, strict=True), marker=marker, label=name,
-                  color=colors[rows[0].label])
-    at = [cost(row) for rows in series for row in rows]
+                        ) or own[0].label
+        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in own)
+        axes.plot(*zip(*points, strict=True), marker=marker, label=name, color=colors[own[0].label])
+    at = [cost(row) for row in rows]
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.1 if min(at) < 1 else min(at) / 2, 2 * max(1, *at))
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_ylabel("PSNR (dB)")
     axes.grid(alpha=0.3)
+    return joined
 
 
 def size_of(count: int, target: np.ndarray) -> tuple[float, float]:

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     seeds: tuple[int, ...]
     baseline: str  # label of the run that it is compared with
     against: dict[str, Difference] | None  # differences from it in the scores of `PAIRED`
-    series: str = ""  # the same for rows that differ in nothing but their number of steps
+    series: str  # the same for rows that differ in nothing but their number of steps
 
     def values(self, *keys: str) -> np.ndarray:
         """An entry of the metrics, `[seeds, ...]` float64."""
@@ -50,13 +50,14 @@ class Row(NamedTuple):
 
 
 def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
-              baselines: Mapping[str, str]) -> list[Row]:
+              baselines: Mapping[str, str], series: Mapping[str, str] | None = None) -> list[Row]:
     """Rows of several runs, each with its differences from its baseline on the same slices.
 
     Args:
         results: metrics with `slices`, by test set, label and seed. Differences are of
             scores that are averaged over the seeds.
         baselines: by label, the label of the baseline.
+        series: by label, what `Row.series` is; the label itself by default.
     """
     rows = []
     for test_set, runs in results.items():
@@ -67,14 +68,12 @@ def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
             if base and label != baselines[label] and len(own["psnr"]) == len(base["psnr"]):
                 against = {key: paired_difference(own[key], base[key]) for key in PAIRED}
             rows.append(Row(label, test_set, tuple(seeds.values()), tuple(seeds),
-                            baselines[label], against))
+                            baselines[label], against, (series or {}).get(label, label)))
     return rows
 
 
-Columns = dict[str, Callable[[Row], str]]  # the cells of a table's columns by their titles
-
-# What tables tell of a row besides its scores.
-_COLUMNS: Columns = {
+# Cells by the titles of their columns: what tables tell of a row besides scores and differences.
+_CELLS: dict[str, Callable[[Row], str]] = {
     "run": lambda row: row.label,
     "baseline": lambda row: row.baseline if row.against else "",
     "zero-filled (dB)": lambda row: f"{row.zero_filled()[0]:.2f}",
@@ -89,31 +88,32 @@ _COLUMNS: Columns = {
 }
 
 
-def columns(*titles: str) -> Columns:
-    """Columns of what is told of a row besides its scores."""
-    return {title: _COLUMNS[title] for title in titles}
+def section(rows: list[Row], titles: Sequence[str], score: Callable[[Row, str], str], other: str,
+            told: str = "", *, start: bool = True) -> list[str]:
+    """The Markdown lines of one test set: a line of what it is, and the table of its rows.
 
+    Args:
+        rows: of the test set.
+        titles: of the columns: of `_CELLS`, of scores, and "PSNR - NAME" and "SSIM - NAME".
+        score: the cell of a row's score of that name.
+        other: the NAME of what rows are compared with.
+        told: of the test set, beside its name and size.
+        start: whether to tell what zero filling scores.
+    """
+    def difference(row: Row, key: str) -> str:
+        if not row.against:
+            return ""
+        mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
+        return f"{mean} [{low}, {high}]"
 
-def score_columns(cell: Callable[..., str], keys: Iterable[str]) -> Columns:
-    """Columns of scores, whose cells are `cell(row, key=score)`."""
-    return {_TITLES[key]: partial(cell, key=key) for key in keys}
-
-
-def difference_columns(other: str) -> Columns:
-    """Columns of the differences from another run, with their intervals."""
-    return {f"{key.upper()} - {other}": partial(_difference, key=key) for key in PAIRED}
-
-
-def _difference(row: Row, key: str) -> str:
-    if not row.against:
-        return ""
-    mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
-    return f"{mean} [{low}, {high}]"
-
-
-def of_rows(rows: Iterable[Row], columns: Columns) -> list[str]:
-    """The lines of a Markdown table of rows."""
-    return markdown(list(columns), ([cell(row) for cell in columns.values()] for row in rows))
+    cells = (_CELLS
+             | {title: lambda row, key=key: score(row, key) for key, title in _TITLES.items()}
+             | {f"{key.upper()} - {other}": partial(difference, key=key) for key in PAIRED})
+    slices, volumes = (rows[0].metrics[0][key] for key in ("num_slices", "num_volumes"))
+    psnr, ssim = rows[0].zero_filled()
+    return [f"**{rows[0].test_set}**, {told}{slices} slices of {volumes} volume"
+            + "s" * (volumes > 1) + f"; zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}" * start, "",
+            *markdown(titles, ([cells[title](row) for title in titles] for row in rows)), ""]
 
 
 def spread(mean: float, std: float | None, key: str) -> str:
@@ -134,42 +134,26 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
             *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def start(row: Row) -> str:
-    """What zero filling scores on a test set."""
-    psnr, ssim = row.zero_filled()
-    return f"zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}"
-
-
-def size(row: Row) -> str:
-    """How many slices and volumes a test set has."""
-    volumes = row.metrics[0]["num_volumes"]
-    return f"{row.metrics[0]['num_slices']} slices of {volumes} volume{'s' * (volumes > 1)}"
-
-
 def devices(rows: Iterable[Row]) -> str:
     """All devices that rows were evaluated on."""
     return "; ".join(sorted({one["device"] for row in rows for one in row.metrics}))
 
 
-def of_run(results: dict[str, dict[str, Any]]) -> str:
-    """What `evaluate` returned beside zero filling's scores, as Markdown.
-
-    Scores inside the object may be missing, as in older files.
-    """
-    first = next(iter(results.values()))
-    keys = [key for key in _TITLES if key in first["method"]]
+def of_run(results: Mapping[str, dict[str, Any]]) -> str:
+    """What `evaluate` returned beside zero filling's scores, as Markdown."""
     rows = []
     for name, metrics in results.items():
         rows += [[name, metrics[images].get("name", "zero-filled"),
-                  *(over_volumes(metrics, images, key) for key in keys)]
+                  *(over_volumes(metrics, images, key) for key in _TITLES)]
                  for images in ("zero_filled", "method")]
         gains = {key: metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
-                 for key in keys}
+                 for key in _TITLES}
         rows.append([name, "gain", *("" if key == "nmse" else f"{gain:+.{_DIGITS[key]}f}"
                                      for key, gain in gains.items())])
+    first = next(iter(results.values()))
     acceleration = first["acceleration"]
     return "\n".join([
-        *markdown(["test set", "images", *(_TITLES[key] for key in keys)], rows), "",
+        *markdown(["test set", "images", *_TITLES.values()], rows), "",
         f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
         f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
         f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
@@ -184,8 +168,8 @@ def plain_differences(row: Row) -> dict[str, float | None]:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, below their keys; one that a row lacks is left empty."""
     table = io.StringIO()
-    keys = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(table, list(keys), lineterminator="\n")
+    writer = csv.DictWriter(table, dict.fromkeys(key for row in rows for key in row),
+                            lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())
