@@ -87,10 +87,9 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
     for suffix, configs in asked.items():
         sets = {label: evaluate_sets(configs[label], workdir, output / f"{label}{suffix}")
                 for label, (_, workdir) in runs.items()}
-        found = tables.make_rows({
-            test_set: {label: {0: own[test_set].metrics | {"slices": own[test_set].slices}}
-                       for label, own in sets.items()}
-            for test_set in sets[first]}, dict.fromkeys(runs, first))
+        found = tables.combine_seeds(
+            Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first, label)
+            for label, own in sets.items() for name, one in own.items())
         rows += found
         tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
         if not found:

@@ -23,11 +23,11 @@ class Row(NamedTuple):
 
     label: str
     test_set: str
-    metrics: tuple[dict[str, Any], ...]  # per seed, with `slices`
     seeds: tuple[int, ...]
+    metrics: tuple[dict[str, Any], ...]  # per seed: `metrics.json`, and `slices`, scores by slice
     baseline: str  # label of the run that it is compared with
-    against: dict[str, Difference] | None  # differences from it in the scores of `PAIRED`
     series: str  # the same for rows that differ in nothing but their number of steps
+    against: dict[str, Difference] | None = None  # of the baseline, in the scores of `PAIRED`
 
     def values(self, *keys: str) -> np.ndarray:
         """An entry of the metrics, `[seeds, ...]` float64."""
@@ -49,27 +49,30 @@ class Row(NamedTuple):
         return self.mean("zero_filled", "psnr", "mean"), self.mean("zero_filled", "ssim", "mean")
 
 
-def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
-              baselines: Mapping[str, str], series: Mapping[str, str] | None = None) -> list[Row]:
-    """Rows of several runs, each with its differences from its baseline on the same slices.
+def combine_seeds(rows: Iterable[Row]) -> list[Row]:
+    """Rows of a seed each as rows of all seeds, test set by test set.
 
-    Args:
-        results: metrics with `slices`, by test set, label and seed. Differences are of
-            scores that are averaged over the seeds.
-        baselines: by label, the label of the baseline.
-        series: by label, what `Row.series` is; the label itself by default.
+    Each gets its differences from its baseline on the same slices, of scores that are averaged over
+    the seeds.
     """
-    rows = []
-    for test_set, runs in results.items():
-        means = {label: {key: np.mean([one["slices"][key] for one in seeds.values()], axis=0)
-                         for key in PAIRED} for label, seeds in runs.items()}
-        for label, seeds in runs.items():
-            own, base, against = means[label], means.get(baselines[label]), None
-            if base and label != baselines[label] and len(own["psnr"]) == len(base["psnr"]):
-                against = {key: paired_difference(own[key], base[key]) for key in PAIRED}
-            rows.append(Row(label, test_set, tuple(seeds.values()), tuple(seeds),
-                            baselines[label], against, (series or {}).get(label, label)))
-    return rows
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        same = found.setdefault(row.test_set, {})
+        known = same.get(row.label)
+        same[row.label] = row if known is None else known._replace(
+            seeds=known.seeds + row.seeds, metrics=known.metrics + row.metrics)
+    return [row._replace(against=_differences(row, same.get(row.baseline)))
+            for same in found.values() for row in same.values()]
+
+
+def _differences(row: Row, base: Row | None) -> dict[str, Difference] | None:
+    if base is None or base is row:
+        return None
+    pairs = {key: [one.values("slices", key).mean(axis=0) for one in (row, base)]
+             for key in PAIRED}
+    if len({len(one) for one in pairs["psnr"]}) > 1:
+        return None
+    return {key: paired_difference(*pair) for key, pair in pairs.items()}
 
 
 # Cells by the titles of their columns: what tables tell of a row besides scores and differences.

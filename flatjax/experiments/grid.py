@@ -10,7 +10,6 @@ folder: each takes runs that no other is training.
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -65,16 +64,12 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict(config.to_dict())
     with_names(config, {key.removesuffix(".name"): value for key, value in changes.items()
                         if key.endswith(".name")})
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        try:
-            part = reduce(lambda whole, section: whole[section], sections, config)
-            part[name]  # a new key would be set without complaint
-            part[name] = value
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{key} = {value!r} cannot be set: {error}; expected a key of the "
-                             "config and a value of its type") from error
-    return config
+    try:
+        config.lock().update_from_flattened_dict(changes)  # locked, it takes no new keys
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{dict(changes)} cannot be set: {error}; expected keys of the config and "
+                         "values of their types") from error
+    return config.unlock()
 
 
 def trials(grid: Grid) -> list[Trial]:

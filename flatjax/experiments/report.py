@@ -30,20 +30,17 @@ def write(grid: Grid, results: Path) -> str:
 
 def make_rows(grid: Grid, results: Path) -> list[Row]:
     """All rows that results are on file for, test set by test set, in the grid's order."""
-    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
-    series, baselines = {}, {}
-    every = trials(grid)
+    every, rows = trials(grid), []
     for run, options in grid.runs.items():
         for evaluation in options.evaluations:
-            name = label(run, evaluation)
-            baselines[name] = options.baseline or grid.baseline
             for trial in every:
                 one = outcome(trial, evaluation, results) if trial.run == run else None
                 if one:
-                    series[name] = _but_steps(one.trained) + _but_steps(one.evaluated)
-                    for test_set, metrics in one.sets.items():
-                        found.setdefault(test_set, {}).setdefault(name, {})[trial.seed] = metrics
-    return tables.make_rows(found, baselines, series)
+                    series = _but_steps(one.trained) + _but_steps(one.evaluated)
+                    rows += [Row(label(run, evaluation), test_set, (trial.seed,), (metrics,),
+                                 options.baseline or grid.baseline, series)
+                             for test_set, metrics in one.sets.items()]
+    return tables.combine_seeds(rows)
 
 
 def _but_steps(config: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Running a grid: training and evaluating what is missing, or telling what that would take."""
 
 import json
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
@@ -96,12 +97,12 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     workdir = Path(workdir)
     results = Path(results or workdir / "results")
     every = trials(grid)
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = defaultdict(list)
     for trial in every:
         known = [one.slices_per_second for evaluation in trial.evaluations
                  if (one := outcome(trial, evaluation, results))]
-        known.append(training_rate(workdir / trial.name))
-        rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
+        rates[trial.config.method.name] += filter(None, [*known, training_rate(
+            workdir / trial.name)])
     rows, total = [], 0.0
     for trial in every:
         config, rate = trial.config, rates[trial.config.method.name]
