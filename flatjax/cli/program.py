@@ -3,12 +3,11 @@
 import os
 import platform
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
 
 from absl import logging
 
@@ -37,6 +36,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     except InputError as error:
         message, status = str(error), 2
+    except ArgumentError as error:
+        message, status = f"{error} (see --help)", 2
     except (TrainingError, StorageError) as error:
         message, status = str(error), 1
     except Terminated as error:
@@ -52,8 +53,9 @@ def _run(name: str, argv: list[str]) -> None:
         raise InputError(f"no subcommand {name!r}, expected one of {', '.join(COMMANDS)}"
                          + _nearest(name, COMMANDS))
     command = COMMANDS[name]
-    parser = _Parser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}", allow_abbrev=False,
-                     description=f"{command.summary[0].upper()}{command.summary[1:]}.")
+    parser = ArgumentParser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}",
+                            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+                            allow_abbrev=False, exit_on_error=False)
     for option, arguments in command.options.items():
         parser.add_argument(f"--{option}", **arguments)
     parser.add_argument("--compilation-cache", metavar="DIR", help=_CACHE)
@@ -79,12 +81,6 @@ def _run(name: str, argv: list[str]) -> None:
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word.partition("=")[0], known, 1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave the one line and the status to `main`."""
-        raise InputError(f"{message} (see --help)")
 
 
 def _overview() -> str:

@@ -1,12 +1,9 @@
 """Grids of runs: an ablation or a comparison by one command, that goes on where it stopped.
 
 A config file whose `get_config` returns a `Grid` trains what is missing, evaluates it, and writes
-one table and one figure. What a run scored is one small JSON file per evaluation; a grid whose
-files are all there trains nothing, so that those files can be kept where the checkpoints are not.
-Grids whose folders of results lie side by side share what they have in common.
-
-The same command may be started several times at once, one per device or host that shares the
-folder: each takes runs that no other is training.
+one table and one figure. What a run scored is one small JSON file per evaluation: these can be kept
+where the checkpoints are not, and grids whose folders of results lie side by side share them. The
+same command may run several times at once: each takes runs that no other is training.
 """
 
 from collections.abc import Mapping
