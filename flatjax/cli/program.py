@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
-        print(_overview(), end="")
+        width = max(map(len, COMMANDS))
+        print("usage: flatjax SUBCOMMAND ...", "",
+              *(f"  {one:{width}}  {command.summary}" for one, command in COMMANDS.items()),
+              "", "flatjax SUBCOMMAND --help lists its options.", sep="\n")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
     try:
@@ -81,13 +84,6 @@ def _run(name: str, argv: list[str]) -> None:
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word.partition("=")[0], known, 1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: flatjax SUBCOMMAND ...", "", *lines, "",
-                      "flatjax SUBCOMMAND --help lists its options.", ""])
 
 
 def _keep_compiled(folder: str | None) -> None:

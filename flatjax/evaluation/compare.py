@@ -59,7 +59,7 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
     return config
 
 
-def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> list[Row]:
+def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> None:
     """Evaluate runs on the same slices and write them side by side.
 
     Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
@@ -106,7 +106,6 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
                             {label: shown[label].middle for label in moving})
     print(markdown(rows))
     print(f"the comparison is in {output}")
-    return rows
 
 
 def _check(runs: Runs) -> None:

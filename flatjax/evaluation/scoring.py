@@ -102,21 +102,20 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
 
     `score` is from `scorer`; it gets `batch_size` slices at once, and a key of its own for each.
     """
-    parts, steps, times = [], np.zeros(0), np.zeros(0)
+    parts, arrays = [], dict[str, Any](std=None)
     for index, (batch, count) in enumerate(padded_batches(slices, batch_size)):
         out = jax.device_get(score(params, jax.random.fold_in(rng, index), batch))
-        steps, times = out.pop("steps"), out.pop("times")
+        arrays |= {key: out.pop(key) for key in ("steps", "times")}  # the same for all slices
         images, ideal = out.pop("images"), out.pop("ideal")
         out |= {"straightness": metrics.straightness(images),
                 "path_distance": metrics.path_distance(images, ideal)}
         parts.append({key: value[:, :count] if key in _BY_STATE else value[:count]
                       for key, value in out.items()})
-    arrays: dict[str, Any] = {"std": None}
     for key in parts[0]:
         arrays[key] = np.concatenate([part[key] for part in parts], axis=int(key in _BY_STATE))
     arrays["nfe"] = float(np.mean(arrays["nfe"]))
     return Scored(
-        name=name, target=np.stack([one.target for one in slices]), steps=steps, times=times,
+        name=name, target=np.stack([one.target for one in slices]),
         acceleration=float(np.mean([achieved_acceleration(s.measurement.mask) for s in slices])),
         **arrays)
 

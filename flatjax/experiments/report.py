@@ -59,8 +59,9 @@ def _plain(row: Row) -> dict[str, Any]:
         per_seed = row.values("method", key, "mean")
         out |= {key: float(per_seed.mean()), f"{key}_std": row.slice_std(key),
                 f"{key}_min": float(per_seed.min()), f"{key}_max": float(per_seed.max())}
-    out |= {"baseline": row.baseline, **tables.plain_differences(row)}
-    out |= dict(zip(("zero_filled_psnr", "zero_filled_ssim"), row.zero_filled(), strict=True))
+    psnr, ssim = row.zero_filled()
+    out |= {"baseline": row.baseline, **tables.plain_differences(row),
+            "zero_filled_psnr": psnr, "zero_filled_ssim": ssim}
     out |= {key: row.mean(key) for key in ("nfe", "parameters", *STABILITY, "num_slices")}
     return out | {key: row.mean("method", key, "mean") for key in OBJECT
                   if all(key in one["method"] for one in row.metrics)}  # not in older files
