@@ -99,7 +99,7 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
         figures.save(draw([row for row in found if row.test_set == main],
                           {label: one.middle for label, one in shown.items()}),
                      output / f"comparison{suffix}.png")
-        moving = {label: one.trajectory for label, one in shown.items() if one.trajectory}
+        moving = {label: one.moving for label, one in shown.items() if one.moving}
         if moving:
             figures.save(figures.trajectories(moving), output / f"trajectories{suffix}.png")
             figures.animate(output / f"forming{suffix}.gif",

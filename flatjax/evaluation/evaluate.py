@@ -16,7 +16,7 @@ from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import NonFiniteError
 from flatjax.evaluation import figures, scoring, tables
-from flatjax.evaluation.scoring import OBJECT, QUALITY, Measures, Scored, Trajectory
+from flatjax.evaluation.scoring import ALONG, OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -53,7 +53,7 @@ class Evaluated(NamedTuple):
     metrics: dict[str, Any]  # the contents of `metrics.json`
     slices: dict[str, np.ndarray]  # the scores of `QUALITY`, `[slices]` float64
     middle: Scored  # the middle slice of the first volume
-    trajectory: Trajectory | None  # of the volumes that are drawn, if their images move
+    moving: list[Measures]  # of the volumes that are drawn, those whose images move
 
 
 def evaluate_sets(config: ConfigDict, workdir: str | Path,
@@ -72,7 +72,7 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
     results: dict[str, Evaluated] = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
-        measured, drawn, broken, timed, middle = [], [], [], None, None
+        measured, middles, broken, timed = [], [], [], None
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
@@ -82,16 +82,16 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
             if not np.isfinite(scored.reconstruction).all():
                 broken.append(volume.name)
             elif np.isfinite(scored.target).all():
-                measured.append(scoring.measures_of(scored))
-                middle = middle or scored.at(len(scored.target) // 2)
-                if len(drawn) < options.figures:
-                    drawn.append(scored)
+                drawn = len(measured) < options.figures
+                measured.append(scoring.measures_of(scored, along=drawn))
+                if drawn or not middles:
+                    middles.append(scored.at(len(scored.target) // 2))
         if broken:
             raise NonFiniteError(
                 f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
                 "numbers: take the checkpoint of a run that did not diverge, data without NaN, "
                 "and with adaptive steps a larger method.tolerance or a fixed method.solver")
-        if timed is None or middle is None:
+        if timed is None or not measured:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
         nominal = sum(ends(config.acquisition.acceleration)) / 2  # the middle of a range
@@ -107,7 +107,7 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
         _write(folder, metrics, measured)
         results[name] = Evaluated(
             metrics, {key: np.concatenate([v.slices[key] for v in measured]) for key in QUALITY},
-            middle, _draw(folder, drawn, config.method.name))
+            middles[0], _draw(folder, measured[:options.figures], middles, config.method.name))
     if results:
         print(tables.of_run({name: one.metrics for name, one in results.items()}))
     print(f"metrics, reconstructions and figures are in {output}")
@@ -148,23 +148,22 @@ def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> N
     write_json(folder / "metrics.json", metrics)
 
 
-def _draw(folder: Path, volumes: list[Scored], method: str) -> Trajectory | None:
+def _draw(folder: Path, volumes: list[Measures], middles: list[Scored], method: str
+          ) -> list[Measures]:
     """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
-    Of each volume the middle slice with its states and errors; of all slices the measures of all
-    states, as a figure and as `trajectory.csv`, a row per image and state.
+    Of each volume the middle slice with its states and errors; of all slices of those that move,
+    which are returned, the measures of all states, as a figure and as `trajectory.csv`, a row per
+    image and state.
     """
-    for volume in volumes:
-        figures.save(figures.comparison(volume.at(len(volume.target) // 2), method),
-                     folder / f"comparison_{volume.stem}.png")
-    moving = [volume for volume in volumes if len(volume.states) > 1]
-    if not moving:
-        return None
-    along = scoring.trajectory_of(moving)
-    names = [f"{volume.stem} {index}" for volume in moving for index in range(len(volume.target))]
-    tables.write_csv(folder / "trajectory.csv", [
-        {"image": name, "state": state, "times": f"{time:.6g}"} | {
-            key: f"{getattr(along, key)[state, image]:.6g}" for key in Trajectory._fields[1:]}
-        for image, name in enumerate(names) for state, time in enumerate(along.times)])
-    figures.save(figures.trajectories({method: along}), folder / "trajectory.png")
-    return along
+    for volume, middle in zip(volumes, middles, strict=False):
+        figures.save(figures.comparison(middle, method), folder / f"comparison_{volume.stem}.png")
+    moving = [volume for volume in volumes if len(volume.steps) > 1]
+    if moving:
+        tables.write_csv(folder / "trajectory.csv", [
+            {"image": f"{volume.stem} {index}", "state": state, "times": f"{time:.6g}"} | {
+                key: f"{volume.states[key][state, index]:.6g}" for key in ALONG}
+            for volume in moving for index in range(len(volume.slices["psnr"]))
+            for state, time in enumerate(moving[0].times)])
+        figures.save(figures.trajectories({method: moving}), folder / "trajectory.png")
+    return moving

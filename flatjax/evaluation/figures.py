@@ -19,7 +19,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
 from flatjax.evaluation import metrics
-from flatjax.evaluation.scoring import Scored, Trajectory, quality
+from flatjax.evaluation.scoring import Measures, Scored, quality
 from flatjax.evaluation.tables import Row
 from flatjax.files import write_atomically
 
@@ -164,27 +164,27 @@ def _blocks(count: int) -> tuple[int, int]:
     return blocks, -(-count // blocks)
 
 
-def trajectories(runs: Mapping[str, Trajectory]) -> Figure:
-    """All measures along the time: the mean over images, and a band of the middle 80 %.
+def trajectories(runs: Mapping[str, Sequence[Measures]]) -> Figure:
+    """All measures along the time: the mean over slices, and a band of the middle 80 %.
 
-    For a single method every image is a thin line.
+    Volumes are those of each method; of a single method every slice is a thin line.
     """
     figure, axes = plt.subplots(1, len(_MEASURES), figsize=(3.4 * len(_MEASURES), 3.4),
                                 layout="constrained")
     for one, (key, label) in zip(axes, _MEASURES.items(), strict=True):
-        for color, (name, trajectory) in enumerate(runs.items()):
-            values = getattr(trajectory, key)
+        for color, (name, volumes) in enumerate(runs.items()):
+            times = volumes[0].times
+            values = np.concatenate([volume.states[key] for volume in volumes], axis=1)
             if key in _LOGARITHMIC:
                 values = np.maximum(values, _FLOOR)
             values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
             if not values.size:
                 continue
             if len(runs) == 1:
-                one.plot(trajectory.times, values, color="0.8", linewidth=0.6)
+                one.plot(times, values, color="0.8", linewidth=0.6)
             low, high = np.percentile(values, _BAND, axis=1)
-            one.fill_between(trajectory.times, low, high, alpha=0.2, linewidth=0,
-                             color=f"C{color}")
-            one.plot(trajectory.times, values.mean(axis=1), marker=".", markersize=5,
+            one.fill_between(times, low, high, alpha=0.2, linewidth=0, color=f"C{color}")
+            one.plot(times, values.mean(axis=1), marker=".", markersize=5,
                      label=f"{name}, mean of {values.shape[1]}", color=f"C{color}")
         one.set(xlabel="time t", title=label, xlim=(1.02, -0.02),
                 yscale="log" if key in _LOGARITHMIC else "linear")

@@ -19,6 +19,7 @@ from flatjax.mri.sampling import achieved_acceleration
 QUALITY = ("psnr", "ssim", "nmse")  # over the whole image, as fastMRI does
 OBJECT = ("psnr_object", "ssim_object")  # inside the object
 STABILITY = ("straightness", "psnr_drops", "psnr_drop_db", "measurement_residual")  # by slice
+ALONG = ("psnr", "ssim", "path_distance", "straightness", "residual")  # by state and slice
 STATES = 51  # at most so many of a method's states are scored: more would not fit in memory
 _BY_SLICE = ("target", "zero_filled", "reconstruction", "std", "residual")
 _BY_STATE = ("states", "straightness", "path_distance", "residuals")
@@ -140,18 +141,20 @@ class Measures(NamedTuple):
     """What is kept of a scored volume: numbers, where its images and states take much memory."""
 
     name: str
+    stem: str
     method: dict[str, float]  # quality of the volume, by `full_quality`
     zero_filled: dict[str, float]
     slices: dict[str, np.ndarray]  # `QUALITY`, with the volume's peak, and `STABILITY`, `[slices]`
+    states: dict[str, np.ndarray]  # of `ALONG`, `[states, slices]`; quality if it was asked for
     steps: np.ndarray
+    times: np.ndarray
     psnr_per_step: np.ndarray  # of the volume in each state, `[states]`
-    path_distance: np.ndarray  # `[states, slices]`
     acceleration: float
     nfe: float
 
 
-def measures_of(volume: Scored) -> Measures:
-    """The numbers of a scored volume."""
+def measures_of(volume: Scored, *, along: bool = False) -> Measures:
+    """The numbers of a scored volume, with the quality `along` its states if that is asked for."""
     peak = float(volume.target.max())
     slices = []
     for index, (image, target) in enumerate(zip(volume.reconstruction, volume.target, strict=True)):
@@ -161,39 +164,21 @@ def measures_of(volume: Scored) -> Measures:
             "psnr_drops": drops, "psnr_drop_db": drop_db,
             "straightness": volume.straightness[-1, index],
             "measurement_residual": volume.residual[index]})
+    states = {"path_distance": volume.path_distance, "straightness": volume.straightness,
+              "residual": volume.residuals}
+    for key, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)) if along else ():
+        states[key] = np.array([
+            [metric(prediction=image[None], target=target[None], data_range=peak)
+             for image, target in zip(state, volume.target, strict=True)]
+            for state in volume.states])
     return Measures(
-        name=volume.name,
+        name=volume.name, stem=volume.stem,
         method=full_quality(prediction=volume.reconstruction, target=volume.target),
         zero_filled=full_quality(prediction=volume.zero_filled, target=volume.target),
         slices={key: np.array([one[key] for one in slices]) for key in slices[0]},
-        steps=volume.steps,
+        states=states, steps=volume.steps, times=volume.times,
         psnr_per_step=metrics.psnr_per_step(trajectory=volume.states, target=volume.target),
-        path_distance=volume.path_distance, acceleration=volume.acceleration, nfe=volume.nfe)
-
-
-class Trajectory(NamedTuple):
-    """Measures of the states of images, each `[states, images]` float64."""
-
-    times: np.ndarray  # of the states, `[states]`, from 1, the start, to 0, the result
-    psnr: np.ndarray  # in dB, with the volume's maximum as peak
-    ssim: np.ndarray  # with the same range
-    path_distance: np.ndarray  # see `metrics`
-    straightness: np.ndarray  # of the trajectory so far, see `metrics`
-    residual: np.ndarray  # `||M k - y|| / ||y||`
-
-
-def trajectory_of(volumes: list[Scored]) -> Trajectory:
-    """The measures of all slices of volumes that one method reconstructed."""
-    def each(metric: Callable[..., float], volume: Scored) -> np.ndarray:
-        peak = float(volume.target.max())
-        return np.array([[metric(prediction=image[None], target=target[None], data_range=peak)
-                          for image, target in zip(state, volume.target, strict=True)]
-                         for state in volume.states])
-
-    parts = [(each(metrics.psnr, v), each(metrics.ssim, v), v.path_distance, v.straightness,
-              v.residuals) for v in volumes]
-    return Trajectory(volumes[0].times, *(np.concatenate(part, axis=1) for part in zip(
-        *parts, strict=True)))
+        acceleration=volume.acceleration, nfe=volume.nfe)
 
 
 def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[str, Any]:
@@ -221,9 +206,9 @@ def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[s
         **{key: float(np.mean(np.concatenate([v.slices[key] for v in volumes])))
            for key in STABILITY},
         "path_distance_per_step": np.concatenate(
-            [v.path_distance for v in volumes], axis=1).mean(axis=1).tolist(),
+            [v.states["path_distance"] for v in volumes], axis=1).mean(axis=1).tolist(),
         "num_volumes": len(volumes),
-        "num_slices": sum(v.path_distance.shape[1] for v in volumes),
+        "num_slices": sum(len(v.slices["psnr"]) for v in volumes),
     }
 
 

@@ -482,11 +482,11 @@ def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypa
     workdir, _ = run
     states = []
 
-    def spy(volume):
+    def spy(volume, **options):
         gc.collect()
         assert not any(one() is not None for one in states)
         states.append(weakref.ref(volume.states))
-        return measures_of(volume)
+        return measures_of(volume, **options)
 
     monkeypatch.setattr(scoring, "measures_of", spy)
     asked = load_config(workdir)

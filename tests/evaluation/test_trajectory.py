@@ -13,7 +13,7 @@ from flatjax.data import Acquisition
 from flatjax.data.batches import measure_volume, stack
 from flatjax.evaluation import figures, metrics
 from flatjax.evaluation.evaluate import _draw
-from flatjax.evaluation.scoring import score_volume, scorer, trajectory_of
+from flatjax.evaluation.scoring import ALONG, measures_of, score_volume, scorer
 from flatjax.methods import Method, Reconstruction
 from tests.support import toy
 
@@ -42,18 +42,28 @@ def score(volumes, states_of, times=TIMES):
     return out
 
 
+def measured(scored):
+    return [measures_of(volume, along=True) for volume in scored]
+
+
+def along_of(scored):
+    """The measures of the states of all volumes, `[states, slices]` by name."""
+    found = measured(scored)
+    return {key: np.concatenate([one.states[key] for one in found], axis=1) for key in ALONG}
+
+
 def ideal(batch):
     return np.stack([(1 - t) * batch.kspace + t * batch.measurement.kspace for t in TIMES])
 
 
 def test_the_ideal_path_is_straight_and_keeps_the_measured_data(volumes):
     scored = score(volumes, ideal)
-    along = trajectory_of(scored)
-    assert all(values.shape == (4, 6) for values in along[1:])
-    np.testing.assert_allclose(along.path_distance, 0, atol=1e-5)
-    np.testing.assert_allclose(along.straightness, 1, atol=1e-5)
-    np.testing.assert_allclose(along.residual, 0, atol=1e-5)
-    assert (np.diff(along.psnr, axis=0) > 0).all() and (along.ssim[-1] > 0.999).all()
+    along = along_of(scored)
+    assert all(values.shape == (4, 6) for values in along.values())
+    np.testing.assert_allclose(along["path_distance"], 0, atol=1e-5)
+    np.testing.assert_allclose(along["straightness"], 1, atol=1e-5)
+    np.testing.assert_allclose(along["residual"], 0, atol=1e-5)
+    assert (np.diff(along["psnr"], axis=0) > 0).all() and (along["ssim"][-1] > 0.999).all()
 
 
 @pytest.fixture(scope="module")
@@ -69,48 +79,47 @@ def bent(volumes):
 
 
 def test_measures_are_those_of_their_definitions(volumes, bent):
-    along = trajectory_of(bent)
-    np.testing.assert_allclose(along.times, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
+    along = along_of(bent)
+    np.testing.assert_allclose(bent[0].times, [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     batch = stack(volumes[1][1])
     peak = batch.target.max()
     half = np.abs(mri.combine(0.5 * batch.kspace, batch.measurement.maps))
     for index in range(3):
         pair = {"prediction": np.asarray(half)[index][None], "target": batch.target[index][None]}
-        assert along.psnr[1, 3 + index] == pytest.approx(
+        assert along["psnr"][1, 3 + index] == pytest.approx(
             metrics.psnr(**pair, data_range=float(peak)), abs=1e-3)
-        assert along.ssim[1, 3 + index] == pytest.approx(
+        assert along["ssim"][1, 3 + index] == pytest.approx(
             metrics.ssim(**pair, data_range=float(peak)), abs=1e-4)
-    np.testing.assert_allclose(along.residual[1], 0.5, rtol=1e-5)
+    np.testing.assert_allclose(along["residual"][1], 0.5, rtol=1e-5)
     t = 2 / 3
     expected = (1 - t) * batch.kspace + t * batch.measurement.kspace
     apart = (np.linalg.norm((0.5 * batch.kspace - expected).reshape(3, -1), axis=1)
              / np.linalg.norm(expected.reshape(3, -1), axis=1))
-    np.testing.assert_allclose(along.path_distance[1, 3:], apart, rtol=1e-4)
-    np.testing.assert_array_equal(along.straightness[3], along.straightness[2])
-    assert (along.straightness[2] < 0.99).all()
+    np.testing.assert_allclose(along["path_distance"][1, 3:], apart, rtol=1e-4)
+    np.testing.assert_array_equal(along["straightness"][3], along["straightness"][2])
+    assert (along["straightness"][2] < 0.99).all()
 
 
 def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
-    along = _draw(tmp_path, bent, "bent")
+    assert len(_draw(tmp_path, measured(bent), [one.at(1) for one in bent], "bent")) == 2
     rows = list(csv.DictReader((tmp_path / "trajectory.csv").open()))
     assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
     assert [row["image"] for row in rows[::4]] == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
-    for key, expected in trajectory_of(bent)._asdict().items():
+    times = np.tile(bent[0].times[:, None], 6)
+    for key, expected in {**along_of(bent), "times": times}.items():
         values = np.array([float(row[key]) for row in rows]).reshape(6, 4).T
-        np.testing.assert_allclose(values, expected if key != "times" else np.tile(
-            expected[:, None], 6), rtol=1e-5, atol=1e-12)
-        np.testing.assert_array_equal(getattr(along, key), expected)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-12)
 
 
 def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
-    found = {"ideal": trajectory_of(score(volumes, ideal)), "bent": trajectory_of(bent)}
-    figure = figures.trajectories(found)
+    found = {"ideal": score(volumes, ideal), "bent": bent}
+    figure = figures.trajectories({name: measured(one) for name, one in found.items()})
     assert len(figure.axes) == 5
     for axes in figure.axes:
         assert len(axes.lines) == 2 and len(axes.collections) == 2
     for line, one in zip(figure.axes[0].lines, found.values(), strict=True):
-        np.testing.assert_allclose(line.get_ydata(), one.psnr.mean(axis=1))
-    alone = figures.trajectories({"bent": found["bent"]})
+        np.testing.assert_allclose(line.get_ydata(), along_of(one)["psnr"].mean(axis=1))
+    alone = figures.trajectories({"bent": measured(bent)})
     assert len(alone.axes[0].lines) == 7, "and every image of a single method"
     plt.close("all")
 
