@@ -3,12 +3,11 @@
 import os
 import platform
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
 
 from absl import logging
 
@@ -29,19 +28,27 @@ def main(argv: list[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
-        print(_overview(), end="")
+        width = max(map(len, COMMANDS))
+        print("usage: flatjax SUBCOMMAND ...", "",
+              *(f"  {one:{width}}  {command.summary}" for one, command in COMMANDS.items()),
+              "", "flatjax SUBCOMMAND --help lists its options.", sep="\n")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
     try:
         _run(name, rest)
+        return
     except InputError as error:
-        _fail(program, error, 2)
+        message, status = str(error), 2
+    except ArgumentError as error:
+        message, status = f"{error} (see --help)", 2
     except (TrainingError, StorageError) as error:
-        _fail(program, error, 1)
+        message, status = str(error), 1
     except Terminated as error:
-        _fail(program, error, 143)
+        message, status = str(error), 143
     except KeyboardInterrupt:
-        _fail(program, "interrupted; the same command goes on from the last checkpoint", 130)
+        message, status = "interrupted; the same command goes on from the last checkpoint", 130
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _run(name: str, argv: list[str]) -> None:
@@ -49,23 +56,24 @@ def _run(name: str, argv: list[str]) -> None:
         raise InputError(f"no subcommand {name!r}, expected one of {', '.join(COMMANDS)}"
                          + _nearest(name, COMMANDS))
     command = COMMANDS[name]
-    parser = _Parser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}", allow_abbrev=False,
-                     description=f"{command.summary[0].upper()}{command.summary[1:]}.")
-    options = {f"--{option}": arguments for option, arguments in command.options.items()}
-    for option, arguments in options.items():
-        parser.add_argument(option, **arguments)
+    parser = ArgumentParser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}",
+                            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+                            allow_abbrev=False, exit_on_error=False)
+    for option, arguments in command.options.items():
+        parser.add_argument(f"--{option}", **arguments)
     parser.add_argument("--compilation-cache", metavar="DIR", help=_CACHE)
     if not argv:
         parser.print_help()
         raise SystemExit(2)
-    prefixes = ("--config.", "--noconfig.") if command.configurable else ()
+    prefixes = ("--config.", "--noconfig.") if "show-config" in command.options else ()
     overrides = [word for word in argv if word.startswith(prefixes)]
     values, paths = parser.parse_known_args([word for word in argv if word not in overrides],
                                             Namespace(overrides=overrides))
     stray = [word for word in paths if word.startswith("-") or not command.paths]
     if stray:
-        raise InputError(f"unexpected argument {stray[0]!r}{_nearest(stray[0], options)}; options "
-                         "are written --name=value (see --help)")
+        near = _nearest(stray[0], [f"--{option}" for option in command.options])
+        raise InputError(f"unexpected argument {stray[0]!r}{near}; options are written "
+                         "--name=value (see --help)")
     values.paths = paths
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -76,19 +84,6 @@ def _run(name: str, argv: list[str]) -> None:
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word.partition("=")[0], known, 1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave the one line and the status to `main`."""
-        raise InputError(f"{message} (see --help)")
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: flatjax SUBCOMMAND ...", "", *lines, "",
-                      "flatjax SUBCOMMAND --help lists the options of a subcommand.", ""])
 
 
 def _keep_compiled(folder: str | None) -> None:
@@ -104,8 +99,3 @@ def _keep_compiled(folder: str | None) -> None:
         folder = str(make_folder(folder))
     jax.config.update("jax_compilation_cache_dir", folder or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _fail(program: str, message: object, status: int) -> None:
-    print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    raise SystemExit(status)
