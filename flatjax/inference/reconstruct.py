@@ -12,6 +12,12 @@ import numpy as np
 from jax import Array
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from tqdm import tqdm
 
 from flatjax import config as configuration
@@ -37,8 +43,10 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                       maps: str | Path = "", keep_going: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
-    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, and `std` of a method that
-    draws posterior samples), `NAME.nii` and `NAME.png`, and returns the paths of the first. k-space
+    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
+    of several repetitions or the like, and `std` of a method that draws posterior samples),
+    `NAME.nii` with the same axes reversed, or those of the input volume, and `NAME.png`. Returns
+    the paths of the first. k-space
     of `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, all), and the images
     of one file.
 
@@ -130,7 +138,8 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
             if middle is None or index <= count // 2:
                 middle = index, one
 
-    volumes = {name: np.stack(images) for name, images in found.items()}
+    shape = (scan.frames, -1, *crop) if scan.frames > 1 else (-1, *crop)
+    volumes = {name: np.stack(images).reshape(shape) for name, images in found.items()}
     volume = volumes["reconstruction"]
 
     def save(temporary: Path) -> None:
@@ -144,20 +153,31 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
     if middle:
-        figures.save(draw(scan, *middle, volume[middle[0]]), png)
-    empty = count - len(accelerations)
-    return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}")
+        figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png)
+    empty, frames = count - len(accelerations), scan.frames
+    lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
+    return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
+            f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
+            f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}{''.join(lost)}")
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
-    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]`, where the scan lies."""
-    image = nibabel.Nifti1Image(volume.T, scan.affine)
-    image.header.set_zooms(scan.spacing or (1.0, 1.0, 1.0))
+    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]` or the input's axes, where they lie.
+
+    With frames, `[frame, slice, y, x]`, they are its fourth axis.
+    """
+    voxels, affine = volume.T, scan.affine
+    if affine is not None and scan.axes is not None:
+        turn = ornt_transform(io_orientation(affine), scan.axes)
+        affine = affine @ inv_ornt_aff(turn, voxels.shape)
+        voxels = apply_orientation(voxels, turn)
+    image = nibabel.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
-    if scan.affine is not None:
-        image.set_sform(scan.affine, code="scanner")
-        image.set_qform(scan.affine, code="scanner")
+    if affine is None:
+        image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:voxels.ndim])
+    else:
+        image.set_sform(affine, code="scanner")
+        image.set_qform(affine, code="scanner")
     return image
 
 
