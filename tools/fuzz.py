@@ -231,10 +231,9 @@ def mats(folder: Path) -> list[Path]:
 
 def ismrmrds(folder: Path) -> list[Path]:
     from tests.support import kspace_fixture as fixture
-    fixture.write_ismrmrd(folder / "a.h5", fixture.ismrmrd_kspace())
-    fixture.write_ismrmrd(folder / "b.h5", fixture.ismrmrd_kspace(),
+    fixture.write_ismrmrd(folder / "a.h5", fixture.ismrmrd_kspace(),
                           flags={4: ["ACQ_IS_PARALLEL_CALIBRATION"]})
-    return [Path("a.h5"), Path("b.h5")]
+    return [Path("a.h5")]
 
 
 def read_scans(folder: Path) -> None:

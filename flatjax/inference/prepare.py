@@ -33,7 +33,7 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     """
     sampled = open_mask(mask, scan.shape[2:]) if mask else scan.mask
     reader = open_maps(maps, scan.shape) if maps else scan.maps
-    extra = None if reader else scan.calibration
+    calibration = None if reader else scan.calibration
     seed = seed_from_name(scan.name)
     noise, rng = 0.0, np.random.default_rng(seed)
     if scan.simulated:
@@ -42,7 +42,8 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     slice_with_signal(scan)
     every = range(scan.shape[0])
     for kspace, own, lines in zip(scan.read(every), *(
-            one(every) if one else [None] * len(every) for one in (reader, extra)), strict=True):
+            one(every) if one else [None] * len(every) for one in (reader, calibration)),
+            strict=True):
         if noise:
             kspace = acquire(kspace, 1, complex_noise(rng, kspace.shape, noise))
         try:

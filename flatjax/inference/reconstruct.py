@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import jax
@@ -12,12 +13,7 @@ import numpy as np
 from jax import Array
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
-from nibabel.orientations import (
-    apply_orientation,
-    inv_ornt_aff,
-    io_orientation,
-    ornt_transform,
-)
+from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
 
 from flatjax import config as configuration
@@ -46,9 +42,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
     of several repetitions or the like, and `std` of a method that draws posterior samples),
     `NAME.nii` with the same axes reversed, or those of the input volume, and `NAME.png`. Returns
-    the paths of the first. k-space
-    of `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, all), and the images
-    of one file.
+    the paths of the first. k-space of `config.evaluation.batch_size` slices is in memory at once
+    (of a `.npz`, `.mat` or plain `.h5`, all), and the images of one file.
 
     Args:
         config, workdir: of the run; the config's acquisition is that of volumes.
@@ -166,18 +161,15 @@ def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
 
     With frames, `[frame, slice, y, x]`, they are its fourth axis.
     """
-    voxels, affine = volume.T, scan.affine
-    if affine is not None and scan.axes is not None:
-        turn = ornt_transform(io_orientation(affine), scan.axes)
-        affine = affine @ inv_ornt_aff(turn, voxels.shape)
-        voxels = apply_orientation(voxels, turn)
-    image = nibabel.Nifti1Image(voxels, affine)
+    image = nibabel.Nifti1Image(volume.T, scan.affine)
+    image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:volume.ndim])
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
-    if affine is None:
-        image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:voxels.ndim])
-    else:
-        image.set_sform(affine, code="scanner")
-        image.set_qform(affine, code="scanner")
+    if scan.axes is not None:
+        turn: Any = ornt_transform(io_orientation(scan.affine), scan.axes)
+        image = image.as_reoriented(turn)
+    if scan.affine is not None:
+        image.set_sform(image.affine, code="scanner")
+        image.set_qform(image.affine, code="scanner")
     return image
 
 
