@@ -99,7 +99,7 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         measured, kspace, _ = normalize(batch)
         key_time, key_noise = jax.random.split(rng)
-        t = jax.random.uniform(key_time, kspace.shape[:1])
+        t = jax.random.uniform(key_time, kspace.shape[:1], jnp.float32)
         start = random_start(key_noise, measured, tau)
         end = project(kspace, measured) if data_consistency else kspace
         state = path.interpolate(start, end, t[:, None, None, None])

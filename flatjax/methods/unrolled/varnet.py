@@ -52,7 +52,7 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
 
     def init(rng: Array, batch: Batch) -> Params:
         return {"net": init_network(network, rng, batch, None if shared else steps),
-                "eta": jnp.ones(steps)}
+                "eta": jnp.ones(steps, jnp.float32)}
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
         y, mask, maps, _ = measured
