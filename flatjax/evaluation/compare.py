@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
@@ -24,7 +22,7 @@ from flatjax.evaluation import figures, tables, trajectory
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.scoring import OBJECT, QUALITY
 from flatjax.evaluation.tables import Row
-from flatjax.files import make_folder
+from flatjax.files import make_folder, printable
 from flatjax.mri import center_crop, combine
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -37,7 +35,8 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
     Raises:
         InputError: if one is named twice.
     """
-    parts = [Path(workdir).absolute().resolve().parts[1:] for workdir in workdirs]
+    parts = [Path(printable(str(Path(workdir).absolute().resolve()))).parts[1:]
+             for workdir in workdirs]
     for index, workdir in enumerate(workdirs):
         if parts[index] in parts[:index]:
             raise InputError(f"the workdir {workdir} is named twice; name every run once")
@@ -191,7 +190,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[str, Path]
-         ) -> Figure:
+         ) -> "figures.Figure":
     """A volume's middle slice by all runs above its errors in one window; below, PSNR by cost.
 
     Rows are of the volume's test set at the acceleration of the config, whatever its run;
@@ -208,7 +207,7 @@ def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[s
         with h5py.File(path) as file:
             images[label] = file["reconstruction"][index]
     width, height = figures.size_of(1 + len(images), target)
-    figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
+    figure = figures.blank((max(9, width), height + 4.2))
     parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
     upper, lower = parts
     # One wild image should not hide the errors of the others: colors end at the start's largest.

@@ -2,25 +2,26 @@
 
 Images of one figure share one gray window, from 0 to the target's maximum, and their error maps
 share one color scale: nothing is stretched to look better.
+
+matplotlib is imported where something is drawn, and pyplot with its backends never.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
 from flatjax.evaluation import trajectory
 from flatjax.evaluation.scoring import Scored, quality
 from flatjax.evaluation.tables import Row
-from flatjax.files import write_atomically
+from flatjax.files import printable, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure, FigureBase
 
 _PANEL = 2.0  # inches
 _PER_ROW = 8  # at most
@@ -46,13 +47,23 @@ def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
         trajectory.write_states(folder / "trajectory.h5", moving[0], len(moving[0].target) // 2)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure and close it."""
+def blank(size: tuple[float, float]) -> "Figure":
+    """A figure without anything, its width and height in inches."""
+    from matplotlib.figure import Figure
+    return Figure(size, layout="constrained")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure. Its texts hold names of files: a `$` in them begins no formula."""
+    from matplotlib.text import Text
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_text():  # not of ticks, which are not there yet
+            text.set_text(printable(text.get_text()))
+            text.set_parse_math(False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
-    plt.close(figure)
 
 
-def comparison(volume: Scored, index: int, method: str) -> Figure:
+def comparison(volume: Scored, index: int, method: str) -> "Figure":
     """Target, zero filling, every state after it and the reconstruction of one slice, with errors.
 
     Below the target, in the window of the errors, the standard deviation over posterior samples
@@ -63,7 +74,7 @@ def comparison(volume: Scored, index: int, method: str) -> Figure:
         volume.steps[1:], volume.states[1:], strict=True)}
     shown[method] = volume.reconstruction[index]
     target = volume.target[index]
-    figure = plt.figure(figsize=size_of(1 + len(shown), target), layout="constrained")
+    figure = blank(size_of(1 + len(shown), target))
     panels(figure, shown, target, max(float(np.abs(image - target).max())
                                       for image in shown.values()),
            std=None if volume.std is None else volume.std[index])
@@ -81,10 +92,10 @@ class Panel(NamedTuple):
     high: float
 
 
-def row(shown: Sequence[Panel], title: str) -> Figure:
+def row(shown: Sequence[Panel], title: str) -> "Figure":
     """Images side by side, each in its own window and frame: a mask of ones shows too."""
-    figure, axes = plt.subplots(1, len(shown), figsize=(11, 4.4), layout="constrained")
-    for one, panel in zip(axes, shown, strict=True):
+    figure = blank((11, 4.4))
+    for one, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
         one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high,
                    interpolation="nearest")
         one.set_title(panel.title, fontsize=10)
@@ -96,16 +107,18 @@ def row(shown: Sequence[Panel], title: str) -> Figure:
 
 def colors_of(labels: Sequence[str]) -> dict[str, Any]:
     """A color for each label."""
-    colors = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(labels)))
+    from matplotlib import colormaps
+    colors = colormaps["turbo"](np.linspace(0.05, 0.95, len(labels)))
     return dict(zip(labels, colors, strict=True))
 
 
-def costs(axes: Axes, series: Collection[Sequence[Row]], cost: Callable[[Row], float],
+def costs(axes: "Axes", series: Collection[Sequence[Row]], cost: Callable[[Row], float],
           colors: Mapping[str, Any]) -> None:
     """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
 
     Rows of a series are joined, and called by the words that their labels have in common.
     """
+    from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
     joined = any(len(rows) > 1 for rows in series)
     for rows, marker in zip(series, cycle("os^" if joined else "o"), strict=False):
         first, *others = (row.label.replace(",", "").split() for row in rows)
@@ -130,7 +143,7 @@ def size_of(count: int, target: np.ndarray) -> tuple[float, float]:
     return columns * _PANEL + 1, blocks * (2 * _PANEL * height / width + 0.5)
 
 
-def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndarray,
+def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.ndarray,
            largest: float, std: np.ndarray | None = None) -> None:
     """Draw the target and images of it in rows of even length; below each its absolute error.
 
@@ -141,6 +154,8 @@ def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndar
         largest: error that ends the colors, in the units of the images.
         std: standard deviation `[y, x] float32` to draw below the target, as an error.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     peak = float(max(target.max(), np.finfo(np.float32).tiny))
     blocks, columns = _blocks(1 + len(images))
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
@@ -161,7 +176,7 @@ def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndar
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
 
 
-def _image(axes: Axes, image: np.ndarray, title: str, colors: ScalarMappable) -> None:
+def _image(axes: "Axes", image: np.ndarray, title: str, colors: "ScalarMappable") -> None:
     norm: Any = colors.norm  # which the stubs call by a protocol
     axes.imshow(image, interpolation="nearest", norm=norm, cmap=colors.cmap)
     axes.set_title(title, fontsize=9)

@@ -7,18 +7,18 @@ and 0, the result, and in one animation of an image forming.
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.figure import Figure
 
 from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import Scored
 from flatjax.evaluation.tables import write_csv
 from flatjax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BAND = (10, 90)  # percentiles of the images
 _LABELS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
@@ -72,13 +72,14 @@ def read_table(path: Path) -> Trajectory:
     return Trajectory(**columns | {"times": columns["times"][:, 0]})
 
 
-def draw(trajectories: Mapping[str, Trajectory]) -> Figure:
+def draw(trajectories: Mapping[str, Trajectory]) -> "Figure":
     """All measures along the time: the mean over images, and a band of the middle 80 %.
 
     For a single method every image is a thin line.
     """
-    figure, axes = plt.subplots(1, len(_LABELS), figsize=(3.4 * len(_LABELS), 3.4),
-                                layout="constrained")
+    from matplotlib.figure import Figure
+    figure = Figure((3.4 * len(_LABELS), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(_LABELS))
     for one, (key, label) in zip(axes, _LABELS.items(), strict=True):
         for color, (name, trajectory) in enumerate(trajectories.items()):
             values = getattr(trajectory, key)
@@ -131,16 +132,19 @@ def animate(path: Path, sequences: Mapping[str, StateSequence]) -> None:
 
     Every method shows the last state that it has reached at the frame's time. One gray window.
     """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.figure import Figure
     target = next(iter(sequences.values())).target
     height, width = target.shape
-    figure, axes = plt.subplots(1, len(sequences) + 1, layout="constrained",
-                                figsize=(2 * (len(sequences) + 1), 2.6 * height / width))
+    figure = Figure((2 * (len(sequences) + 1), 2.6 * height / width), layout="constrained")
+    axes = figure.subplots(1, len(sequences) + 1)
     gray = {"cmap": "gray", "vmin": 0, "vmax": max(float(target.max()), np.finfo(np.float32).tiny),
             "interpolation": "nearest"}
     shown = [one.imshow(target, **gray) for one in axes]
     axes[-1].set_title("target\n\n", fontsize=8)
     for one in axes:
         one.set_axis_off()
+        one.title.set_parse_math(False)  # as `figures.save`
 
     def show(time: float) -> None:
         for one, image, (name, sequence) in zip(axes, shown, sequences.items(), strict=False):
@@ -154,4 +158,3 @@ def animate(path: Path, sequences: Mapping[str, StateSequence]) -> None:
     movie = FuncAnimation(figure, show, [*np.linspace(1, 0, _FRAMES), *[0.0] * _HELD])
     write_atomically(path, lambda temporary: movie.save(
         temporary, writer=PillowWriter(fps=_FRAME_RATE), dpi=80))
-    plt.close(figure)

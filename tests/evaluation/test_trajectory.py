@@ -11,7 +11,7 @@ from PIL import Image
 from flatjax import mri
 from flatjax.data import Acquisition
 from flatjax.data.batches import measure_volume, stack
-from flatjax.evaluation import metrics, trajectory
+from flatjax.evaluation import figures, metrics, trajectory
 from flatjax.evaluation.scoring import score_volume, scorer
 from flatjax.methods import Method, Reconstruction
 from tests.support import toy
@@ -111,6 +111,20 @@ def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
     alone = trajectory.draw({"bent": found["bent"]})
     assert len(alone.axes[0].lines) == 7, "and every image of a single method"
     plt.close("all")
+
+
+def test_a_name_is_drawn_as_it_is_beside_powers_of_ten(bent, tmp_path, monkeypatch):
+    name = "$x_{$ \udcff"  # no formula, and a byte that is no UTF-8
+    figure = trajectory.draw({name: trajectory.analyze(bent)})
+    figures.save(figure, tmp_path / "drawn.png")
+    (legend,) = figure.axes[0].get_legend().get_texts()
+    assert legend.get_text() == "$x_{$ \\udcff, mean of 6" and not legend.get_parse_math()
+    power = figure.axes[2].get_yticklabels()[0]
+    assert "10^" in power.get_text() and power.get_parse_math()
+    monkeypatch.setattr(trajectory, "_FRAMES", 1)
+    states = trajectory.StateSequence(np.array([1.0]), np.ones((1, 9, 9)), np.ones((9, 9)))
+    trajectory.animate(tmp_path / "forming.gif", {name[:5]: states})
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn.png", "forming.gif"}
 
 
 def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path, monkeypatch):
