@@ -4,6 +4,7 @@ Slices of one person show the same anatomy, so no person is ever in two parts of
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -45,7 +46,7 @@ def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
     if both:
         raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
     rest = sorted({*subjects} - {*validation, *test},
-                  key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
+                  key=lambda name: sha256(os.fsencode(f"{seed}/{name}")).digest())
     if not test:
         count = max(1, round(test_share * len(subjects)))
         test, rest = rest[:count], rest[count:]
