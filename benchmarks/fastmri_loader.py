@@ -20,8 +20,7 @@ import h5py
 import numpy as np
 
 from flatjax.data import Acquisition, training_batch
-from flatjax.data.io.fastmri_files import read_fastmri_slices
-from flatjax.data.io.fastmri_index import index_folder
+from flatjax.data.io.fastmri import index_folder, read_fastmri_slices
 from flatjax.data.sets import fastmri
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import acquire
@@ -82,7 +81,7 @@ def measure(path, challenge, combine, count):
                                 [int(rng.integers(record.kspace[0]))], reference))
 
     def read_and_mask(index):
-        kspace = read(index).kspace
+        kspace, _ = read(index)
         return acquire(kspace, make_mask("random", kspace.shape[-2:], 4, 0.08, index))
 
     def batch(index):

@@ -7,8 +7,8 @@ FOLDER holds k-space, centered and fully sampled: `.npy` of [slice, coil, ky, kx
 several such arrays. Every slice is undersampled by five kinds of masks, several draws of each.
 Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods.
 sigpy's SENSE, L1-wavelet and total-variation reconstructions have their weights tuned on simulated
-slices (the validation patient of the data set `heads`), for each kind of mask; so has each model
-its `likelihood.factor`, if it has one. Nothing is tuned on the scans.
+slices (the validation patient of the data set `heads`), for each kind of mask. Models run as they
+are. Nothing is tuned on the scans.
 
 PSNR and SSIM are taken inside the object, against two references: the full scan combined by maps
 of its own center (`sense`), and its root sum of squares (`rss`), which noise makes too bright
@@ -49,7 +49,6 @@ CLASSICAL = {  # name: sigpy's app and the weights to choose from, for images wi
     "SENSE": (SenseRecon, (0.001, 0.003, 0.01, 0.03, 0.1)),
     "L1-wavelet": (L1WaveletRecon, (0.0005, 0.001, 0.002, 0.004, 0.008)),
     "TV": (TotalVariationRecon, (0.0003, 0.001, 0.003, 0.01))}
-FACTORS = (0.25, 0.5, 1.0)  # of the noise told to a model that takes it
 BOX = 48  # lines of the full scan's own maps
 TUNING_NOISE = (0.003, 0.014)
 SHOWN = "poisson 8"
@@ -108,27 +107,18 @@ def read_scans(folder):
     return scans
 
 
-class Model:
-    """A trained model, told the noise by each of `FACTORS` if it takes it."""
+class Trained:
+    """A trained model as it is."""
 
     def __init__(self, name):
         self.trained = load(name)
-        likelihood = self.trained.config.method.get("likelihood", {})
-        self.weights = FACTORS if "factor" in likelihood else (None,)
-        self.jitted = {weight: self._jitted(weight) for weight in self.weights}
-
-    def _jitted(self, weight):
-        section = self.trained.config.copy_and_resolve_references()
-        if weight is not None:
-            section.method.likelihood.factor = weight
-        method = config.make_method(section)
-        return jax.jit(lambda params, measured: method.reconstruct(
+        self.jitted = jax.jit(lambda params, measured: self.trained.method.reconstruct(
             params, jax.random.key(0), measured).image)
 
-    def reconstruct(self, measured, weight):
+    def reconstruct(self, measured, weight=None):
         """Magnitude `[y, x]` in the unit of the measurement."""
         batch = jax.tree.map(lambda array: array[None], measured)
-        return np.asarray(self.jitted[weight](self.trained.params, batch))[0]
+        return np.asarray(self.jitted(self.trained.params, batch))[0]
 
 
 class Classical:
@@ -168,8 +158,9 @@ def prepared(case, mask_name, seed):
 def tune(methods):
     """`{method: {mask: weight}}`, by the mean PSNR over the simulated slices."""
     cases = list(simulated_cases())
-    chosen = {name: {} for name in methods}
-    for mask, (name, method) in tqdm(list(itertools.product(MASKS, methods.items())), "tune"):
+    chosen = {name: dict.fromkeys(MASKS) for name in methods}
+    tuned = {name: method for name, method in methods.items() if name in CLASSICAL}
+    for mask, (name, method) in tqdm(list(itertools.product(MASKS, tuned.items())), "tune"):
         def mean_psnr(weight, mask=mask, method=method):
             found = []
             for seed, case in enumerate(cases):
@@ -177,8 +168,7 @@ def tune(methods):
                 found.append(scores(method.reconstruct(measured, weight) * scale, case)["sense"][0])
             return float(np.mean(found))
 
-        weights = method.weights
-        chosen[name][mask] = weights[0] if len(weights) == 1 else max(weights, key=mean_psnr)
+        chosen[name][mask] = max(method.weights, key=mean_psnr)
     return chosen
 
 
@@ -260,7 +250,7 @@ def main():
     scans = read_scans(options.folder)
     output = make_folder(options.output)
     methods = {name: Classical(name) for name in CLASSICAL} | {
-        Path(name).name: Model(name) for name in options.model}
+        Path(name).name: Trained(name) for name in options.model}
     chosen = tune(methods)
     rows, shown = run(scans, methods, chosen, options.draws)
     means = list(summarize(rows))

@@ -181,6 +181,7 @@ def data_term() -> Grid:
         "MoDL": run(method="modl"),
         "VarNet": run(method="varnet"),
         "k-space, implicit": run({"solver": "imex"}),
+        "image, explicit": run({"space.name": "image"}),
         "image, implicit, not aligned": run(IMPLICIT | weights(velocity=0.0))}),
         baseline="k-space, explicit")
 

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError, check_at_least, check_choice
-from flatjax.mri.coils import safe_abs
+from flatjax.mri import safe_abs
 
 _SSIM_WINDOW, _SSIM_K1, _SSIM_K2 = 7, 0.01, 0.03
 _AVERAGES = ("mean", "integral")

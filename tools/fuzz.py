@@ -130,7 +130,7 @@ def fastmri_files(folder: Path) -> list[Path]:
 
 
 def read_fastmri(folder: Path) -> None:
-    from flatjax.data.io import fastmri_files as files
+    from flatjax.data.io import fastmri as files
     for file in folder.glob("*.h5"):
         record = files.read_record(file)
         for _ in files.read_fastmri_slices(file, record, [0], "reconstruction_rss"):
@@ -240,14 +240,14 @@ def read_scans(folder: Path) -> None:
 
 
 def indices(folder: Path) -> list[Path]:
-    from flatjax.data.io.fastmri_index import index_folder
+    from flatjax.data.io.fastmri import index_folder
     fastmri_files(folder / "data")
     index_folder(folder / "data")
     return [Path(".flatjax-data.json")]
 
 
 def read_index(folder: Path) -> None:
-    from flatjax.data.io import fastmri_index as files
+    from flatjax.data.io import fastmri as files
     with contextlib.suppress(OSError):
         files._load_index(folder / ".flatjax-data.json")
 

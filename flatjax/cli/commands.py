@@ -12,27 +12,13 @@ from flatjax.errors import InputError
 
 
 class Command(NamedTuple):
-    """A subcommand.
+    """A subcommand. One with the option `show-config` also takes `--config.key=value`."""
 
-    Attributes:
-        run: takes the values of the options, and with them `overrides`, the `--config.key=value`
-            arguments, and `paths`.
-        summary: what it does.
-        usage: its arguments.
-        options: by name, what `argparse.ArgumentParser.add_argument` takes.
-        paths: whether it takes arguments that are no options.
-    """
-
-    run: Callable[[Namespace], None]
-    summary: str
-    usage: str
-    options: Mapping[str, Mapping[str, Any]]
-    paths: bool = False
-
-    @property
-    def configurable(self) -> bool:
-        """Whether it takes `--config.key=value`."""
-        return "show-config" in self.options
+    run: Callable[[Namespace], None]  # takes options, `overrides` (of the config) and `paths`
+    summary: str  # what it does
+    usage: str  # its arguments
+    options: Mapping[str, Mapping[str, Any]]  # by name, what `ArgumentParser.add_argument` takes
+    paths: bool = False  # whether it takes arguments that are no options
 
 
 def _required(values: Namespace, name: str) -> str:
@@ -44,10 +30,11 @@ def _required(values: Namespace, name: str) -> str:
 
 def _set(config: Any, values: Namespace) -> Any:
     """The config as the command line changes it; `--show-config` ends the program here."""
-    from flatjax.experiments.config_file import listing, override
+    from flatjax.experiments.config_file import override
+    from flatjax.options import flattened
     config = override(config, values.overrides)
     if values.show_config:
-        print(listing(config))
+        print("\n".join(f"--config.{key}={value}" for key, value in flattened(config).items()))
         raise SystemExit(0)
     return config
 
@@ -75,37 +62,41 @@ def _train(values: Namespace) -> None:
         run_grid(grid, workdir, values.results)
 
 
-def _models(values: Namespace, *, needs_output: bool = True, several: bool = False,
-            default: str = "") -> list[tuple[Any, str | Path]]:
-    """Config and folder of each run, or packed model, that is named; or of the default one.
-
-    A packed model needs an output, as its folder is no place for results.
-    """
+def _models(values: Namespace) -> list[tuple[Any, str | Path]]:
+    """Config and folder of each run, or packed model, that is named."""
     from flatjax.inference.pretrained import folder
     from flatjax.runs.workdir import load_config
-    if default and not (values.workdir or values.pretrained):
-        values.pretrained = [default]
-    count = len(values.workdir) + len(values.pretrained)
-    if not count:
+    workdirs = [*values.workdir, *map(folder, values.pretrained)]
+    if not workdirs:
         raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
                          "(see --help)")
-    if count > 1 and not several:
-        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
-                         "takes several")
-    workdirs = [*values.workdir, *map(folder, values.pretrained)]
-    if values.pretrained and needs_output and not values.show_config:
-        _required(values, "output")
     return [(_set(load_config(workdir), values), workdir) for workdir in workdirs]
 
 
+def _model(values: Namespace) -> tuple[Any, str | Path]:
+    """As `_models`, of the only one."""
+    if (count := len(values.workdir) + len(values.pretrained)) > 1:
+        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
+                         "takes several")
+    return _models(values)[0]
+
+
+def _output(values: Namespace) -> str | None:
+    """The folder for results; a packed model's own is no place for them."""
+    return _required(values, "output") if values.pretrained else values.output
+
+
 def _evaluate(values: Namespace) -> None:
-    ((config, workdir),) = _models(values)
+    config, workdir = _model(values)
+    output = _output(values)
     from flatjax.evaluation.evaluate import evaluate
-    evaluate(config, workdir, values.output)
+    evaluate(config, workdir, output)
 
 
 def _reconstruct(values: Namespace) -> None:
-    ((config, workdir),) = _models(values, needs_output=False, default="multicoil")
+    if not (values.workdir or values.pretrained):
+        values.pretrained = ["multicoil"]
+    config, workdir = _model(values)
     inputs = [*values.paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
@@ -116,23 +107,22 @@ def _reconstruct(values: Namespace) -> None:
 
 
 def _compare(values: Namespace) -> None:
-    models = _models(values, several=True)
-    output = _required(values, "output")
+    models, output = _models(values), _required(values, "output")
     from flatjax.evaluation.compare import compare, labels
     compare(dict(zip(labels([workdir for _, workdir in models]), models, strict=True)), output,
             values.accelerations)
 
 
 def _export(values: Namespace) -> None:
-    ((config, workdir),) = _models(values, needs_output=False)
+    config, workdir = _model(values)
     from flatjax.inference.export import export_run
     export_run(config, workdir, _required(values, "to"))
 
 
 def _pack(values: Namespace) -> None:
-    ((config, workdir),) = _models(values)
+    config, workdir = _model(values)
     from flatjax.inference.pretrained import pack
-    pack(config, workdir, _required(values, "to"), values.output)
+    pack(config, workdir, _required(values, "to"), _output(values))
 
 
 def _inspect(values: Namespace) -> None:
@@ -164,71 +154,75 @@ def _switch(text: str) -> dict[str, Any]:
     return {"action": "store_true", "help": text}
 
 
-_SHOW = {"show-config": _switch("list all keys of the config with their values, and end; "
-                                "--config.KEY=VALUE sets one, and a misspelt one is refused")}
+_SHOW = {"show-config": _switch("list all keys of the config with their values, and exit. "
+                                "--config.KEY=VALUE sets a key; an unknown key is an error")}
 _MODEL = {
-    "workdir": _values("DIR", "folder of a run made by flatjax train"),
-    "pretrained": _values("NAME", "in its place: name of a shipped model, multicoil, or a folder "
-                          "made by flatjax pack"),
+    "workdir": _values("DIR", "folder of a run, written by flatjax train"),
+    "pretrained": _values("NAME", "use a packed model instead of a run: multicoil, which is "
+                          "shipped, or a folder written by flatjax pack"),
     **_SHOW}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
 COMMANDS = {
     "train": Command(
-        _train, "train a model, or every run of a grid; the same command resumes it",
+        _train, "train a model, or every run of a grid; repeat the command to resume",
         "--config=FILE --workdir=DIR [--config.KEY=VALUE ...]", {
-            "config": _value("FILE", "a config file, or the name of one that flatjax ships, as "
-                             "demo; FILE:NAME hands NAME to its get_config. A grid of runs, such "
-                             "as ablate:flat_parts, is trained, evaluated and tabled"),
-            "workdir": _value("DIR", "folder of the run: config, metrics, checkpoints"),
+            "config": _value("FILE", "a config file, or the name of a shipped config, such as "
+                             "demo. FILE:NAME passes NAME to its get_config(). For a grid of "
+                             "runs, such as ablate:flat_parts, all runs are trained and "
+                             "evaluated, and a table and a figure are written"),
+            "workdir": _value("DIR", "folder of the run, for config, metrics and checkpoints"),
             **_SHOW,
-            "distributed": _value("HOST:PORT,PROCESSES,INDEX", "join the other processes that run "
-                                  "this command (docs/hosts.md)", nargs="?", const=""),
-            "results": _value("DIR", "of a grid: folder of scores, table and figure; "
-                              "WORKDIR/results by default"),
-            "dry-run": _switch("of a grid: print the runs, their parameters and the time that "
-                               "they should take")}),
+            "distributed": _value("HOST:PORT,PROCESSES,INDEX", "train together with other "
+                                  "processes that run this command (docs/hosts.md)",
+                                  nargs="?", const=""),
+            "results": _value("DIR", "for a grid: folder for scores, table and figure; "
+                              "default: WORKDIR/results"),
+            "dry-run": _switch("for a grid: print the runs, the number of their parameters and "
+                               "the estimated time, and exit")}),
     "evaluate": Command(
-        _evaluate, "score a trained model on the test sets of its data",
+        _evaluate, "score a trained model on the test sets of its config",
         f"{_ONE} [--output=DIR] [--config.KEY=VALUE ...]", {
             **_MODEL,
             "output": _value("DIR", "folder for metrics, reconstructions and figures; "
-                             "WORKDIR/eval by default, needed with --pretrained")}),
+                             "default: WORKDIR/eval; required with --pretrained")}),
     "reconstruct": Command(
-        _reconstruct, "reconstruct files without targets, as NAME.h5, NAME.nii and NAME.png",
+        _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
-            "input": _values("PATH", "as PATH: file or folder of k-space (.npy, .npz, BART .cfl, "
-                             "fastMRI and ISMRMRD .h5), or a magnitude volume, whose acquisition "
-                             "is simulated as --config.acquisition says"),
+            "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
+                             ".cfl, fastMRI and ISMRMRD .h5), or a magnitude volume, whose "
+                             "acquisition is simulated with the settings --config.acquisition.*"),
             **_MODEL,
-            "output": _value("DIR", "reconstructions by default, in the workdir if there is one"),
-            "mask": _value("FILE", ".npy or .npz of the sampling mask, where the data do not have "
-                           "it"),
-            "maps": _value("FILE", ".npy, .npz or .cfl of coil sensitivities, in place of those by "
-                           "ESPIRiT"),
-            "keep-going": _switch("leave broken files out, with a line for each, and exit with "
+            "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
+                             "--workdir, otherwise ./reconstructions"),
+            "mask": _value("FILE", "sampling mask (.npy, .npz), in place of the one in the file; "
+                           "default without one: where samples are not zero"),
+            "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl), in place of those in "
+                           "the file; default without them: ESPIRiT"),
+            "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
-        _compare, "score several runs on the same slices, with the first, in one table and figure",
+        _compare, "score several runs on the same slices, in one table and figure",
         "--workdir=A --workdir=B ... --output=DIR [--config.KEY=VALUE ...]", {
             **_MODEL,
-            "output": _value("DIR", "folder for tables, figures and a folder per run"),
-            "accelerations": _value("R,R,...", "evaluate all of them at each of these",
+            "output": _value("DIR", "folder for the table with differences from the first run, "
+                             "the figures, and the results of each run"),
+            "accelerations": _value("R,R,...", "evaluate every run at each of these accelerations",
                                     type=_numbers, default=[])}),
     "export": Command(
-        _export, "write a model's reconstruction with its weights as one file that needs JAX alone "
+        _export, "write a model's reconstruction and weights to one file that needs only JAX "
         "(docs/export.md)", f"{_ONE} --to=FILE [--config.KEY=VALUE ...]", {
             **_MODEL, "to": _value("FILE", "the file to write")}),
     "pack": Command(
-        _pack, "write a run's weights in half precision, with config, scores and model card",
+        _pack, "write a run as a small folder: half-precision weights, config, scores, model card",
         "--workdir=DIR --to=FOLDER [--config.KEY=VALUE ...]", {
             **_MODEL,
-            "to": _value("FOLDER", "folder of the model"),
-            "output": _value("DIR", "folder for what evaluating it writes; WORKDIR/eval by "
-                             "default")}),
+            "to": _value("FOLDER", "folder for the packed model"),
+            "output": _value("DIR", "folder for the results of its evaluation; default: "
+                             "WORKDIR/eval")}),
     "inspect": Command(
-        _inspect, "list what files of k-space and volumes hold, and draw a slice of each kind",
+        _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind",
         "PATH [PATH ...] [--output=DIR]",
-        {"output": _value("DIR", "folder for the pictures; inspect by default")},
+        {"output": _value("DIR", "folder for the pictures; default: inspect")},
         paths=True),
 }

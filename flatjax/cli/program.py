@@ -8,13 +8,13 @@ import re
 import sys
 import tempfile
 import warnings
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import logging
 
@@ -22,9 +22,9 @@ from flatjax.cli.commands import COMMANDS
 from flatjax.errors import InputError, StorageError, Terminated, TrainingError
 from flatjax.files import make_folder
 
-_CACHE = ("compiled programs are kept there for the next start; ~/.cache/flatjax/xla by default, "
-          "or the environment variable JAX_COMPILATION_CACHE_DIR; empty (--compilation-cache=) to "
-          "keep none")
+_CACHE = ("folder that keeps compiled programs for the next start; default: the environment "
+          "variable JAX_COMPILATION_CACHE_DIR, or else ~/.cache/flatjax/xla. An empty value "
+          "(--compilation-cache=) disables the cache")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,19 +35,27 @@ def main(argv: list[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
-        print(_overview(), end="")
+        width = max(map(len, COMMANDS))
+        print("usage: flatjax SUBCOMMAND ...", "",
+              *(f"  {one:{width}}  {command.summary}" for one, command in COMMANDS.items()),
+              "", "flatjax SUBCOMMAND --help lists its options.", sep="\n")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
     try:
         _run(name, rest)
+        return
     except InputError as error:
-        _fail(program, error, 2)
+        message, status = str(error), 2
+    except ArgumentError as error:
+        message, status = f"{error} (see --help)", 2
     except (TrainingError, StorageError) as error:
-        _fail(program, error, 1)
+        message, status = str(error), 1
     except Terminated as error:
-        _fail(program, error, 143)
+        message, status = str(error), 143
     except KeyboardInterrupt:
-        _fail(program, "interrupted; the same command goes on from the last checkpoint", 130)
+        message, status = "interrupted; the same command goes on from the last checkpoint", 130
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _run(name: str, argv: list[str]) -> None:
@@ -55,23 +63,24 @@ def _run(name: str, argv: list[str]) -> None:
         raise InputError(f"no subcommand {name!r}, expected one of {', '.join(COMMANDS)}"
                          + _nearest(name, COMMANDS))
     command = COMMANDS[name]
-    parser = _Parser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}", allow_abbrev=False,
-                     description=f"{command.summary[0].upper()}{command.summary[1:]}.")
-    options = {f"--{option}": arguments for option, arguments in command.options.items()}
-    for option, arguments in options.items():
-        parser.add_argument(option, **arguments)
+    parser = ArgumentParser(prog=f"flatjax {name}", usage=f"%(prog)s {command.usage}",
+                            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+                            allow_abbrev=False, exit_on_error=False)
+    for option, arguments in command.options.items():
+        parser.add_argument(f"--{option}", **arguments)
     parser.add_argument("--compilation-cache", metavar="DIR", help=_CACHE)
     if not argv:
         parser.print_help()
         raise SystemExit(2)
-    prefixes = ("--config.", "--noconfig.") if command.configurable else ()
+    prefixes = ("--config.", "--noconfig.") if "show-config" in command.options else ()
     overrides = [word for word in argv if word.startswith(prefixes)]
     values, paths = parser.parse_known_args([word for word in argv if word not in overrides],
                                             Namespace(overrides=overrides))
     stray = [word for word in paths if word.startswith("-") or not command.paths]
     if stray:
-        raise InputError(f"unexpected argument {stray[0]!r}{_nearest(stray[0], options)}; options "
-                         "are written --name=value (see --help)")
+        near = _nearest(stray[0], [f"--{option}" for option in command.options])
+        raise InputError(f"unexpected argument {stray[0]!r}{near}; options are written "
+                         "--name=value (see --help)")
     values.paths = paths
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: for any name of a file
@@ -86,19 +95,6 @@ def _run(name: str, argv: list[str]) -> None:
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word.partition("=")[0], known, 1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Leave the one line and the status to `main`."""
-        raise InputError(f"{message} (see --help)")
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: flatjax SUBCOMMAND ...", "", *lines, "",
-                      "flatjax SUBCOMMAND --help lists its options.", ""])
 
 
 def _find_home() -> None:
@@ -147,8 +143,3 @@ def _mend_cache(folder: str) -> None:
         removed.add(found[1])
 
     warnings.showwarning = shown
-
-
-def _fail(program: str, message: object, status: int) -> None:
-    print(f"{program}: error: {' '.join(str(message).split())}", file=sys.stderr)
-    raise SystemExit(status)

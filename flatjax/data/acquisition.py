@@ -7,13 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.mri.host.masks import check_mask, make_mask
-from flatjax.mri.host.patterns import LINE_KINDS, PLANE_KINDS
+from flatjax.mri.host.patterns import LINE_KINDS, PLANE_KINDS, WHOLE_KINDS
 from flatjax.mri.sampling import valid_columns
 
 LINES = ("columns", "rows", "both")
-WHOLE = ("equispaced", "magic")  # kinds that need a whole R
 LINES_SHARE, PLANE_SHARE = 0.75, 0.3  # largest share of R's samples that a drawn center takes
 MASKS, NOISE = 1, 2  # streams of random numbers of one seed
 Seed = int | tuple[int, ...]
@@ -59,7 +58,7 @@ def ends(value: float | tuple[float, ...]) -> tuple[float, float]:
 
 def kinds(acquisition: Acquisition) -> tuple[str, ...]:
     """The kinds of masks that may be drawn."""
-    return (acquisition.mask,) if isinstance(acquisition.mask, str) else tuple(acquisition.mask)
+    return (acquisition.mask,) if isinstance(acquisition.mask, str) else acquisition.mask
 
 
 def check_acquisition(acquisition: Acquisition) -> None:
@@ -76,20 +75,20 @@ def check_acquisition(acquisition: Acquisition) -> None:
                 and value[0] <= value[-1]):
             raise InputError(f"acquisition.{name} is {value}, expected a number or a range "
                              "(low, high) with low <= high")
+    check_choice("acquisition.lines", acquisition.lines, LINES)
+    check_at_least(0, **{"acquisition.bank": acquisition.bank})
     low, high = ends(acquisition.noise)
     for name, valid, expected in (
             ("noise", low > 0 or low == high == 0, "0 or more, and a range above 0"),
             ("partial_fourier", ends(acquisition.partial_fourier)[0] > 0.5,
              "above 0.5; 1 for all of k-space"),
-            ("lines", acquisition.lines in LINES, f"one of {', '.join(LINES)}"),
-            ("bank", acquisition.bank >= 0, "0 or more"),
             ("mask", acquisition.mask, "at least one kind")):
         if not valid:
             raise InputError(f"acquisition.{name} is {getattr(acquisition, name)!r}, expected "
                              f"{expected}")
     for kind in kinds(acquisition):
         least, most = ends(acquisition.acceleration)
-        if kind in WHOLE and least < most:
+        if kind in WHOLE_KINDS and least < most:
             least, most = np.ceil(least), np.floor(most)
             if least > most:
                 raise InputError(f"acquisition.acceleration is {acquisition.acceleration}, but "
@@ -109,18 +108,11 @@ def draw_noise(acquisition: Acquisition, seed: Seed) -> float:
 
 def draw_mask(acquisition: Acquisition, shape: tuple[int, int], seed: Seed,
               padding: tuple[int, int] | None = None) -> np.ndarray:
-    """The mask of a slice or volume with this seed, float32 of 0 and 1.
+    """The mask of a slice or volume `(ky, kx)` with this seed, float32 of 0 and 1.
 
-    Args:
-        acquisition: how it is measured.
-        shape: `(ky, kx)` of k-space.
-        seed: of the mask.
-        padding: see `make_mask`.
-
-    Returns:
-        `make_mask`'s, `[1, kx]` for lines and `[ky, kx]` else, for one kind with one R along
-        columns. Always `[ky, kx]` if there is more to draw, so that masks of one acquisition have
-        one shape.
+    For one kind with one R along columns it is `make_mask`'s, with its padding: `[1, kx]` for lines
+    and `[ky, kx]` else. It is `[ky, kx]` if there is more to draw, so that masks of one acquisition
+    have one shape.
     """
     if _is_fixed(acquisition):
         return make_mask(kinds(acquisition)[0], shape, ends(acquisition.acceleration)[0],
@@ -156,7 +148,7 @@ def _draw(kind: str, acquisition: Acquisition, shape: tuple[int, int],
           rng: Generator) -> np.ndarray:
     """A mask with R and center from their ranges, as `make_mask` returns it."""
     low, high = ends(acquisition.acceleration)
-    if kind in WHOLE and low < high:
+    if kind in WHOLE_KINDS and low < high:
         acceleration = int(rng.integers(int(np.ceil(low)), int(high), endpoint=True))
     else:
         acceleration = rng.uniform(low, high)
@@ -181,6 +173,6 @@ def _acquired_part(acquisition: Acquisition, shape: tuple[int, int],
     axis, last = rng.integers(2), rng.random() < 0.5
     fraction = rng.uniform(*ends(acquisition.partial_fourier))
     left_out = max(0, round((1 - fraction) * shape[axis]))
-    np.moveaxis(part, axis, 0)[slice(shape[axis] - left_out, None) if last else
-                               slice(left_out)] = 0
+    ends_ = slice(shape[axis] - left_out, None) if last else slice(left_out)
+    np.moveaxis(part, axis, 0)[ends_] = 0
     return part

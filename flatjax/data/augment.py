@@ -1,10 +1,8 @@
 """Training samples from magnitude images, as if each came from another scanner.
 
-A slice is rotated, mirrored and scaled, changed in contrast, and given a phase and an array of
-coils, all at random. Pure functions of a generator, in NumPy on the host, one slice at a time.
-
-After Jaubert et al., Scientific Reports 2024: networks trained on natural or magnitude images with
-simulated phase and coils work on real scans if the simulation is varied enough.
+Pure functions of a generator, on the host, one slice at a time. After Jaubert et al., Scientific
+Reports 2024: networks trained on natural or magnitude images with simulated phase and coils work on
+real scans if the simulation is varied enough.
 """
 
 from numbers import Real
@@ -62,12 +60,7 @@ LIMITS = {"fov": (50, 1000), "gamma": (0.1, 10), "curve": (0, 1), "bias": (0, 3)
 
 
 def check_augmentation(options: Augmentation) -> None:
-    """Refuse what cannot be drawn.
-
-    Raises:
-        InputError: a range that is empty, out of order or too wide, a probability outside [0, 1],
-            a matrix or number of coils that no slice could have.
-    """
+    """InputError for a range that is empty, out of order or too wide, or a number out of range."""
     check_grid(options.matrix, options.coils)
     check_choice("fewest_coils", options.fewest_coils, range(1, options.coils + 1))
     for name, (low, high) in LIMITS.items():
@@ -77,17 +70,17 @@ def check_augmentation(options: Augmentation) -> None:
             raise InputError(f"{name} is {value!r}, expected (low, high) with {low} <= low <= "
                              f"high <= {high}")
     for name in ("mixed", "inverted", "cropped"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise InputError(f"{name} is {getattr(options, name)!r}, expected a probability from 0 "
-                             "to 1")
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value!r}, expected a probability from 0 to 1")
 
 
 def augmented_sample(image: np.ndarray, pixel: float, options: Augmentation,
                      rng: Generator) -> Sample:
     """A training sample of a magnitude image `[y, x]` of any scale, its pixels `pixel` mm wide.
 
-    Its maximum is 1 before maps are cropped. The target is what `combine` makes of its k-space and
-    maps.
+    The target is what `combine` makes of k-space and maps; its maximum is 1 before these are
+    cropped.
     """
     plane = draw_plane(rng, image, pixel, rng.uniform(*options.fov), options.matrix)
     plane = change_contrast(rng, plane, support(plane, 0.03), options)
@@ -146,13 +139,11 @@ def change_contrast(rng: Generator, image: np.ndarray, head: np.ndarray,
                     options: Augmentation) -> np.ndarray:
     """An image of the same anatomy in another contrast, `[y, x]` float32 with maximum 1.
 
-    `image` is a magnitude of maximum 1 and `head` 1 inside the head and 0 outside, both as the
-    result. Of the options it takes `gamma`, `curve`, `inverted` and `bias`.
+    `image` is a magnitude of maximum 1, `head` 1 inside the head and 0 outside.
     """
-    levels = np.linspace(0, 1, 5)
+    levels, table = np.linspace(0, 1, 5), np.linspace(0, 1, 65)
     values = levels + rng.uniform(*options.curve) * rng.standard_normal(5) * (levels > 0)
     gamma = np.exp(rng.uniform(*np.log(options.gamma)))
-    table = np.linspace(0, 1, 65)
     curve = np.abs(np.interp(table, levels, values)) ** gamma
     if rng.random() < options.inverted:
         image = head * (1 - image)
@@ -163,9 +154,9 @@ def change_contrast(rng: Generator, image: np.ndarray, head: np.ndarray,
 
 
 def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.ndarray:
-    """Unit phasors `[y, x]` complex64: a phase that is the same everywhere, and a smooth one.
+    """Unit phasors `[y, x]` complex64: one phase everywhere, and a smooth one of some scales.
 
-    The smooth one varies on several scales and has an rms of `amplitude` rad.
+    The smooth one has an rms of `amplitude` rad.
     """
     weights = np.array(PHASE_SCALES) * rng.uniform(0, 1, len(PHASE_SCALES))
     field = np.zeros(shape, np.float32)
@@ -179,10 +170,9 @@ def draw_phase(rng: Generator, shape: tuple[int, int], amplitude: float) -> np.n
 
 
 def draw_maps(rng: Generator, shape: tuple[int, int], coils: int) -> np.ndarray:
-    """Sensitivities of a random array: a perturbed birdcage, or patches anywhere.
+    """Sensitivities of a random array, a perturbed birdcage or patches anywhere.
 
-    Returns:
-        `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel; one coil alone is ideal.
+    `[coil, y, x]` complex64 with `sum_c |S_c|^2 == 1` at every pixel; one coil alone is ideal.
     """
     if coils == 1:
         return np.ones((1, *shape), np.complex64)

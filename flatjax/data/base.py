@@ -6,8 +6,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from flatjax.errors import InputError
-
 T = TypeVar("T")
 
 
@@ -32,18 +30,18 @@ class Sample(NamedTuple):
 
 
 class Lazy(Sequence[Sample]):
-    """Samples of which the one at `index` is made by `read[index]()` on access."""
+    """Samples of which the one at `index` is made by `read(items[index])` on access."""
 
-    def __init__(self, read: Sequence[Callable[[], Sample]]) -> None:
-        self.read = read
+    def __init__(self, read: Callable[[Any], Sample], items: Sequence[Any]) -> None:
+        self.read, self.items = read, items
 
     def __len__(self) -> int:
-        return len(self.read)
+        return len(self.items)
 
     # slices are not supported
     def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
             self, index: int) -> Sample:
-        return self.read[index]()
+        return self.read(self.items[index])
 
 
 class Volume(NamedTuple):
@@ -92,11 +90,3 @@ def pick(buckets: Sequence[Sequence[T]], rng: Generator, n: int) -> list[T]:
     ends = np.cumsum([len(bucket) for bucket in buckets])
     bucket = buckets[np.searchsorted(ends, rng.integers(ends[-1]), side="right")]
     return [bucket[index] for index in rng.integers(len(bucket), size=n)]
-
-
-def no_draw(message: str) -> Callable[[Generator, int], list[Sample]]:
-    """The `draw` of a data set without training samples, which raises `InputError(message)`."""
-    def draw(rng: Generator, n: int) -> list[Sample]:
-        raise InputError(message)
-
-    return draw

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import jax
@@ -21,26 +22,22 @@ def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tup
     """Measure one slice: a `Batch` of numpy arrays without their batch axis.
 
     `mask_seed` is that of the mask, unless the sample brings its own, and of the noise level; the
-    noise itself is drawn from `rng`. The measurement's noise is the level that was added, None if
-    none was: data may bring their own.
+    noise itself is drawn from `rng`, of the coils whose maps are not 0. The measurement's noise is
+    the level that was added, None if none was: data may bring their own.
     """
     mask = sample.mask
     if mask is None:
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
-    level = draw_noise(acquisition, mask_seed)
-    kspace = acquire(sample.kspace, mask, _noise(sample, level, rng) if level else 0)
+    level, noise = draw_noise(acquisition, mask_seed), 0.0
+    if level:
+        noise = np.zeros_like(sample.kspace)
+        coils = sample.maps.any(axis=(1, 2))
+        noise[coils] = complex_noise(rng, (int(coils.sum()), *noise.shape[1:]), level)
+    kspace = acquire(sample.kspace, mask, noise)
     # jitted functions take NumPy's arrays
     measured: Any = (kspace, mask[None], sample.maps, np.float32(level) if level else None)
     full: Any = (sample.kspace, sample.target)
     return Batch(Measurement(*measured), *full)
-
-
-def _noise(sample: Sample, level: float, rng: Generator) -> np.ndarray:
-    """Noise of the coils whose maps are not 0, `[coil, ky, kx]` complex64."""
-    noise = np.zeros_like(sample.kspace)
-    coils = sample.maps.any(axis=(1, 2))
-    noise[coils] = complex_noise(rng, (int(coils.sum()), *noise.shape[1:]), level)
-    return noise
 
 
 def stack(slices: list[Batch]) -> Batch:
@@ -99,14 +96,13 @@ def prefetch(make: Callable[[int], Batch], steps: range, *,
     The number of threads changes neither order nor content, since `make` is a pure function. Two
     results for each of them are held ready. Closing the iterator drops what was not begun.
     """
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="flatjax-data")
-    pending = deque()
+    workers = max(1, workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="flatjax-data")
+    pending, left = deque(), iter(steps)
     try:
-        for step in steps:
-            pending.append(pool.submit(make, step))
-            if len(pending) > 2 * max(1, workers):
-                yield pending.popleft().result()
-        while pending:
+        for _ in steps:
+            pending += [pool.submit(make, step)
+                        for step in islice(left, 2 * workers + 1 - len(pending))]
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -24,11 +23,7 @@ IMAGE_PHASE = 0.5  # rad in rms, of every simulated image that is evaluated
 
 def check_grid(matrix: int, coils: int, orientation: str = "axial", *,
                native: bool = False) -> None:
-    """Refuse options that no slice could have; a matrix of 0, the file's own, only if `native`.
-
-    Raises:
-        InputError: naming the option.
-    """
+    """InputError for options that no slice could have; a matrix of 0 is the file's, if `native`."""
     if matrix not in range(16, 1025) and not (native and matrix == 0):
         zero = " or 0 for the file's own" if native else ""
         raise InputError(f"matrix is {matrix!r}, expected a whole number from 16 to 1024{zero}")
@@ -38,33 +33,21 @@ def check_grid(matrix: int, coils: int, orientation: str = "axial", *,
 
 
 def check_names(option: str, values: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Refuse an option that is no list of names, or, where names are known, not some of them.
-
-    Raises:
-        InputError: naming the option.
-    """
+    """InputError for an option that is no list of names, or not some of those known, if any."""
     if isinstance(values, str) or (known and not (values and set(values) <= {*known})):
         some = f"some of {', '.join(known)}" if known else "names"
         raise InputError(f"{option} is {values!r}, expected a list of {some}, as ('a', 'b')")
 
 
-class Split(NamedTuple):
-    """Slice indices of the three regions of a volume, int64, each rising."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-def split_slices(count: int, spacing: float) -> Split:
+def split_slices(count: int, spacing: float) -> dict[str, np.ndarray]:
     """Split a volume's slices by region, since neighboring slices show the same anatomy.
 
     From the first slice to the last: train, gap, test (central), gap, validation, gap, train.
     Test takes `TEST_SHARE` of the slices and validation `VALIDATION_SHARE`, each at least one; a
     gap is as many unused slices as fill `GAP_MM`. `spacing` is that between slices in mm.
 
-    Raises:
-        InputError: too few slices for three regions with their gaps.
+    Returns:
+        rising indices, int64, by "train", "validation" and "test"; InputError for too few slices.
     """
     gap = max(1, int(np.ceil(GAP_MM / spacing - 1e-6)))
     if count < 2 * gap + 3:
@@ -76,26 +59,19 @@ def split_slices(count: int, spacing: float) -> Split:
     after = first + test + gap
     validation = min(max(1, round(count * VALIDATION_SHARE)), count - after)
     every = np.arange(count)
-    train = np.concatenate([every[:first - gap], every[after + validation + gap:]])
-    return Split(train, every[after:after + validation], every[first:first + test])
+    return {"train": np.concatenate([every[:first - gap], every[after + validation + gap:]]),
+            "validation": every[after:after + validation], "test": every[first:first + test]}
 
 
 def display_slices(volume: np.ndarray, spacing: tuple[float, float, float],
                    orientation: str) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Slices in the orientation in which radiologists view them.
 
-    Axial: rows run from anterior to posterior, columns from the patient's right to left, slices
-    upwards. Coronal: rows from superior to inferior, columns right to left, slices forwards.
-    Sagittal: rows from superior to inferior, columns from anterior to posterior, slices from
-    left to right.
-
-    Args:
-        volume: `[x, y, z]`, axes toward right, anterior and superior (RAS+).
-        spacing: of `x, y, z` in mm.
-        orientation: one of `ORIENTATIONS`.
-
-    Returns:
-        `(slices, spacing)`: a view `[slice, row, column]` and its spacing in mm.
+    Of a volume `[x, y, z]`, axes toward right, anterior and superior (RAS+), with its spacing in
+    mm: a view `[slice, row, column]` and its spacing in mm. Axial: rows run from anterior to
+    posterior, columns from the patient's right to left, slices upwards. Coronal: rows from superior
+    to inferior, columns right to left, slices forwards. Sagittal: rows from superior to inferior,
+    columns from anterior to posterior, slices from left to right.
     """
     order = ORIENTATIONS[orientation]
     between, row, column = (float(spacing[axis]) for axis in order)
@@ -121,16 +97,12 @@ def _resampling_taps(size: int, spacing: float, new_size: int,
 
 def resample(slices: np.ndarray, spacing: tuple[float, float], fov: float,
              matrix: int) -> np.ndarray:
-    """Resample slices `[..., h, w]` to a square field of view around the same center.
+    """Resample slices to a square field of view of `fov` mm around the same center.
 
-    Cubic interpolation where pixels get smaller, the same kernel widened to the new pixel where
-    they get larger. It overshoots a little at edges: clip what may not be negative.
-
-    Args:
-        slices: zero beyond their own field of view.
-        spacing: of rows and columns in mm.
-        fov: side of the field of view in mm.
-        matrix: pixels along it; the result is `[..., matrix, matrix]` float32.
+    Of `[..., h, w]`, zero beyond their own field of view, with the spacing of rows and columns in
+    mm: `[..., matrix, matrix]` float32. Cubic interpolation where pixels get smaller, the same
+    kernel widened to the new pixel where they get larger. It overshoots a little at edges: clip
+    what may not be negative.
     """
     rows, columns = (_resampling_taps(n, step, matrix, fov / matrix)
                      for n, step in zip(slices.shape[-2:], spacing, strict=True))
@@ -182,9 +154,8 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
     with a smooth random phase drawn from `seed`.
     """
     def load_samples() -> list[Sample]:
-        images = load()
+        images, rng = load(), np.random.default_rng(seed)
         shape = images.shape[1:]
-        rng = np.random.default_rng(seed)
         maps = birdcage_maps(coils, shape)
         return [make_sample(image, image_phase(rng, shape, IMAGE_PHASE), maps)
                 for image in images]
@@ -194,11 +165,7 @@ def fixed_volume(name: str, load: Callable[[], np.ndarray], coils: int,
 
 @lru_cache(maxsize=8)
 def packaged_array(name: str, key: str) -> np.ndarray:
-    """A read-only array of `images/<name>.npz`, which comes with the package.
-
-    Raises:
-        InputError: the file is missing or broken.
-    """
+    """A read-only array of the package's `images/<name>.npz`; InputError if that is broken."""
     path = Path(__file__).with_name("images") / f"{name}.npz"
     try:
         with np.load(path) as file:

@@ -36,29 +36,26 @@ def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
             to train on.
     """
     subjects = sorted({*subjects})
-    for option, names, share in (("test", test, test_share),
-                                 ("validation", validation, validation_share)):
-        if not 0 < share < 1:
-            raise InputError(f"{option}_share is {share}, expected above 0 and below 1")
-        if names:
-            check_names(option, names, subjects)
     both = sorted({*validation} & {*test})
     if both:
         raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
     rest = sorted({*subjects} - {*validation, *test},
                   key=lambda name: sha256(os.fsencode(f"{seed}/{name}")).digest())
-    if not test:
-        count = max(1, round(test_share * len(subjects)))
-        test, rest = rest[:count], rest[count:]
-    if not validation:
-        count = max(1, round(validation_share * len(subjects)))
-        validation, rest = rest[:count], rest[count:]
-    if not (rest and validation and test):
+    roles = {"test": test, "validation": validation}
+    for role, share in (("test", test_share), ("validation", validation_share)):
+        if not 0 < share < 1:
+            raise InputError(f"{role}_share is {share}, expected above 0 and below 1")
+        if roles[role]:
+            check_names(role, roles[role], subjects)
+        else:
+            count = max(1, round(share * len(subjects)))
+            roles[role], rest = rest[:count], rest[count:]
+    if not (rest and all(roles.values())):
         raise InputError(
             f"{len(subjects)} subjects ({', '.join(subjects)}) leave nobody to train on or to "
             "validate on, expected at least 3; add some, test all of them with data.split=False, "
             "or train on parts of one volume with data.name=volume")
-    return {"train": sorted(rest), "validation": sorted(validation), "test": sorted(test)}
+    return {role: sorted(names) for role, names in {"train": rest, **roles}.items()}
 
 
 def restore_split(dataset: DataSet, options: Mapping[str, Any], workdir: str | Path) -> DataSet:

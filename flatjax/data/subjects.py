@@ -15,15 +15,10 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from flatjax.data.base import DataSet, Sample, grouped, no_draw, pick
+from flatjax.data.base import DataSet, Sample, grouped, pick
+from flatjax.data.io.checks import check_file
 from flatjax.data.io.volumes.common import Spacing
-from flatjax.data.slices import (
-    check_grid,
-    display_slices,
-    draw_sample,
-    fixed_volume,
-    usable_slices,
-)
+from flatjax.data.slices import check_grid, display_slices, draw_sample, fixed_volume, usable_slices
 from flatjax.data.splits import ROLES, split_subjects
 from flatjax.errors import InputError
 from flatjax.files import make_folder, write_atomically
@@ -34,51 +29,40 @@ _VERSION = 1  # of what is kept: counted up whenever the same file would be prep
 
 
 class SubjectVolume(NamedTuple):
-    """A volume of a subject.
+    """A volume of a subject."""
 
-    Attributes:
-        subject: whose it is.
-        name: usable as a file name.
-        files: that it is made of.
-        recipe: what else it depends on.
-        load: gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 toward
-            right, anterior and superior, and the size of a voxel in mm.
-    """
-
-    subject: str
-    name: str
-    files: Sequence[Path]
-    recipe: str
+    subject: str  # whose it is
+    name: str  # usable as a file name
+    files: Sequence[Path]  # that it is made of
+    recipe: str  # what else it depends on
+    # gives `(volume, spacing)`: magnitudes `[x, y, z]` float32 with maximum 1 toward right,
+    # anterior and superior, and the size of a voxel in mm
     load: Callable[[], tuple[np.ndarray, Spacing]]
 
 
 class Prepared(NamedTuple):
-    """The slices `[slice, y, x]` float32 of a volume, mapped into memory."""
+    """A volume as slices."""
 
     subject: str
     name: str
-    images: np.ndarray
+    images: np.ndarray  # `[slice, y, x]` float32, mapped into memory
 
 
 def subject_dataset(find: Callable[..., Sequence[SubjectVolume]],
                     **defaults: Any) -> Callable[..., DataSet]:
-    """The `make` of a data set, from the function that finds its volumes.
+    """The `make(**options)` of a data set, with the options of `make_dataset` and of `find`.
 
     Args:
         find: `(folder, **options) -> volumes`, in the file of the data set.
         **defaults: of options of `make_dataset`, where they differ for this set.
-
-    Returns:
-        `make(**options)` with the options of `make_dataset` and of `find`.
     """
-    @wraps(find)
+    @wraps(find, ("__module__", "__doc__"))
     def make(**options: Any) -> DataSet:
         return make_dataset(find, **defaults | options)
 
     _, *shared, _ = inspect.signature(make_dataset).parameters.values()  # find and its options
     _, *own = inspect.signature(find).parameters.values()  # the folder
     shared = [one.replace(default=defaults.get(one.name, one.default)) for one in shared]
-    make.__name__ = "make"
     make.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
         [*shared, *own])
     return make
@@ -93,7 +77,8 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
 
     Slices with tissue are prepared before anything else, so that a bad file is known at once, and
     kept as `.npy` files which later starts map into memory. A line on stderr tells who has which
-    role. A batch has slices of one shape.
+    role. A batch has slices of one shape. InputError for an option out of range, a bad volume, or
+    too few subjects.
 
     Args:
         find: see `subject_dataset`.
@@ -109,12 +94,6 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
         cache: folder for the prepared slices, "" for `.flatjax-NAME` beside the folder.
         skip_bad: leave bad volumes out, with a warning, instead of refusing them all.
         **options: of `find`.
-
-    Returns:
-        a `DataSet` whose `split` may be replaced by that of an earlier run.
-
-    Raises:
-        InputError: an option out of range, a bad volume, or too few subjects.
     """
     name = find.__module__.rpartition(".")[2]
     if not path:
@@ -124,10 +103,6 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
     volumes = find(folder, **options)
     prepared = _prepare(folder, volumes, matrix, orientation, cache, skip_bad)
     subjects = sorted({one.subject for one in prepared})
-    roles = {"train": [], "validation": [], "test": subjects}
-    if split:
-        roles = split_subjects(subjects, validation=validation, test=test, seed=split_seed,
-                               validation_share=validation_share, test_share=test_share)
 
     def build(roles: Mapping[str, Sequence[str]]) -> DataSet:
         parts = {role: [one for one in prepared if one.subject in roles[role]] for role in ROLES}
@@ -137,18 +112,27 @@ def make_dataset(find: Callable[..., Sequence[SubjectVolume]], *, path: str = ""
                "there, or name another workdir")
         if {*lost} - {*roles["train"]}:
             raise InputError(why)
-        draw = no_draw(why) if lost else _make_draw(parts["train"], coils,
-                                                    orientation != "sagittal")
-        if not split:
-            draw = no_draw(f"{folder}: with split=False every subject is for testing; set "
-                           "split=True to train on some")
+        why = why if split else (f"{folder}: with split=False every subject is for testing; set "
+                                 "split=True to train on some")
+        buckets = [*grouped((image.shape, image) for one in parts["train"]
+                            for image in one.images).values()]
+
+        def draw(rng: Generator, n: int) -> list[Sample]:
+            if lost or not split:
+                raise InputError(why)
+            return [draw_sample(image, coils, orientation != "sagittal", rng)
+                    for image in pick(buckets, rng, n)]
+
         validation, test = ([fixed_volume(one.name, partial(np.asarray, one.images), coils,
                                           seed_from_name(one.name)) for one in parts[role]]
                             for role in ("validation", "test"))
         return DataSet(draw, validation, {"held_out" if split else "all": test},
                        {role: list(roles[role]) for role in ROLES}, build)
 
-    return build(roles)
+    if not split:
+        return build({"train": [], "validation": [], "test": subjects})
+    return build(split_subjects(subjects, validation=validation, test=test, seed=split_seed,
+                                validation_share=validation_share, test_share=test_share))
 
 
 def _tell(name: str, parts: Mapping[str, Sequence[Prepared]]) -> None:
@@ -183,11 +167,7 @@ def _prepare(folder: Path, volumes: Sequence[SubjectVolume], matrix: int, orient
 
 
 def check_bad(folder: Path, errors: Sequence[str], skip: bool) -> None:
-    """Refuse files of a folder, given what is wrong with each, or warn of them if they are skipped.
-
-    Raises:
-        InputError: if there are any and they are not to be skipped.
-    """
+    """InputError for files of a folder, given what is wrong with each, or a warning if skipped."""
     if errors and not skip:
         more = f"; {len(errors) - 1} more files there are bad" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}; or leave bad files out with data.skip_bad=True")
@@ -197,12 +177,8 @@ def check_bad(folder: Path, errors: Sequence[str], skip: bool) -> None:
 
 
 def _prepare_one(volume: SubjectVolume, place: Path, matrix: int, orientation: str) -> np.ndarray:
-    try:
-        stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
-                 for file in volume.files]
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check its "
-                         "permissions") from error
+    stats = [(str(file.resolve()), check_file(file), file.stat().st_mtime_ns)
+             for file in volume.files]
     key = sha256(repr((_VERSION, stats, volume.recipe, matrix, orientation)).encode()).hexdigest()
     file = place / f"{key[:24]}.npy"
     with suppress(OSError, ValueError, EOFError):  # none, or a damaged one: it is made again
@@ -211,17 +187,6 @@ def _prepare_one(volume: SubjectVolume, place: Path, matrix: int, orientation: s
     images = np.ascontiguousarray(usable_slices(slices, spacing, matrix), np.float32)
     write_atomically(file, lambda temporary: np.save(temporary, images))
     return np.load(file, mmap_mode="r")
-
-
-def _make_draw(prepared: Sequence[Prepared], coils: int,
-               mirrored: bool) -> Callable[[Generator, int], list[Sample]]:
-    images = grouped((image.shape, image) for one in prepared for image in one.images)
-
-    def draw(rng: Generator, n: int) -> list[Sample]:
-        return [draw_sample(image, coils, mirrored, rng)
-                for image in pick([*images.values()], rng, n)]
-
-    return draw
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

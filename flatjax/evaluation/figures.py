@@ -1,4 +1,4 @@
-"""Figures of images, of scores against their cost, and of one evaluation.
+"""Figures of images, of scores against their cost, and of the states on the way to an image.
 
 Images of one figure share one gray window, from 0 to the target's maximum, and their error maps
 share one color scale: nothing is stretched to look better.
@@ -6,15 +6,15 @@ share one color scale: nothing is stretched to look better.
 matplotlib is imported where something is drawn, and pyplot with its backends never.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flatjax.evaluation import trajectory
-from flatjax.evaluation.scoring import Scored, quality
+from flatjax.evaluation import metrics
+from flatjax.evaluation.scoring import Measures, Scored, quality
 from flatjax.evaluation.tables import Row
 from flatjax.files import printable, write_atomically
 
@@ -25,26 +25,13 @@ if TYPE_CHECKING:
 
 _PANEL = 2.0  # inches
 _PER_ROW = 8  # at most
-
-
-def draw_run(folder: Path, volumes: list[Scored], method: str) -> None:
-    """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
-
-    Of each volume the middle slice with its states and errors; of all slices the measures of all
-    states, as a figure and as `trajectory.csv`, a row per image and state. The states of the first
-    volume's middle slice are kept in `trajectory.h5`.
-    """
-    for volume in volumes:
-        save(comparison(volume, len(volume.target) // 2, method),
-             folder / f"comparison_{volume.stem}.png")
-    moving = [volume for volume in volumes if len(volume.states) > 1]
-    if moving:
-        along = trajectory.analyze(moving)
-        names = [f"{volume.stem} {index}" for volume in moving
-                 for index in range(len(volume.target))]
-        trajectory.write_table(folder / "trajectory.csv", names, along)
-        save(trajectory.draw({method: along}), folder / "trajectory.png")
-        trajectory.write_states(folder / "trajectory.h5", moving[0], len(moving[0].target) // 2)
+_BAND = (10, 90)  # percentiles of the images
+_MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
+             "straightness": "straightness so far", "residual": "||M k - y|| / ||y||"}
+_LOGARITHMIC = {"path_distance", "residual"}
+_FLOOR = 1e-6  # of what is drawn on a logarithmic axis
+_FRAMES, _HELD = 40, 10  # of an animation: from time 1 to 0, and of the result
+_FRAME_RATE = 10
 
 
 def blank(size: tuple[float, float]) -> "Figure":
@@ -54,32 +41,36 @@ def blank(size: tuple[float, float]) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure. Its texts hold names of files: a `$` in them begins no formula."""
+    """Write a figure."""
+    _take_literally(figure)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def _take_literally(figure: "Figure") -> None:
+    """Draw names in the texts of a figure as they are: a `$` in them begins no formula."""
     from matplotlib.text import Text
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text.get_text():  # not of ticks, which are not there yet
             text.set_text(printable(text.get_text()))
             text.set_parse_math(False)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
-def comparison(volume: Scored, index: int, method: str) -> "Figure":
+def comparison(shown: Scored, method: str) -> "Figure":
     """Target, zero filling, every state after it and the reconstruction of one slice, with errors.
 
     Below the target, in the window of the errors, the standard deviation over posterior samples
-    of a method that draws them.
+    of a method that draws them. The slice is a volume's `at`.
     """
-    shown = {"zero-filled": volume.zero_filled[index]}
-    shown |= {f"step {step}": state[index] for step, state in zip(
-        volume.steps[1:], volume.states[1:], strict=True)}
-    shown[method] = volume.reconstruction[index]
-    target = volume.target[index]
-    figure = blank(size_of(1 + len(shown), target))
-    panels(figure, shown, target, max(float(np.abs(image - target).max())
-                                      for image in shown.values()),
-           std=None if volume.std is None else volume.std[index])
-    figure.suptitle(f"{volume.name}, slice {index + 1} of {len(volume.target)}, "
-                    f"R = {volume.acceleration:.2f}", fontsize=10)
+    images = {"zero-filled": shown.zero_filled[0]}
+    images |= {f"step {step}": state[0] for step, state in zip(
+        shown.steps[1:], shown.states[1:], strict=True)}
+    images[method] = shown.reconstruction[0]
+    target = shown.target[0]
+    figure = blank(size_of(1 + len(images), target))
+    panels(figure, images, target,
+           max(float(np.abs(image - target).max()) for image in images.values()),
+           std=None if shown.std is None else shown.std[0])
+    figure.suptitle(f"{shown.name}, R = {shown.acceleration:.2f}", fontsize=10)
     return figure
 
 
@@ -105,35 +96,40 @@ def row(shown: Sequence[Panel], title: str) -> "Figure":
     return figure
 
 
-def colors_of(labels: Sequence[str]) -> dict[str, Any]:
+def colors_of(rows: Sequence[Row]) -> dict[str, Any]:
     """A color for each label."""
     from matplotlib import colormaps
+    labels = list(dict.fromkeys(row.label for row in rows))
     colors = colormaps["turbo"](np.linspace(0.05, 0.95, len(labels)))
     return dict(zip(labels, colors, strict=True))
 
 
-def costs(axes: "Axes", series: Collection[Sequence[Row]], cost: Callable[[Row], float],
-          colors: Mapping[str, Any]) -> None:
+def costs(axes: "Axes", rows: Sequence[Row], cost: Callable[[Row], float],
+          colors: Mapping[str, Any]) -> bool:
     """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
 
-    Rows of a series are joined, and called by the words that their labels have in common.
+    Rows of a series are joined, and called by the words that their labels have in common; returns
+    whether there are such.
     """
     from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
-    joined = any(len(rows) > 1 for rows in series)
-    for rows, marker in zip(series, cycle("os^" if joined else "o"), strict=False):
-        first, *others = (row.label.replace(",", "").split() for row in rows)
+    series: dict[str, list[Row]] = {}
+    for row in rows:
+        series.setdefault(row.series, []).append(row)
+    joined = len(series) < len(rows)
+    for own, marker in zip(series.values(), cycle("os^" if joined else "o"), strict=False):
+        first, *others = (row.label.replace(",", "").split() for row in own)
         name = " ".join(word for word in first if all(word in other for other in others)
-                        ) or rows[0].label
-        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in rows)
-        axes.plot(*zip(*points, strict=True), marker=marker, label=name,
-                  color=colors[rows[0].label])
-    at = [cost(row) for rows in series for row in rows]
+                        ) or own[0].label
+        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in own)
+        axes.plot(*zip(*points, strict=True), marker=marker, label=name, color=colors[own[0].label])
+    at = [cost(row) for row in rows]
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.1 if min(at) < 1 else min(at) / 2, 2 * max(1, *at))
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_ylabel("PSNR (dB)")
     axes.grid(alpha=0.3)
+    return joined
 
 
 def size_of(count: int, target: np.ndarray) -> tuple[float, float]:
@@ -185,3 +181,64 @@ def _image(axes: "Axes", image: np.ndarray, title: str, colors: "ScalarMappable"
 def _blocks(count: int) -> tuple[int, int]:
     blocks = -(-count // _PER_ROW)
     return blocks, -(-count // blocks)
+
+
+def trajectories(runs: Mapping[str, Sequence[Measures]]) -> "Figure":
+    """All measures along the time: the mean over slices, and a band of the middle 80 %.
+
+    Volumes are those of each method; of a single method every slice is a thin line.
+    """
+    figure = blank((3.4 * len(_MEASURES), 3.4))
+    axes = figure.subplots(1, len(_MEASURES))
+    for one, (key, label) in zip(axes, _MEASURES.items(), strict=True):
+        for color, (name, volumes) in enumerate(runs.items()):
+            times = volumes[0].times
+            values = np.concatenate([volume.states[key] for volume in volumes], axis=1)
+            if key in _LOGARITHMIC:
+                values = np.maximum(values, _FLOOR)
+            values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
+            if not values.size:
+                continue
+            if len(runs) == 1:
+                one.plot(times, values, color="0.8", linewidth=0.6)
+            low, high = np.percentile(values, _BAND, axis=1)
+            one.fill_between(times, low, high, alpha=0.2, linewidth=0, color=f"C{color}")
+            one.plot(times, values.mean(axis=1), marker=".", markersize=5,
+                     label=f"{name}, mean of {values.shape[1]}", color=f"C{color}")
+        one.set(xlabel="time t", title=label, xlim=(1.02, -0.02),
+                yscale="log" if key in _LOGARITHMIC else "linear")
+        one.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def animate(path: Path, shown: Mapping[str, Scored]) -> None:
+    """Write a GIF of one slice forming under several methods side by side, then its target.
+
+    Every method shows the last state that it has reached at the frame's time. One gray window.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    target = next(iter(shown.values())).target[0]
+    height, width = target.shape
+    figure = blank((2 * (len(shown) + 1), 2.6 * height / width))
+    axes = figure.subplots(1, len(shown) + 1)
+    gray = {"cmap": "gray", "vmin": 0, "vmax": max(float(target.max()), np.finfo(np.float32).tiny),
+            "interpolation": "nearest"}
+    images = [one.imshow(target, **gray) for one in axes]
+    axes[-1].set_title("target\n\n", fontsize=8)
+    for one in axes:
+        one.set_axis_off()
+
+    def show(time: float) -> None:
+        for one, image, (name, run) in zip(axes, images, shown.items(), strict=False):
+            reached = max(np.count_nonzero(run.times >= time - 1e-6), 1) - 1
+            state = run.states[reached]
+            image.set_data(state[0])
+            one.set_title(f"{name}\nt = {run.times[reached]:.2f}\n"
+                          f"{metrics.psnr(prediction=state, target=target[None]):.1f} dB",
+                          fontsize=8)
+        _take_literally(figure)
+
+    movie = FuncAnimation(figure, show, [*np.linspace(1, 0, _FRAMES), *[0.0] * _HELD])
+    write_atomically(path, lambda temporary: movie.save(
+        temporary, writer=PillowWriter(fps=_FRAME_RATE), dpi=80))

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict, config_flags
 from flatjax import config as configuration
 from flatjax.errors import InputError
 from flatjax.experiments.grid import Grid
-from flatjax.options import flattened
 
 _NAMED = re.compile(r"--config\.((?:\w+\.)*\w+)\.name=(.*)")
 
@@ -55,7 +54,7 @@ def load_config_file(name: str) -> Any:
 
 
 def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
-    """The config with `--config.key=value` arguments applied; other arguments are refused.
+    """The config with `--config.key=value` arguments applied.
 
     Another name of the method, of a part of it or of the data set brings that one's options,
     keeping those they share.
@@ -63,10 +62,6 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     Raises:
         InputError: for a key that the config does not have, or a value of another type.
     """
-    stray = [a for a in argv if not a.startswith(("--config.", "--noconfig."))]
-    if stray:
-        raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
-                         "(see --help)")
     names = {match[1]: match[2] for match in map(_NAMED.fullmatch, argv) if match}
     configuration.with_names(config, names)
     argv = ["flatjax", *argv]
@@ -81,8 +76,3 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
             message = message.args[0]
         raise InputError(f"bad config option: {message}") from error
     return holder.value
-
-
-def listing(config: ConfigDict) -> str:
-    """Every key of a config with its value, as the command line takes them, one per line."""
-    return "\n".join(f"--config.{key}={value}" for key, value in flattened(config).items())

@@ -1,16 +1,15 @@
 """Mathematics of the flow: path, timesteps, solvers. Knows nothing of networks or data sets.
 
-`path` is the straight path, `schedule` the timesteps on it, `space` what the state is, and
-`likelihood` how far it trusts the measurement. `solve` integrates, by the methods of `solvers`
-and `adaptive` and the loop in `scan`. `theorem` shows that an unrolled network is such a flow;
-`diffusion` and `divergence` are the mathematics of the samplers.
+`schedule` is the straight path and the timesteps on it, `space` what the state is, and `likelihood`
+how far it trusts the measurement. `solve` integrates, by the methods of `solvers` and the loop in
+`scan`, or with adaptive steps. `theorem` shows that an unrolled network is such a flow; `diffusion`
+and `divergence` are the mathematics of the samplers.
 """
 
 from flatjax.flow.likelihood import Likelihood, fixed_sigma, learned_sigma, noise_sigma
-from flatjax.flow.path import interpolate, velocity
-from flatjax.flow.schedule import Schedule, check_stable, schedule, time_grid
+from flatjax.flow.schedule import check_stable, interpolate, schedule, time_grid, velocity
 from flatjax.flow.solve import solve
-from flatjax.flow.solvers import EXPLICIT, SOLVERS, Solver, SplitField, Tableau, runge_kutta
+from flatjax.flow.solvers import EXPLICIT, SOLVERS, Solver, SplitField, runge_kutta
 from flatjax.flow.space import DataConsistency, StateSpace, image_space, kspace_space
 from flatjax.flow.theorem import to_flow, to_unrolled
 
@@ -18,7 +17,6 @@ LIKELIHOODS = {"fixed": fixed_sigma, "learned": learned_sigma, "noise": noise_si
 SPACES = {"kspace": kspace_space, "image": image_space}
 
 __all__ = ["EXPLICIT", "LIKELIHOODS", "SOLVERS", "SPACES", "DataConsistency", "Likelihood",
-           "Schedule", "Solver", "SplitField", "StateSpace", "Tableau", "check_stable",
-           "fixed_sigma", "image_space", "interpolate", "kspace_space", "learned_sigma",
-           "noise_sigma", "runge_kutta", "schedule", "solve", "time_grid", "to_flow",
-           "to_unrolled", "velocity"]
+           "Solver", "SplitField", "StateSpace", "check_stable", "fixed_sigma", "image_space",
+           "interpolate", "kspace_space", "learned_sigma", "noise_sigma", "runge_kutta",
+           "schedule", "solve", "time_grid", "to_flow", "to_unrolled", "velocity"]

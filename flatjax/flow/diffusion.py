@@ -28,8 +28,8 @@ from flatjax.flow.scan import Record, identity, scan_steps
 
 # A state and the time of its noise level to what a network predicts from them.
 Predict = Callable[[Array, Array], Array]
-# alpha_bar of the steps that are left and of those that are reached to weights of a step, which
-# are float64 and shaped like them.
+# alpha_bar of the steps that are left and of those that are reached to the weights (a, b, c) of a
+# step, which are float64 and shaped like them.
 Weights = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 PREDICTIONS = ("velocity", "noise")
@@ -56,14 +56,9 @@ def geometric_sigma(t: ArrayLike, smallest: float, largest: float) -> Array:
 
 
 def timestep_subset(total: int, steps: int) -> np.ndarray:
-    """Evenly spaced diffusion steps `T = t_0 > t_1 > ... > t_steps = 0`.
+    """Evenly spaced diffusion steps `T = t_0 > t_1 > ... > t_steps = 0`, of `total` T trained on.
 
-    Args:
-        total: T, the number of steps that the network was trained on.
-        steps: number of steps that a sampler takes.
-
-    Raises:
-        InputError: unless they are from 1 to T.
+    InputError unless `steps` is from 1 to T.
     """
     if not 1 <= steps <= total:
         raise InputError(f"steps is {steps}, expected from 1 to {total}, the number of noise "
@@ -111,13 +106,8 @@ def posterior_weights(left: np.ndarray, reached: np.ndarray,
     1` is the posterior q(x_t' | x_t, x_0) of Ho et al. (eq. 7), the ancestral step; `eta = 0` is
     deterministic.
 
-    Args:
-        left: alpha_bar of the steps that are left, below 1.
-        reached: of those that are reached, each larger; at 1 the step lands on x_0.
-        eta: share of fresh noise in [0, 1].
-
-    Returns:
-        `(a, b, c)`, float64, shaped like `left`.
+    From alpha_bar of the steps that are left, below 1, and of those that are reached, each larger
+    (at 1 the step lands on x_0), it makes `(a, b, c)`, float64, shaped like them.
     """
     variance = eta**2 * (1 - reached) / (1 - left) * (1 - left / reached)
     kept = np.sqrt(np.maximum(1 - reached - variance, 0) / (1 - left))
@@ -131,7 +121,7 @@ def sample(predict: Predict, correct: Callable[[Array], Array], draw: Callable[[
     """Sample x_0 from noise, level by level.
 
     The noise n that is predicted in x_t gives an estimate of x_0, which is corrected, and a step
-    to less noise, `x_t' = a x_0 + b x_t + c z` or `a x_0 + b n + c z`.
+    to less noise, `x_t' = a x_0 + b x_t + c z` or, `from_noise`, `a x_0 + b n + c z`.
 
     Args:
         predict: `(x_t, t / T) -> n`.
@@ -140,12 +130,9 @@ def sample(predict: Predict, correct: Callable[[Array], Array], draw: Callable[[
         rng: key.
         indices: diffusion steps `[steps + 1]`, from `timestep_subset`.
         alpha_bar: of all diffusion steps `[T + 1]`.
-        weights: `(left, reached) -> (a, b, c)` from alpha_bar before and after each step.
+        weights: see `Weights`.
         from_noise: b weighs n and not x_t.
-        trajectory, record: which states are saved, and what of them, see `scan_steps`.
-
-    Returns:
-        `(x_0, records or None)`, records `[saved, ...]`.
+        trajectory, record: as in `scan_steps`, whose result this is, too.
     """
     left, reached = alpha_bar[indices[:-1]], alpha_bar[indices[1:]]
     columns = (indices[:-1] / (len(alpha_bar) - 1), np.sqrt(left), np.sqrt(1 - left),

@@ -29,17 +29,11 @@ def rademacher(rng: Array, shape: tuple[int, ...]) -> Array:
 
 def divergence(field: Callable[[Array], Array], state: Array,
                probes: Array) -> tuple[Array, Array]:
-    """The field and an estimate of its divergence, per element of the batch.
+    """The field `[batch, ...]` and an estimate of its divergence `[batch]`, element by element.
 
-    Args:
-        field: `f(state)`, without exchange between elements of the batch.
-        state: `[batch, ...]`, real or complex; complex entries count as two real ones.
-        probes: `[probes, batch, ...]`, such as `rademacher` draws, over which the estimate is
-            averaged. It is exact for probes that are an orthonormal basis, times the root of their
-            number.
-
-    Returns:
-        `(field(state), divergence)`, shaped `[batch, ...]` and `[batch]` real.
+    The state is `[batch, ...]`, real or complex, and the field has no exchange between elements.
+    The estimate is averaged over probes `[probes, batch, ...]`, such as `rademacher` draws; it is
+    exact for an orthonormal basis, times the root of its size.
     """
     # Reverse mode, since the networks' convolutions have no forward derivative.
     slope, pull = jax.vjp(field, state)
@@ -52,16 +46,10 @@ def transport(field: VectorField, state: Array, times: ArrayLike, probes: Array,
               integrate: Callable[..., tuple[Any, ...]]) -> tuple[Array, Array]:
     """Follow a flow together with the integral of its divergence.
 
-    Args:
-        field: `f(state, t, args) -> d state / d t`.
-        state: `[batch, ...]` at `times[0]`.
-        times: `[K + 1]`, monotone.
-        probes: `[probes, batch, ...]`, held along the way; see `divergence`.
-        integrate: `(field, state, times) -> (final, ...)`, such as a partial `flow.solve`.
-
-    Returns:
-        `(end, change)`, shaped `[batch, ...]` and `[batch]` real. With the densities p at the two
-        times, `log p(state) = log p(end) + change`.
+    The first three arguments are those of `integrate`, such as a partial `flow.solve`; the probes,
+    `[probes, batch, ...]`, are held along the way, see `divergence`. The result is `(end, change)`,
+    `[batch, ...]` and `[batch]` real: with the densities p at the first and the last time,
+    `log p(state) = log p(end) + change`.
     """
     def both(pair: tuple[Array, Array], t: Array, args: Any) -> tuple[Array, Array]:
         return divergence(lambda k: field(k, t, args), pair[0], probes)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from flatjax.errors import check_above, check_at_least
 from flatjax.mri import Measurement, noise_level
@@ -27,16 +28,18 @@ class Likelihood(NamedTuple):
     Attributes:
         sigma: its value, or the one it is learned from; None for the default of the solver.
         init: `(sigma, steps) -> params`, a dict of what is learned.
-        precision: `(params, noise) -> 1 / sigma^2`, `[steps]`, or `[steps, batch]` if it follows
-            the noise; None where sigma is fixed.
+        factors: `(params, noise)` to those of data term and network, `1 / sigma^2` and 1, `[steps]`
+            each; the first `[steps, batch]` if it follows the noise. None where sigma is fixed.
         noise: `(measurement, rng) -> [batch]`, the noise that the network is told, in training
             with an error drawn by the key `rng`, otherwise None; None if it is not told.
+        explicit: whether explicit steps can follow it.
     """
 
     sigma: float | None = None
     init: Callable[[float, int], Params] = lambda sigma, steps: {}
-    precision: Callable[..., Array] | None = None
+    factors: Callable[[Params, Array | None], tuple[ArrayLike, ArrayLike]] | None = None
     noise: Callable[[Measurement, Array | None], Array] | None = None
+    explicit: bool = True
 
 
 def fixed_sigma(*, sigma: float | None = None) -> Likelihood:
@@ -52,12 +55,17 @@ def _first(sigma: float, steps: int) -> Params:
     return {"log_sigma": jnp.full(steps, np.log(sigma), jnp.float32)}
 
 
+def _factors(log_sigma: Array) -> tuple[Array, np.ndarray]:
+    return jnp.exp(-2 * log_sigma), np.ones(len(log_sigma), np.float32)
+
+
 def learned_sigma(*, sigma: float | None = None) -> Likelihood:
     """A sigma for each step, learned from `sigma`, by default 0.1.
 
     It needs the solver "imex", which is stable for any sigma.
     """
-    return Likelihood(sigma, _first, lambda params, noise: jnp.exp(-2 * params["log_sigma"]))
+    return Likelihood(sigma, _first, lambda params, _: _factors(params["log_sigma"]),
+                      explicit=False)
 
 
 def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
@@ -69,11 +77,8 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
 
     Args:
         sigma: to start from, by default 0.1.
-        jitter: in training the noise told is wrong by a random factor up to this.
+        jitter: in training the noise told is wrong by a random factor up to this, at least 1.
         factor: of the noise told: above 1 the data are trusted less, below more.
-
-    Raises:
-        InputError: for a value out of range.
     """
     check_at_least(1, jitter=jitter)
     check_above(0, factor=factor)
@@ -81,10 +86,9 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
     def init(sigma: float, steps: int) -> Params:
         return _first(sigma, steps) | {"noise_power": jnp.full(steps, 0.5, jnp.float32)}
 
-    def precision(params: Params, noise: Array) -> Array:
+    def factors(params: Params, noise: Any) -> tuple[Array, np.ndarray]:
         decades = jnp.log(noise / _REFERENCE_NOISE)
-        log_sigma = params["log_sigma"][:, None] + params["noise_power"][:, None] * decades
-        return jnp.exp(-2 * log_sigma)
+        return _factors(params["log_sigma"][:, None] + params["noise_power"][:, None] * decades)
 
     def told(measured: Measurement, rng: Array | None) -> Array:
         known = measured.noise
@@ -96,4 +100,4 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
         wrong = noise * jitter**jax.random.uniform(rng, noise.shape, noise.dtype, minval=-1.0)
         return jnp.clip(wrong, *_NOISE_RANGE)
 
-    return Likelihood(sigma, init, precision, told)
+    return Likelihood(sigma, init, factors, told, explicit=False)

@@ -20,18 +20,10 @@ def identity(state: State) -> State:
 
 
 def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
-    """Which of the states 0 to `steps` a trajectory holds.
+    """Which of the states 0 to `steps` a trajectory holds, `[saved]` int64, rising.
 
-    Args:
-        steps: number of steps.
-        trajectory: True for every state, False or 0 for none, or the largest number of states,
-            evenly spread from the first to the last.
-
-    Returns:
-        indices `[saved]` int64, rising.
-
-    Raises:
-        InputError: for a number that does not leave room for the first and the last.
+    It is True for every state, False or 0 for none, or the largest number of states, evenly spread
+    from the first to the last; InputError for a number that has no room for those two.
     """
     if not trajectory:
         return np.arange(0)
@@ -47,33 +39,25 @@ def saved_indices(steps: int, trajectory: bool | int) -> np.ndarray:
 def scan_steps(advance: Callable[[State, Any], State], start: State, xs: Any, *,
                trajectory: bool | int = False, record: Record = identity,
                remat: bool = False) -> tuple[State, Any]:
-    """Steps as one `lax.scan`.
+    """Steps as one `lax.scan`: the last state, and the records `[saved, ...]` or None.
 
     Args:
         advance: `(state, xs_j) -> state`.
         start: first state, a pytree of arrays.
         xs: pytree of arrays with a leading axis of steps.
-        trajectory: which states are recorded, see `saved_indices`. The memory of the records
-            depends on their number alone, not on the number of steps between them.
+        trajectory: which states are recorded, the start being one, see `saved_indices`. The memory
+            of the records depends on their number alone, not on the steps between them.
         record: what is saved of a state.
         remat: recompute a step in the backward pass rather than keep its activations.
-
-    Returns:
-        `(final, records)`: the last state, and the records `[saved, ...]`, the first being that of
-        the start; None without any.
     """
     steps = jax.tree.leaves(xs)[0].shape[0]
     indices = saved_indices(steps, trajectory)
     advance = jax.checkpoint(advance, prevent_cse=False) if remat else advance
-    if not len(indices):
-        final, _ = lax.scan(lambda state, x: (advance(state, x), None), start, xs)
-        return final, None
-
-    first = record(start)
-    if len(indices) == steps + 1:
+    first = record(start) if trajectory else None
+    if len(indices) in (0, steps + 1):
         def stacked(state: State, x: Any) -> tuple[State, Any]:
             state = advance(state, x)
-            return state, record(state)
+            return state, record(state) if trajectory else None
 
         final, rest = lax.scan(stacked, start, xs)
         return final, jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]),

@@ -1,9 +1,14 @@
-"""Timesteps of the flow, from t = 1 (measured) to t = 0 (fully sampled)."""
+"""The straight path from measured to fully sampled k-space, and the timesteps on it.
+
+Flow time runs as in Qi et al. (arXiv 2512.03020): t = 1 is the measured, zero-filled k-space and
+t = 0 the fully sampled one. Most flow-matching papers run the other way.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError, check_above, check_at_least
@@ -11,19 +16,22 @@ from flatjax.errors import InputError, check_above, check_at_least
 _ROUNDING = 1e-4  # tolerance at the bound: timesteps are differences of float32 times
 
 
+def interpolate(start: Array, end: Array, t: ArrayLike) -> Array:
+    """The state at time `t`, `(1 - t) end + t start`; t broadcasts against the states."""
+    t = jnp.asarray(t)
+    return (1 - t) * end + t * start
+
+
+def velocity(start: Array, end: Array) -> Array:
+    """The ideal velocity `dk/dt = start - end`, constant along the straight path."""
+    return start - end
+
+
 def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np.ndarray:
-    """Times `1 = t_0 > t_1 > ... > t_K = 0`, with `t_j = (1 - j/K)^(1 + alpha)`.
+    """Times `1 = t_0 > t_1 > ... > t_K = 0` of K steps, `[K + 1]` float64.
 
-    `alpha = 0` is uniform; `alpha > 0` takes large steps first and small ones near t = 0;
-    `-1 < alpha < 0` the reverse.
-
-    Args:
-        steps: K, number of steps, at least 1.
-        alpha: exponent of the family, above -1.
-        times: the K + 1 times themselves, in place of the family's; empty for those.
-
-    Returns:
-        `[K + 1]` float64.
+    They are `t_j = (1 - j/K)^(1 + alpha)`, where `alpha = 0` is uniform, `alpha > 0` takes large
+    steps first and small ones near t = 0, and `-1 < alpha < 0` the reverse; or the `times` given.
 
     Raises:
         InputError: if `steps < 1` or `alpha <= -1`, for times that are not K + 1 or do not
@@ -44,29 +52,9 @@ def time_grid(steps: int, alpha: float = 0.0, times: Sequence[float] = ()) -> np
     return grid
 
 
-class Schedule(NamedTuple):
-    """The times of a flow; see `schedule`.
-
-    Attributes:
-        times: `[steps + 1]` float32, falling from 1 to 0.
-    """
-
-    times: np.ndarray
-
-    @property
-    def steps(self) -> int:
-        """K, the number of steps."""
-        return len(self.times) - 1
-
-    @property
-    def delta(self) -> np.ndarray:
-        """Timesteps `t_{j+1} - t_j`, `[steps]` float32, all negative."""
-        return np.diff(self.times)
-
-
-def schedule(*, steps: int = 12, alpha: float = 0.0, times: Sequence[float] = ()) -> Schedule:
-    """The timesteps of a method; arguments and errors are those of `time_grid`."""
-    return Schedule(time_grid(steps, alpha, times).astype(np.float32))
+def schedule(*, steps: int = 12, alpha: float = 0.0, times: Sequence[float] = ()) -> np.ndarray:
+    """The times of a method, `[steps + 1]` float32; arguments and errors as in `time_grid`."""
+    return time_grid(steps, alpha, times).astype(np.float32)
 
 
 def check_stable(delta: ArrayLike, sigma: float, bound: float = 2.0) -> None:

@@ -19,6 +19,9 @@ Memory = Any
 VectorField = Callable[[State, Array, Any], State]
 Carry = tuple[State, Memory]
 Step = tuple[Array, Array, Any]  # its start, its length, and its slice of the arguments
+# Of a Butcher tableau: row `i` weighs the `i` stages before stage `i`, and its sum is the time of
+# that stage as a fraction of the step.
+Rows = Sequence[Sequence[float]]
 
 
 class Solver(NamedTuple):
@@ -28,16 +31,16 @@ class Solver(NamedTuple):
         order: of convergence.
         nodes: where in a step the field is evaluated, as fractions of it: one evaluation each.
         stability: z up to which `y' = -y` with steps of length z does not grow.
-        start: `(state, delta) -> memory` before the first step, whose length is delta.
         advance: `(field, (state, memory), (t, delta, args)) -> (state, memory)`, the state at
             `t + delta`. delta is negative where time runs from 1 to 0; it is a scalar, as t is.
+        start: `(state, delta) -> memory` before the first step, whose length is delta.
     """
 
     order: int
     nodes: tuple[float, ...]
     stability: float
-    start: Callable[[State, Array], Memory]
     advance: Callable[[VectorField, Carry, Step], Carry]
+    start: Callable[[State, Array], Memory] = lambda state, delta: ()
 
     @property
     def evaluations(self) -> int:
@@ -64,19 +67,6 @@ class SplitField(NamedTuple):
         return jax.tree.map(jnp.add, self.stiff(state, args), self.smooth(state, t, args))
 
 
-class Tableau(NamedTuple):
-    """An explicit Runge-Kutta method.
-
-    Attributes:
-        a: lower-triangular stage weights: row `i` weighs the `i` stages before stage `i`, and its
-            sum is the time of that stage as a fraction of the step.
-        b: weights of the stages in the step.
-    """
-
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-
-
 def per_element(values: ArrayLike, like: Array) -> Array:
     """One number, or one per batch element `[batch]`, with axes to broadcast against `like`."""
     return jnp.reshape(values, jnp.shape(values) + (1,) * (jnp.ndim(like) - jnp.ndim(values)))
@@ -95,26 +85,24 @@ def weighted_step(state: State, slopes: Sequence[State], weights: Sequence[float
     return jax.tree.map(leaf, state, *slopes)
 
 
-def stages(tableau: Tableau, field: VectorField, state: State, slope: State,
-           step: Step) -> list[State]:
+def stages(rows: Rows, field: VectorField, state: State, slope: State, step: Step) -> list[State]:
     """The slopes of all stages of a step, of which the first, at its start, is given."""
     t, delta, args = step
     slopes = [slope]
-    for row in tableau.a[1:]:
+    for row in rows[1:]:
         ahead = weighted_step(state, slopes, row, delta)
         slopes.append(field(ahead, t + sum(row) * delta, args))
     return slopes
 
 
-def runge_kutta(tableau: Tableau, *, order: int, stability: float) -> Solver:
-    """The `Solver` of a tableau; it has no memory."""
+def runge_kutta(rows: Rows, weights: Sequence[float], *, order: int, stability: float) -> Solver:
+    """The explicit `Solver` of a Butcher tableau: its rows, and the stages' weights in the step."""
     def advance(field: VectorField, carry: Carry, step: Step) -> Carry:
         (state, memory), (t, delta, args) = carry, step
-        slopes = stages(tableau, field, state, field(state, t, args), step)
-        return weighted_step(state, slopes, tableau.b, delta), memory
+        slopes = stages(rows, field, state, field(state, t, args), step)
+        return weighted_step(state, slopes, weights, delta), memory
 
-    nodes = tuple(float(sum(row)) for row in tableau.a)
-    return Solver(order, nodes, stability, lambda state, delta: (), advance)
+    return Solver(order, tuple(float(sum(row)) for row in rows), stability, advance)
 
 
 def adams_bashforth_2() -> Solver:
@@ -136,7 +124,7 @@ def adams_bashforth_2() -> Solver:
                                state, slope, before)
         return reached, (slope, jnp.asarray(delta, length.dtype))
 
-    return Solver(order=2, nodes=(0.0,), stability=1.0, start=start, advance=advance)
+    return Solver(order=2, nodes=(0.0,), stability=1.0, advance=advance, start=start)
 
 
 def implicit_explicit_euler() -> Solver:
@@ -153,22 +141,21 @@ def implicit_explicit_euler() -> Solver:
         ahead = weighted_step(state, [field.smooth(state, t, args)], [1.0], delta)
         return field.resolvent(ahead, delta, args), memory
 
-    return Solver(order=1, nodes=(0.0,), stability=float("inf"), start=lambda state, delta: (),
-                  advance=advance)
+    return Solver(order=1, nodes=(0.0,), stability=float("inf"), advance=advance)
 
 
 # The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
-BOGACKI_SHAMPINE = Tableau(a=((), (0.5,), (0.0, 0.75)), b=(2 / 9, 1 / 3, 4 / 9))
+BOGACKI_SHAMPINE = (((), (0.5,), (0.0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
 
 SOLVERS: dict[str, Solver] = {
-    "euler": runge_kutta(Tableau(a=((),), b=(1.0,)), order=1, stability=2.0),
-    "midpoint": runge_kutta(Tableau(a=((), (0.5,)), b=(0.0, 1.0)), order=2, stability=2.0),
-    "heun": runge_kutta(Tableau(a=((), (1.0,)), b=(0.5, 0.5)), order=2, stability=2.0),
-    "ralston": runge_kutta(Tableau(a=((), (2 / 3,)), b=(0.25, 0.75)), order=2, stability=2.0),
+    "euler": runge_kutta(((),), (1.0,), order=1, stability=2.0),
+    "midpoint": runge_kutta(((), (0.5,)), (0.0, 1.0), order=2, stability=2.0),
+    "heun": runge_kutta(((), (1.0,)), (0.5, 0.5), order=2, stability=2.0),
+    "ralston": runge_kutta(((), (2 / 3,)), (0.25, 0.75), order=2, stability=2.0),
     "ab2": adams_bashforth_2(),
-    "bs3": runge_kutta(BOGACKI_SHAMPINE, order=3, stability=2.512),
-    "rk4": runge_kutta(Tableau(a=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
-                               b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)), order=4, stability=2.785),
+    "bs3": runge_kutta(*BOGACKI_SHAMPINE, order=3, stability=2.512),
+    "rk4": runge_kutta(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+                       order=4, stability=2.785),
     "imex": implicit_explicit_euler(),
 }
 

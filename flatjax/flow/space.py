@@ -80,12 +80,8 @@ def kspace_space() -> StateSpace:
 def image_space(*, cg_iterations: int = 6) -> StateSpace:
     """States are images `[batch, y, x]`, with `A = M F S`: one for any number of coils.
 
-    Args:
-        cg_iterations: conjugate-gradient steps of the proximal map, which begin at its argument;
-            gradients are those of its exact solution, see `linalg.solve_hermitian`.
-
-    Raises:
-        InputError: for fewer than one iteration.
+    The proximal map takes `cg_iterations` conjugate-gradient steps, at least 1, from its argument;
+    gradients are those of its exact solution, see `linalg.solve_hermitian`.
     """
     check_at_least(1, cg_iterations=cg_iterations)
 

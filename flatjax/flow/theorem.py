@@ -65,35 +65,21 @@ def from_splitting(lam: ArrayLike, delta: ArrayLike) -> Array:
 
 
 class Unrolled(NamedTuple):
-    """A first-order unrolled network of K cascades.
+    """A first-order unrolled network of K cascades."""
 
-    Attributes:
-        eta: data-consistency step sizes `[K]`.
-        lam: factors of the learned term `[K]`.
-        refine: G, `(k, args_j) -> G_j(k)`.
-        args: pytree with a leading axis of K: weights or times of each cascade.
-    """
-
-    eta: Array
-    lam: Array
-    refine: StepFunction
-    args: Any
+    eta: Array  # data-consistency step sizes `[K]`
+    lam: Array  # factors of the learned term `[K]`
+    refine: StepFunction  # G, `(k, args_j) -> G_j(k)`
+    args: Any  # pytree with a leading axis of K: weights or times of each cascade
 
 
 class Flow(NamedTuple):
-    """A flow sampled at K times.
+    """A flow sampled at K times."""
 
-    Attributes:
-        delta: timesteps `[K]`, negative where time falls.
-        sigma: measurement-noise scales `[K]`.
-        velocity: v, `(k, args_j) -> v_j(k)`.
-        args: pytree with a leading axis of K.
-    """
-
-    delta: Array
-    sigma: Array
-    velocity: StepFunction
-    args: Any
+    delta: Array  # timesteps `[K]`, negative where time falls
+    sigma: Array  # measurement-noise scales `[K]`
+    velocity: StepFunction  # v, `(k, args_j) -> v_j(k)`
+    args: Any  # pytree with a leading axis of K
 
     @property
     def times(self) -> Array:
@@ -115,15 +101,9 @@ def as_unrolled(flow: Flow) -> Unrolled:
 
 
 def unroll(network: Unrolled, measured: Array, mask: Array) -> Array:
-    """The states of an unrolled network, started at the measurement.
+    """The states of an unrolled network started at the measurement, `[K + 1, batch, coil, ky, kx]`.
 
-    Args:
-        network: of K cascades.
-        measured: y `[batch, coil, ky, kx]` complex.
-        mask: M `[batch, 1, ky or 1, kx]`.
-
-    Returns:
-        `[K + 1, batch, coil, ky, kx]`, like y.
+    From the measured y `[batch, coil, ky, kx]` complex and the mask M `[batch, 1, ky or 1, kx]`.
     """
     def cascade(kspace: Array, own: tuple[Array, Array, Any]) -> Array:
         eta, lam, args = own
@@ -150,15 +130,12 @@ def unit_interval(eta: ArrayLike, lam: ArrayLike | None = None) -> tuple[Array, 
     the same cascades. Here it makes the timesteps add up to -1, so that they compare with a
     schedule: `delta = -lam / sum(lam)`, `sigma = (lam / (eta sum(lam)))^0.5`, `v = -sum(lam) G`.
 
-    Args:
-        eta: data-consistency step sizes `[K]`.
-        lam: factors of the learned term `[K]`; None for a network without, as E2E-VarNet is. One
-            sigma for all cascades then makes up for them, with `lam = eta` and `G_j / eta_j` in
-            place of the term: only the profile `eta / sum(eta)` and its signs are fixed.
+    `lam` is None for a network without factors of the learned term, as E2E-VarNet is. One sigma for
+    all cascades then makes up for them, with `lam = eta` and `G_j / eta_j` in place of the term:
+    only the profile `eta / sum(eta)` and its signs are fixed.
 
-    Returns:
-        `[K]` each. A positive timestep is a cascade that runs backwards in time; a sigma of NaN,
-        one whose data term pushes away from the measurement.
+    All are `[K]`. A positive timestep is a cascade that runs backwards in time; a sigma of NaN, one
+    whose data term pushes away from the measurement.
     """
     eta = jnp.asarray(eta)
     lam = eta if lam is None else jnp.asarray(lam)

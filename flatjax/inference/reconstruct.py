@@ -39,8 +39,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
 
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, and `std` of a method that
     draws posterior samples; attributes say how it was made), `NAME.nii` and `NAME.png`, and returns
-    the paths of the first. k-space of `config.evaluation.batch_size` slices is in memory at once,
-    and the images of one file.
+    the paths of the first. k-space of `config.evaluation.batch_size` slices is in memory at once
+    (of a `.npz`, all), and the images of one file.
 
     Args:
         config, workdir: of the run; the config's acquisition is that of volumes.

@@ -29,23 +29,17 @@ Rollout = Callable[[Params, Array, Measurement, bool | int, Record], Rolled]
 
 def init_network(net: nn.Module, rng: Array, batch: Batch, copies: int | None = None, *,
                  images: int = 1, **told: Any) -> Params:
-    """Weights of a network on complex images of the batch's size.
+    """Weights of a network on complex images of the batch's size, as `{"net": weights}`.
 
-    Args:
-        net: from images (and a time, if it takes one) to one image.
-        rng: key.
-        batch: for its shape.
-        copies: number of independent sets of weights, stacked on a leading axis; None for one
-            set without that axis.
-        images: number of images that it takes.
-        **told: what it is told beside the time, `[1]`.
+    With `copies` there are as many independent sets of them, stacked on a leading axis. The network
+    takes so many `images`, and beside the time it is `told` other numbers, `[1]`.
     """
     image = jnp.zeros((1, *batch.kspace.shape[-2:]), jnp.complex64)
 
     def init(key: Array) -> Params:
         return net.init(key, *[image] * images, t=jnp.ones(1), **told)["params"]
 
-    return init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))
+    return {"net": init(rng) if copies is None else jax.vmap(init)(jax.random.split(rng, copies))}
 
 
 def apply_network(net: nn.Module, params: Params, *images: Array, **told: Any) -> Array:
@@ -117,14 +111,6 @@ def end_terms(kspace: Array, batch: Batch, combine: str) -> dict[str, Callable[[
             "kspace": lambda: losses.l1(prediction=kspace, target=batch.kspace)}
 
 
-def repeat(measurement: Measurement, samples: int) -> Measurement:
-    """Every slice `samples` times: arrays `[batch, ...]` to `[samples * batch, ...]`."""
-    def tiled(x: Array) -> Array:
-        return jnp.broadcast_to(x[None], (samples, *x.shape)).reshape(-1, *x.shape[1:])
-
-    return jax.tree.map(tiled, measurement)
-
-
 def reconstructor(rollout: Rollout, *, combine: str, steps: int, times: Array | None = None,
                   samples: int = 1) -> Callable[..., Reconstruction]:
     """The `reconstruct` of a `Method` from a rollout on normalized k-space.
@@ -144,6 +130,9 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int, times: Array | 
     check_choice("combine", combine, mri.COMBINES)
     check_at_least(1, steps=steps, samples=samples)
 
+    def repeated(x: Array) -> Array:
+        return jnp.broadcast_to(x, (samples, *x.shape)).reshape(-1, *x.shape[1:])
+
     def reconstruct(params: Params, rng: Array, measurement: Measurement, *,
                     trajectory: bool | int = False) -> Reconstruction:
         maps = measurement.maps
@@ -155,7 +144,7 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int, times: Array | 
         def by_sample(kspace: Array) -> Array:
             return kspace.reshape(samples, *measurement.kspace.shape)
 
-        final, states, nfe = rollout(params, rng, repeat(measured, samples), trajectory,
+        final, states, nfe = rollout(params, rng, jax.tree.map(repeated, measured), trajectory,
                                      lambda kspace: by_sample(kspace).mean(axis=0))
         drawn = unit * by_sample(final)
         kspace, std = drawn.mean(axis=0), None
@@ -176,13 +165,9 @@ def reconstructor(rollout: Rollout, *, combine: str, steps: int, times: Array | 
 def end_supervised(init: Callable[[Array, Batch], Params],
                    rollout: Callable[[Params, Measurement, bool | int], Rolled],
                    loss: losses.Loss, *, combine: str, steps: int) -> Method:
-    """A method that is trained on its result alone.
+    """A method that is trained on its result alone, by the terms of `end_terms`.
 
-    Args:
-        init: of the `Method`.
-        rollout: see `Rollout`; neither random nor with records other than the k-space.
-        loss: of the terms of `end_terms`.
-        combine, steps: see `reconstructor`.
+    Its `rollout` is a `Rollout`, but neither random nor with records other than the k-space.
     """
     def total(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         batch = normalize(batch)

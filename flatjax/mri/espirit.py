@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax.errors import InputError
-from flatjax.mri.coils import rss
+from flatjax.mri.forward import rss
 from flatjax.mri.sampling import central
 
 KERNEL = 6  # side of the patches

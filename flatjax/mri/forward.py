@@ -1,4 +1,7 @@
-"""What the scanner does: the forward model A = M E, its adjoint, and the noise of a measurement."""
+"""What the scanner does: the forward model A = M E = M F S, its adjoint, and a measurement's noise.
+
+F is the centered, orthonormal Fourier transform and S are the coil sensitivities.
+"""
 
 from typing import NamedTuple
 
@@ -7,12 +10,12 @@ import numpy as np
 from jax import Array, lax
 
 from flatjax.errors import check_choice
-from flatjax.mri.coils import expand, reduce, rss, safe_abs
-from flatjax.mri.fourier import ifft2c
 from flatjax.mri.sampling import distance_from_center
 
+_AXES = (-2, -1)
 _OUTERMOST = 0.05  # of the measured samples: where the object's signal is weakest
 _MEDIAN = float(np.sqrt(np.log(2)))  # of |n| for circular complex noise with E |n|^2 = 1
+COMBINES = ("sense", "rss")
 
 
 class Measurement(NamedTuple):
@@ -48,6 +51,38 @@ class Batch(NamedTuple):
     target: Array
 
 
+def fft2c(image: Array) -> Array:
+    """Centered orthonormal DFT over the last two axes: image to k-space, same precision.
+
+    The origin is index `n // 2` along each axis in both domains, for odd and even `n`, and
+    `||fft2c(x)|| == ||x||`.
+    """
+    shifted = jnp.fft.ifftshift(image, axes=_AXES)
+    return jnp.fft.fftshift(jnp.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def ifft2c(kspace: Array) -> Array:
+    """Inverse, and adjoint, of `fft2c`: k-space `[..., ky, kx]` to image `[..., y, x]`."""
+    shifted = jnp.fft.ifftshift(kspace, axes=_AXES)
+    return jnp.fft.fftshift(jnp.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def expand(image: Array, maps: Array) -> Array:
+    """E: image `[batch, y, x]` to multi-coil k-space `[batch, coil, ky, kx]`, `F(S x)`, complex64.
+
+    S are the coil sensitivities, `maps` `[batch, coil, y, x]` complex64.
+    """
+    return fft2c(maps * image[..., None, :, :])
+
+
+def reduce(kspace: Array, maps: Array) -> Array:
+    """E^H, the adjoint of `expand`: k-space to image, `sum_c conj(S_c) F^-1 k_c`.
+
+    It is also a left inverse wherever `sum_c |S_c|^2 == 1`.
+    """
+    return jnp.sum(jnp.conj(maps) * ifft2c(kspace), axis=-3)
+
+
 def forward(image: Array, mask: Array, maps: Array) -> Array:
     """A: image `[batch, y, x]` to measured k-space `[batch, coil, ky, kx]`, complex64."""
     return mask * expand(image, maps)
@@ -74,7 +109,17 @@ def zero_filled(measurement: Measurement) -> Array:
     return adjoint(measurement.kspace, measurement.mask, measurement.maps)
 
 
-COMBINES = ("sense", "rss")
+def safe_abs(x: Array) -> Array:
+    """|x| with gradient 0, not NaN, where x is 0: the background of every image."""
+    zero = x == 0
+    return jnp.where(zero, 0.0, jnp.abs(jnp.where(zero, 1.0, x)))
+
+
+def rss(images: Array, axis: int = -3) -> Array:
+    """Root sum of squares over the coil axis, with gradient 0 where every coil is 0; float32."""
+    power = jnp.sum(jnp.real(images) ** 2 + jnp.imag(images) ** 2, axis=axis)
+    zero = power == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, power)))
 
 
 def combine(kspace: Array, maps: Array, kind: str = "sense") -> Array:

@@ -110,16 +110,15 @@ conv2d.defvjp(lambda x, kernel: (conv2d(x, kernel), (x, kernel)), _gradients)
 
 
 class Conv(nn.Module):
-    """`conv2d` with a learned kernel and no bias."""
+    """`conv2d` with a learned kernel of 3 x 3 and no bias."""
 
     features: int
-    size: int = 3
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map `[batch, y, x, in]` to `[batch, y, x, features]`."""
         kernel = self.param("kernel", nn.initializers.he_normal(dtype=jnp.float32),
-                            (self.size, self.size, x.shape[-1], self.features))
+                            (3, 3, x.shape[-1], self.features))
         return checkpoint_name(conv2d(x, kernel.astype(x.dtype)), SAVED)
 
 

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax import Array
 
 from flatjax.errors import check_at_least, check_choice
-from flatjax.mri.coils import rss
-from flatjax.nets.image_unet import NormUNet
+from flatjax.mri import rss
+from flatjax.nets.image_unet import ImageUNet
 
 
 class SensitivityNet(nn.Module):
@@ -24,7 +24,7 @@ class SensitivityNet(nn.Module):
 
         `sum_c |S_c|^2 == 1`; an empty coil gets the map 0, and an empty slice no other.
         """
-        net = NormUNet(channels=self.channels, pools=self.pools, parity=True, name="norm_unet")
+        net = ImageUNet(channels=self.channels, pools=self.pools, norm="fastmri", name="norm_unet")
         maps = net(images.reshape(-1, *images.shape[-2:])).reshape(images.shape)
         norm = rss(maps)[:, None]
         return maps / jnp.where(norm > 0, norm, 1)

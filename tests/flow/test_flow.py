@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 from flatjax import flow
 from flatjax.errors import InputError
-from flatjax.flow.adaptive import integrate_adaptive
+from flatjax.flow.solve import integrate_adaptive
 from tests.support.arrays import complex_normal
 
 ALPHAS = [-0.5, 0.0, 0.3, 1.0, 2.5]

@@ -7,7 +7,7 @@ import pytest
 
 from flatjax import flow, mri
 from flatjax.errors import InputError
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.arrays import complex_normal, noisy
 from tests.support.build import build
 
@@ -160,7 +160,7 @@ def test_a_cascade_in_image_space_is_modls_step(make_batch):
     _, mask, maps, _ = batch.measurement
     method = build("flat", **SMALL, likelihood__sigma=0.5, space__cg_iterations=60)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    net = NormUNet(channels=2, pools=1, time_channels=4)
+    net = ImageUNet(channels=2, pools=1, time_channels=4)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     x = start = mri.zero_filled(batch.measurement) / scale
     turn = np.exp(1j * (np.pi / 4 - np.angle(np.sum(start * np.abs(start), axis=(1, 2)))))

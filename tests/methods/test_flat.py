@@ -10,7 +10,7 @@ import pytest
 from flatjax import flow, losses, mri, nets
 from flatjax.errors import InputError
 from flatjax.methods import flat, zero_filled
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.arrays import noisy
 from tests.support.build import build
 from tests.support.checks import check_remat
@@ -72,7 +72,7 @@ def test_the_cascade_is_an_euler_step_of_the_flow(make_batch):
     sigma, times = 0.8, flow.time_grid(3, 0.4)
     method = build("flat", **SMALL, likelihood__sigma=sigma, schedule__alpha=0.4)
     params = noisy(method.init(jax.random.key(0), batch), 0.1)
-    net = NormUNet(channels=2, pools=1, time_channels=4)
+    net = ImageUNet(channels=2, pools=1, time_channels=4)
     scale = mri.intensity_scale(batch.measurement)
     y = k = y / scale
     for j in range(3):
@@ -115,7 +115,7 @@ def test_few_frames_lie_between_a_rollout_and_its_field(make_batch):
     """Those of flatjax alone: solve, the scan, its step, and the solver."""
     batch, frames = make_batch(), []
 
-    class Watched(NormUNet):
+    class Watched(ImageUNet):
         def apply(self, *args, **kwargs):
             names = [frame.name for frame in traceback.extract_stack()
                      if "/flatjax/" in frame.filename]

@@ -9,7 +9,7 @@ from flatjax.methods import METHODS
 from flatjax.mri import Batch, Measurement, combine, expand
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.arrays import smooth_image
 from tests.support.build import build
 
@@ -142,7 +142,7 @@ def test_after_the_projection_the_measured_samples_are_those_measured(name):
 
 def test_the_network_of_fastmri_takes_channels_that_are_constant():
     """The original divides 0 by 0 there."""
-    net = NormUNet(channels=2, pools=1, parity=True)
+    net = ImageUNet(channels=2, pools=1, norm="fastmri")
     usual = smooth_image(np.random.default_rng(0), (16, 16))
     images = jnp.stack([usual, usual.real.astype(np.complex64), 0 * usual, 0 * usual + (2 - 1j)])
     params = net.init(jax.random.key(0), images)

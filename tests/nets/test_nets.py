@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flatjax.nets import NormUNet, conv
+from flatjax.nets import ImageUNet, conv
 from flatjax.nets.conv import UpConv, average_pool, conv2d
 from flatjax.nets.fastmri import norm_unet_params
 from flatjax.nets.unet import time_features
@@ -70,7 +70,7 @@ def draw(net, shape, seed=0):
 
 @pytest.mark.parametrize("shape", [(13, 18), (1, 1)])
 def test_any_size_goes_through_and_an_untrained_network_gives_zero(shape):
-    image, params, apply = draw(NormUNet(channels=2, pools=1), (2, *shape))
+    image, params, apply = draw(ImageUNet(channels=2, pools=1), (2, *shape))
     np.testing.assert_array_equal(apply(params, image, t=jnp.ones(2)), 0)
     out = apply(noisy(params), image, t=jnp.ones(2))
     assert out.shape == image.shape and out.dtype == jnp.complex64
@@ -78,7 +78,7 @@ def test_any_size_goes_through_and_an_untrained_network_gives_zero(shape):
 
 
 def test_output_scales_with_the_input_ignores_its_mean_and_is_told_the_time_of_each_sample():
-    image, params, apply = draw(NormUNet(channels=2, pools=1), (2, 12, 12))
+    image, params, apply = draw(ImageUNet(channels=2, pools=1), (2, 12, 12))
     params, t = noisy(params), jnp.asarray([0.2, 0.9])
     out = apply(params, image, t=t)
     assert np.abs(out).max() > 0.1
@@ -96,7 +96,7 @@ def test_no_two_times_have_the_same_features():
 
 
 def test_gradients_are_finite_on_an_empty_image():
-    net = NormUNet(channels=2, pools=1)
+    net = ImageUNet(channels=2, pools=1)
     image, params, _ = draw(net, (1, 8, 8))
     value, grads = jax.jit(jax.value_and_grad(
         lambda p, x: jnp.sum(jnp.real(net.apply(p, x, t=jnp.ones(1)))), argnums=(0, 1)))(
@@ -106,9 +106,9 @@ def test_gradients_are_finite_on_an_empty_image():
 
 
 def test_bfloat16_stays_near_float32():
-    image, params, apply = draw(NormUNet(channels=4, pools=1), (1, 16, 16))
+    image, params, apply = draw(ImageUNet(channels=4, pools=1), (1, 16, 16))
     params = noisy(params, 0.05)
-    half = NormUNet(channels=4, pools=1, dtype=jnp.bfloat16)
+    half = ImageUNet(channels=4, pools=1, dtype=jnp.bfloat16)
     a, b = (np.asarray(f(params, image, t=jnp.ones(1))) for f in (apply, jax.jit(half.apply)))
     assert b.dtype == np.complex64
     assert 1e-5 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.05
@@ -119,7 +119,7 @@ def test_parity_mode_is_fastmris_norm_unet():
     with np.load(GOLDEN / "fastmri_norm_unet.npz") as file:
         state = {name: file[name] for name in file.files}
     expected = state.pop("output")
-    net = NormUNet(channels=3, pools=2, parity=True)
+    net = ImageUNet(channels=3, pools=2, norm="fastmri")
     image = complex_image((2, 37, 50))
     params = norm_unet_params(state)
     expected_params = jax.eval_shape(net.init, jax.random.key(0), image)["params"]

@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 from flatjax import mri
 from flatjax.methods import zero_filled
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.arrays import noisy
 
 KEY = jax.random.key(0)
@@ -96,7 +96,7 @@ def check_nfe(method, batch):
     calls = []
 
     def spy(call, args, kwargs, context):
-        if isinstance(context.module, NormUNet) and context.method_name == "__call__":
+        if isinstance(context.module, ImageUNet) and context.method_name == "__call__":
             jax.debug.callback(lambda: calls.append(1))
         return call(*args, **kwargs)
 

@@ -25,8 +25,9 @@ def reading(file: Path) -> Iterator[None]:
             raise
         raise InputError(f"{file}: {error}") from error
     except Exception as error:  # no library lists what it raises of damaged files
-        raise InputError(f"{file}: is cut short or damaged, or of another format "
-                         f"({first_line(error)}); download or export it again") from error
+        said, *_ = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"{file}: is cut short or damaged, or of another format ({said}); "
+                         "download or export it again") from error
 
 
 def check_file(file: Path) -> int:
@@ -68,9 +69,3 @@ def first_signal(count: int, read: Callable[[int], np.ndarray]) -> tuple[int, np
         if kspace.any():
             return index, kspace
     raise InputError("kspace is zero in every slice, expected measured data; export it again")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its name."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

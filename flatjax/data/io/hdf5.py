@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any
 
 import h5py
 
@@ -27,9 +28,6 @@ try:
     import resource
 except ImportError:  # on Windows: see `isolated`
     resource: Any = None
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
 
 GREATEST_RATIO = 1032  # of what deflate can expand to what is stored
 _MEMORY = 1 << 30  # bytes that a call may take in its process, and so many times the file's size:
@@ -58,8 +56,12 @@ def stored_dataset(content: h5py.File, name: str) -> h5py.Dataset:
     return dataset
 
 
-def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
-             *args: P.args, **kwargs: P.kwargs) -> Result:
+# What calls are made in, and how to reach it, by who started it: a fork of that starts its own.
+_helpers: dict[int, tuple[subprocess.Popen, Connection]] = {}
+_lock = threading.RLock()
+
+
+def isolated(function: Callable[..., Any], file: Path, *args: Any, **kwargs: Any) -> Any:
     """`function(file, *args, **kwargs)`, in another process, which may die of the file.
 
     The first call starts that process, which then serves the others, one at a time, and ends after
@@ -70,49 +72,38 @@ def isolated(function: Callable[Concatenate[Path, P], Result], file: Path,
     Args:
         function: of a module; what it takes, returns and raises must be picklable.
         file: that it reads. No message names it; `checks.reading` does.
+
+    Raises:
+        InputError: the process crashed, or took too long; and what the function raises.
     """
-    global _helper
     if resource is None:
         return function(file, *args, **kwargs)
-    seconds = _SECONDS + _size(file) / _SLOWEST
+    seconds, me = _SECONDS + _size(file) / _SLOWEST, os.getpid()
     with _lock:
-        while True:
-            new = _helper is None or _helper.owner != os.getpid()  # that of a fork's parent
-            helper = _helper = _start() if new or _helper is None else _helper
-            try:
-                helper.connection.send((seconds, function, file, args, kwargs))
-                result, error = helper.connection.recv()
-                break
-            except BaseException as ended:  # or the next call would receive this one's answer
-                helper.process.kill()
-                stop()
-                if not isinstance(ended, EOFError | OSError):
-                    raise
-                if helper.process.returncode == -signal.SIGALRM:
-                    raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
-                                     "damaged, or on a disk that is too slow: copy or download it "
-                                     "again") from ended
-                if new:  # an older one may have ended because it was idle, or by another file
-                    raise InputError("the HDF5 library crashed on it; it is damaged: download it "
-                                     "again") from ended
+        new = me not in _helpers
+        process, connection = _helpers[me] = _helpers.get(me) or _start()
+        try:
+            connection.send((seconds, function, file, args, kwargs))
+            result, error = connection.recv()
+        except BaseException as ended:  # or the next call would receive this one's answer
+            process.kill()
+            stop()
+            if not isinstance(ended, EOFError | OSError):
+                raise
+            if process.returncode == -signal.SIGALRM:
+                raise InputError(f"the HDF5 library came to no end in {seconds:.0f} s; it is "
+                                 "damaged, or on a disk that is too slow: copy or download it "
+                                 "again") from ended
+            if not new:  # it may have ended because it was idle, or by another file
+                return isolated(function, file, *args, **kwargs)
+            raise InputError("the HDF5 library crashed on it; it is damaged: download it "
+                             "again") from ended
     if error:
         raise error
     return result
 
 
-class _Helper(NamedTuple):
-    """The process that calls are made in, how to reach it, and the process that started it."""
-
-    process: subprocess.Popen
-    connection: Connection
-    owner: int
-
-
-_helper: _Helper | None = None
-_lock = threading.RLock()
-
-
-def _start() -> _Helper:
+def _start() -> tuple[subprocess.Popen, Connection]:
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(
@@ -125,19 +116,17 @@ def _start() -> _Helper:
     except EOFError as error:
         raise RuntimeError(f"the process that reads HDF5 files did not start: {sys.executable} "
                            f"ended with {process.wait()}") from error
-    return _Helper(process, ours, os.getpid())
+    return process, ours
 
 
 @atexit.register
 def stop() -> None:
     """End the process of `isolated`; its next call starts another."""
-    global _helper
     with _lock:
-        helper, _helper = _helper, None
-        if helper:
-            helper.connection.close()
-            if helper.owner == os.getpid():
-                helper.process.wait()
+        if helper := _helpers.pop(os.getpid(), None):
+            process, connection = helper
+            connection.close()
+            process.wait()
 
 
 def serve(descriptor: int) -> None:
@@ -155,8 +144,8 @@ def serve(descriptor: int) -> None:
                 break
             if begin:
                 most = begin + _MEMORY + _FILE_SHARE * _size(file)
-                most = most if hardest == resource.RLIM_INFINITY else min(most, hardest)
-                resource.setrlimit(resource.RLIMIT_AS, (most, hardest))
+                with suppress(ValueError):  # where less is the most that may be allowed
+                    resource.setrlimit(resource.RLIMIT_AS, (most, hardest))
             signal.setitimer(signal.ITIMER_REAL, seconds)
             try:
                 answer = function(file, *args, **kwargs), None

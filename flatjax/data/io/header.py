@@ -5,7 +5,6 @@ only place where entities can be declared, is refused before anything of it is e
 """
 
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import h5py
 import numpy as np
@@ -16,6 +15,15 @@ from flatjax.errors import InputError
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 MAX_BYTES = 4 * 2**20  # scanners write some tens of kilobytes
 _LARGEST = 2**16 - 1  # ISMRMRD's unsignedShort
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Builds the tree of a header, and ends where a document type begins."""
+
+    def doctype(self, *_: object) -> None:
+        raise InputError("declares a document type, with which XML can define entities that "
+                         "expand without end or read other files; scanners write none: do not "
+                         "trust this file, download it again from where it is published")
 
 
 class Header:
@@ -31,28 +39,17 @@ class Header:
             raise InputError(f"{name} has {len(xml)} bytes, expected at most {MAX_BYTES}; it "
                              "cannot be a scanner's: download the file again")
         try:
-            guard = expat.ParserCreate()
-            guard.StartDoctypeDeclHandler = self._refuse_doctype
-            guard.Parse(xml, True)
-            self._root = ElementTree.fromstring(xml)
-        except InputError:
-            raise
-        except (expat.ExpatError, ValueError, LookupError) as error:
+            self._root = ElementTree.fromstring(xml, ElementTree.XMLParser(target=_Builder()))
+        except InputError as error:
+            raise InputError(f"{name} {error}") from error
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise InputError(f"{name} is not well-formed XML ({error}); download the file "
                              "again") from error
 
-    def _refuse_doctype(self, *_: object) -> None:
-        raise InputError(f"{self.name} declares a document type, with which XML can define "
-                         "entities that expand without end or read other files; scanners write "
-                         "none: do not trust this file, download it again from where it is "
-                         "published")
-
     def text(self, path: str) -> str:
         """The text of a field, "" if it is missing."""
-        found = self._root
-        for tag in path.split("/"):
-            found = None if found is None else found.find(f"{{{NAMESPACE}}}{tag}")
-        return "" if found is None else (found.text or "").strip()
+        first = "/".join(f"{{{NAMESPACE}}}{tag}[1]" for tag in path.split("/"))
+        return (self._root.findtext(first) or "").strip()
 
     def number(self, path: str, least: int = 1) -> int:
         """A field as a whole number from `least` to 65535; anything else raises `InputError`."""

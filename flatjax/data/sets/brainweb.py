@@ -13,6 +13,7 @@ image data bases", IEEE TMI 2006.
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import numpy as np
 
 from flatjax.data.io.volumes import as_magnitude, format_of, read_magnitude, read_volume, stem
 from flatjax.data.io.volumes.common import Spacing
-from flatjax.data.sets.folder import find_volumes, volumes_below
+from flatjax.data.sets.folder import find_volumes
 from flatjax.data.sets.tissues import CONTRASTS, TISSUES, tissue_signal
 from flatjax.data.slices import check_names
 from flatjax.data.subjects import SubjectVolume, subject_dataset
@@ -35,39 +36,27 @@ TWENTY = {f"subject{n:02d}": n for n in (4, 5, 6, 18, 20, 38, *range(41, 55))}  
 PHANTOM_LABELS = tuple(TISSUES)
 SUBJECT_LABELS = ("background", "csf", "gray matter", "white matter", "fat", "muscle/skin",
                   "muscle/skin", "skull", "csf", "fat", "connective", "fat")
-FUZZY_NAMES = {
-    "bck": "background", "csf": "csf", "gry": "gray matter", "gm": "gray matter",
-    "wht": "white matter", "wm": "white matter", "fat": "fat", "m-s": "muscle/skin",
-    "muscles_skin": "muscle/skin", "mus": "muscle/skin", "muscles": "muscle/skin", "skn": "skin",
-    "skl": "skull", "skull": "skull", "gli": "glial matter", "mit": "connective",
-    "les": "lesion", "ves": "csf", "vessels": "csf", "fat2": "fat", "dura": "connective",
-    "mrw": "fat", "marrow": "fat",
-}
+FUZZY_NAMES = {part: tissue for tissue, parts in {
+    "background": "bck", "csf": "csf ves vessels", "gray matter": "gry gm",
+    "white matter": "wht wm", "fat": "fat fat2 mrw marrow",
+    "muscle/skin": "m-s muscles_skin mus muscles", "skin": "skn", "skull": "skl skull",
+    "glial matter": "gli", "connective": "mit dura", "lesion": "les",
+}.items() for part in parts.split()}
 _SHORT_STEP = 16  # between labels in raw short, which spreads a byte over 12 bits
 _FRACTION_ONE = {".rawb": 255.0, ".raws": 4095.0}
 _SITE = "brainweb.bic.mni.mcgill.ca"
 
 
 class Named(NamedTuple):
-    """What the name of a file tells.
+    """What the name of a file tells."""
 
-    Attributes:
-        source: one of `SOURCES`.
-        subject: "subject04" to "subject54" of the twenty, else "icbm": one head, whatever its
-            lesions.
-        part: tissue of a fuzzy model, contrast of a simulated volume, "" of a crisp model.
-        noise, rf: percent, of a simulated volume; None if not told.
-    """
-
-    source: str
-    subject: str
-    part: str = ""
-    noise: int | None = None
-    rf: int | None = None
+    source: str  # one of `SOURCES`
+    subject: str  # "subject04" to "subject54" of the twenty, else "icbm": one head with any lesions
+    part: str = ""  # tissue of a fuzzy model, contrast of a simulated volume
 
 
 def find(folder: Path, *, source: str = "crisp", contrasts: Sequence[str] = ("T1", "T2", "PD"),
-         subjects: Sequence[str] = (), noise: Sequence[int] = (), rf: Sequence[int] = (),
+         subjects: Sequence[str] = (), pattern: str = "*",
          download: bool = False) -> list[SubjectVolume]:
     """The volumes of a folder of BrainWeb's files, one per subject and contrast.
 
@@ -80,7 +69,7 @@ def find(folder: Path, *, source: str = "crisp", contrasts: Sequence[str] = ("T1
         contrasts: some of T1, T2 and PD; models are imaged with the protocols of
             `tissues.CONTRASTS`.
         subjects: only these, as "subject04"; all if empty.
-        noise, rf: only simulated volumes with these percentages; all if empty.
+        pattern: only these files, by shell wildcards, as "*pn3_rf20*".
         download: fetch the crisp models of the twenty, or of `subjects`, that are not there.
 
     Raises:
@@ -92,27 +81,23 @@ def find(folder: Path, *, source: str = "crisp", contrasts: Sequence[str] = ("T1
     check_names("subjects", subjects)
     if download:
         _download(folder, source, subjects)
-    files = find_volumes(folder)
+    files = find_volumes(folder, pattern)
     found = [(named, file) for file in files if (named := parse(stem(file.name)))
              and named.source == source and (not subjects or named.subject in subjects)]
     missing = sorted({*subjects} - {named.subject for named, _ in found})
     if missing:
         raise InputError(f"{folder}: no {source} files of {', '.join(missing)}; set data.subjects "
                          "or download them")
-    if source == "simulated":
-        volumes = [
-            SubjectVolume(named.subject, stem(file.name), (file,), source,
-                          partial(read_magnitude, file))
-            for named, file in found if named.part in contrasts
-            and (not noise or named.noise in noise) and (not rf or named.rf in rf)]
-    else:
-        volumes = _models(found, contrasts)
+    volumes = _models(found, contrasts) if source != "simulated" else [
+        SubjectVolume(named.subject, stem(file.name), (file,), source,
+                      partial(read_magnitude, file))
+        for named, file in found if named.part in contrasts]
     if not volumes:
         there = sorted({stem(file.name) for file in files})
         raise InputError(f"{folder}: none of its {len(there)} volumes is {source} of what is asked "
                          f"for; it holds {', '.join(there[:6])}{', ...' if there[6:] else ''}; "
-                         "set data.source, data.contrasts, data.noise or data.rf, or keep "
-                         "BrainWeb's file names")
+                         "set data.source, data.contrasts or data.pattern, or keep BrainWeb's file "
+                         "names")
     return volumes
 
 
@@ -122,23 +107,19 @@ make = subject_dataset(find, matrix=256)
 def parse(name: str) -> Named | None:
     """What a file name without extension tells, None if it is none of BrainWeb's."""
     name = name.lower()
-    simulated = re.fullmatch(r"(t1|t2|pd)[_+]\w+?[_+]\w+?[_+]\d+mm[_+]pn(\d+)[_+]rf(\d+)", name)
+    simulated = re.fullmatch(r"(t1|t2|pd)[_+]\w+?[_+]\w+?[_+]\d+mm[_+]pn\d+[_+]rf\d+", name)
     if simulated:
-        contrast, noise, rf = simulated.groups()
-        return Named("simulated", "icbm", contrast.upper(), int(noise), int(rf))
+        return Named("simulated", "icbm", simulated[1].upper())
     model = re.fullmatch(
         r"(?:phantom_[\d.]+mm_[a-z0-9]+|(?:subject|brainweb_s)(\d\d))_([a-z0-9_-]+)", name)
     if not model:
         return None
-    subject = f"subject{model[1]}" if model[1] else "icbm"
-    part = model[2].removesuffix("_v")
+    subject, part = f"subject{model[1]}" if model[1] else "icbm", model[2].removesuffix("_v")
     if part == "crisp":
         return Named("crisp", subject)
     if part in FUZZY_NAMES:
         return Named("fuzzy", subject, part)
-    if model[1] and part in ("t1w", "t1w_p4"):
-        return Named("simulated", subject, "T1")
-    return None
+    return Named("simulated", subject, "T1") if model[1] and part in ("t1w", "t1w_p4") else None
 
 
 def _models(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str]) -> list[SubjectVolume]:
@@ -165,10 +146,8 @@ def _models(found: Sequence[tuple[Named, Path]], contrasts: Sequence[str]) -> li
 def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Spacing]:
     """The image of a discrete model in a contrast, as `subjects.SubjectVolume.load` gives it.
 
-    The labels of the phantom, subject "icbm", and of the twenty mean other tissues.
-
-    Raises:
-        InputError: for labels that the model does not have.
+    The labels of the phantom, subject "icbm", and of the twenty mean other tissues; those that the
+    model does not have raise InputError.
     """
     labels, spacing = read_volume(file)
     if stem(file.name).lower().startswith("brainweb_s") and format_of(file.name) == ".nii":
@@ -190,13 +169,8 @@ def crisp_image(file: Path, subject: str, contrast: str) -> tuple[np.ndarray, Sp
 def fuzzy_image(files: Mapping[str, Path], contrast: str) -> tuple[np.ndarray, Spacing]:
     """The image of a fuzzy model in a contrast, as `subjects.SubjectVolume.load` gives it.
 
-    Args:
-        files: of fractions, by their keys in `FUZZY_NAMES`.
-        contrast: of `tissues.CONTRASTS`.
-
-    Raises:
-        InputError: if CSF, gray or white matter is missing, files are of unlike size, or values
-            are no fractions.
+    Of files of fractions, by their keys in `FUZZY_NAMES`. InputError if CSF, gray or white matter
+    is missing, files are of unlike size, or values are no fractions.
     """
     first = next(iter(files.values()))
     lacking = {"csf", "gray matter", "white matter"} - {FUZZY_NAMES[part] for part in files}
@@ -228,28 +202,27 @@ def _download(folder: Path, source: str, subjects: Sequence[str]) -> None:
                          f"from {_SITE}, and set data.download=False")
     if subjects:
         check_names("subjects", subjects, tuple(TWENTY))
-    present = [parse(stem(file.name)) for file in volumes_below(make_folder(folder))]
-    present = {named.subject for named in present if named and named.source == "crisp"}
+    make_folder(folder)
+    present = set()
+    with suppress(InputError):  # none is there yet
+        present = {parse(stem(file.name)) for file in find_volumes(folder)}
     for name in subjects or TWENTY:
-        if name not in present:
-            _fetch(folder, name)
+        if Named("crisp", name) in present:
+            continue
+        print(f"brainweb: fetching {name} into {folder}")
+        try:
+            import brainweb_dl  # pyright: ignore[reportMissingImports]  # an extra
 
-
-def _fetch(folder: Path, name: str) -> None:
-    print(f"brainweb: fetching {name} into {folder}")
-    try:
-        import brainweb_dl  # pyright: ignore[reportMissingImports]  # an extra
-
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
-            fetched = Path(brainweb_dl.get_brainweb20(
-                TWENTY[name], brainweb_dir=unfinished, segmentation="crisp"))
-            fetched.replace(folder / fetched.name)
-    except ImportError as error:
-        raise InputError("data.download needs the package brainweb-dl: install flatjax[brainweb], "
-                         f"or put files from {_SITE} into {folder} and set data.download=False"
-                         ) from error
-    except Exception as error:  # of requests, gzip, nibabel or the package itself
-        raise InputError(f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "
-                         f"{' '.join(str(error).split())[:200]}); run this where there is "
-                         f"internet, and copy {folder} from there, with data.download=False"
-                         ) from error
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
+                fetched = Path(brainweb_dl.get_brainweb20(
+                    TWENTY[name], brainweb_dir=unfinished, segmentation="crisp"))
+                fetched.replace(folder / fetched.name)
+        except ImportError as error:
+            raise InputError("data.download needs the package brainweb-dl: install "
+                             f"flatjax[brainweb], or put files from {_SITE} into {folder} and set "
+                             "data.download=False") from error
+        except Exception as error:  # of requests, gzip, nibabel or the package itself
+            raise InputError(f"{name} cannot be fetched from {_SITE} ({type(error).__name__}: "
+                             f"{' '.join(str(error).split())[:200]}); run this where there is "
+                             f"internet, and copy {folder} from there, with data.download=False"
+                             ) from error

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from functools import partial
+from glob import escape
 from pathlib import Path
 
 from flatjax.data.io.volumes import READERS, Raw, format_of, read_magnitude, stem
@@ -19,14 +20,10 @@ def find(folder: Path, *, pattern: str = "*", raw_shape: Sequence[int] = (), raw
     with all volumes below it.
 
     Args:
-        folder: with files in formats of `io.volumes.READERS`: NIfTI, NRRD, MINC or raw voxels.
-            Hidden files and folders are left out.
-        pattern: which files, by shell wildcards on their path within the folder, as "*T1w*".
+        folder: see `find_volumes`, as `pattern`.
+        pattern: which files, as "*T1w*".
         raw_shape, raw_dtype, raw_order, raw_spacing: of voxels without a header, the fields of
             `io.volumes.Raw`; what is left out is taken from each file's name.
-
-    Raises:
-        InputError: a folder that is missing or holds no such file.
     """
     raw = Raw(raw_shape, raw_dtype, raw_order, raw_spacing)
     paths = [file.relative_to(folder) for file in find_volumes(folder, pattern)]
@@ -36,7 +33,10 @@ def find(folder: Path, *, pattern: str = "*", raw_shape: Sequence[int] = (), raw
         alone = subjects.count(subject) == 1
         name = subject if alone else "_".join([*path.parts[:-1], stem(path.name)])
         file = folder / path
-        volumes.append(SubjectVolume(subject, name, _parts(file), repr(raw),
+        parts = [file]
+        if format_of(file.name) == ".nhdr":  # its voxels are in one of those of its name
+            parts += sorted({*file.parent.glob(f"{escape(stem(file.name))}.*")} - {file})
+        volumes.append(SubjectVolume(subject, name, parts, repr(raw),
                                      partial(read_magnitude, file, raw)))
     return volumes
 
@@ -44,34 +44,11 @@ def find(folder: Path, *, pattern: str = "*", raw_shape: Sequence[int] = (), raw
 make = subject_dataset(find)
 
 
-def _parts(file: Path) -> list[Path]:
-    """A volume's files: with a `.nhdr` header also those of its name beside it, its voxels."""
-    if format_of(file.name) != ".nhdr":
-        return [file]
-    return [file, *sorted(one for one in file.parent.iterdir()
-                          if one != file and one.name.startswith(f"{stem(file.name)}."))]
-
-
 def find_volumes(folder: Path, pattern: str = "*") -> list[Path]:
-    """The volumes below a folder whose path within it matches, sorted; see `volumes_below`.
+    """The volumes below a folder in formats of `io.volumes.READERS`, sorted.
 
-    Raises:
-        InputError: the folder is missing, cannot be read or holds none.
-    """
-    files = volumes_below(folder)
-    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
-    if not chosen:
-        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
-            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
-        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
-    return chosen
-
-
-def volumes_below(folder: Path) -> list[Path]:
-    """The volumes below a folder; hidden ones and the voxels of `.nhdr` files left out.
-
-    Raises:
-        InputError: the folder is missing or cannot be read.
+    Those whose path within it matches a pattern of shell wildcards, but no hidden ones, nor the
+    voxels of `.nhdr` files. InputError if the folder is missing, cannot be read or holds none.
     """
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read as a folder ({error.strerror}); set "
@@ -88,4 +65,9 @@ def volumes_below(folder: Path) -> list[Path]:
         files += [Path(root, name) for name in names if format_of(name)
                   and not name.startswith(".")
                   and not (stem(name) in headers and format_of(name).startswith(".raw"))]
-    return files
+    chosen = sorted(file for file in files if fnmatch(str(file.relative_to(folder)), pattern))
+    if not chosen:
+        what = f"none of its {len(files)} volumes matches {pattern!r}" if files else (
+            f"holds no volume, expected files named {', '.join(READERS)}, or one of these and .gz")
+        raise InputError(f"{folder}: {what}; set data.path or data.pattern")
+    return chosen

@@ -7,28 +7,15 @@ images only: k-space, phase and coils are simulated, see `augment`.
 """
 
 import inspect
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
-from flatjax.data.augment import (
-    Augmentation,
-    augmented_sample,
-    check_augmentation,
-    draw_maps,
-    draw_phase,
-    in_slots,
-)
+from flatjax.data import augment
+from flatjax.data.augment import Augmentation
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
-from flatjax.data.slices import (
-    ORIENTATIONS,
-    display_slices,
-    make_sample,
-    packaged_array,
-    resample,
-)
+from flatjax.data.slices import ORIENTATIONS, display_slices, make_sample, packaged_array, resample
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 TRAIN, VALIDATION, TEST = ("patient1", "patient2"), "patient3", "patient4"
@@ -51,7 +38,7 @@ def make(**options: Any) -> DataSet:
         InputError: from `check_augmentation`; a broken installation without the images.
     """
     drawn = Augmentation(**options)
-    check_augmentation(drawn)
+    augment.check_augmentation(drawn)
     patients = [packaged_array(name, "images") for name in TRAIN]
     planes = volunteer_planes()
 
@@ -64,10 +51,10 @@ def make(**options: Any) -> DataSet:
         else:
             slices = planes[rng.integers(len(planes))]
             plane, pixel = intensity(slices[rng.integers(len(slices))]), 1.0
-        return augmented_sample(plane, pixel, drawn, rng)
+        return augment.augmented_sample(plane, pixel, drawn, rng)
 
     def draw(rng: Generator, n: int) -> Lazy:
-        return Lazy([partial(read, int(seed)) for seed in rng.integers(2**32, size=n)])
+        return Lazy(read, rng.integers(2**32, size=n).tolist())
 
     validation, test = (
         [_volume(name, contrast, repeat, drawn.matrix, drawn.coils)
@@ -112,8 +99,10 @@ def _volume(name: str, contrast: int, repeat: int, matrix: int, coils: int) -> V
         images = resample(images, (PIXEL_MM, PIXEL_MM), FOV_MM, matrix)
         images = np.clip(images / images.max(), 0, None)
         rng = np.random.default_rng([contrast, repeat, *name.encode()])
-        maps = draw_maps(rng, images.shape[1:], min(COILS, coils))
-        return [in_slots(make_sample(image, draw_phase(rng, image.shape, rng.uniform(0, 2)), maps),
-                         coils) for image in images]
+        shape = images.shape[1:]
+        maps = augment.draw_maps(rng, shape, min(COILS, coils))
+        phases = (augment.draw_phase(rng, shape, rng.uniform(0, 2)) for _ in images)
+        return [augment.in_slots(make_sample(image, phase, maps), coils)
+                for image, phase in zip(images, phases, strict=True)]
 
     return Volume(f"{name}_{CONTRASTS[contrast]}_{repeat + 1}", load_samples)

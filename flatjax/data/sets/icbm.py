@@ -1,47 +1,31 @@
 """Simulated brains from the ICBM152 average head that nilearn brings.
 
-Gray and white matter maps, the spin-echo equation and BrainWeb's tissue table make T1-, T2- and
-PD-weighted axial slices; random deformations, tissue values, sharpness, heads around the brain,
-spots and fields make many training slices of them. No download is needed.
-
-One smooth, skull-stripped average head: scores on its held-out slab are optimistic. The second
-test set is the real brain of another person, who is never trained on.
-
-References: nilearn's `mni_icbm152_*_tal_nlin_sym_09a` (Fonov et al., NeuroImage 2011); tissue
-table of BrainWeb's normal phantom at 1.5 T (Collins et al., IEEE TMI 1998).
+Gray and white matter maps (nilearn's `mni_icbm152_*_tal_nlin_sym_09a`; Fonov et al., NeuroImage
+2011), the spin-echo equation and a table of tissues make T1-, T2- and PD-weighted axial slices;
+random deformations, tissue values, sharpness, heads around the brain, spots and fields make many
+training slices of them. One smooth, skull-stripped average head: scores on its held-out slab are
+optimistic. The second test set is the real brain of another person, who is never trained on.
 """
 
+import importlib.util
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
+import nibabel
 import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
+from flatjax.data import slices
 from flatjax.data.base import DataSet, Sample, Volume
-from flatjax.data.sets.icbm_anatomy import (
-    FOV_MM,
-    Anatomy,
-    build_anatomy,
-    deform,
-    load_template,
-    render,
-)
 from flatjax.data.sets.tissues import CONTRASTS, tissue_signal, tissue_table
-from flatjax.data.slices import (
-    Split,
-    check_grid,
-    check_names,
-    fixed_volume,
-    make_sample,
-    packaged_array,
-    resample,
-    split_slices,
-)
 from flatjax.errors import InputError
 from flatjax.mri.host.simulate import birdcage_maps, image_phase, smooth_field, spin_echo
 
+FOV_MM = 233.0
 FOV_RANGE_MM = (100.0, 500.0)
 FIRST_SLICE, LAST_SLICE = 24, 143  # of the template, 1 mm each: cerebellum to vertex
 SEED = 152  # of everything in the fixed volumes, whatever the training seed
@@ -49,6 +33,8 @@ CRISPNESS = 3.0  # of the fixed volumes
 BRAIN = ("csf", "gray matter", "white matter")
 TISSUES = tissue_table((*BRAIN, "fat"))
 TISSUE_SPREAD = np.array([[0.08], [0.08], [0.03]])  # between the people trained on, relative
+# what the T1 template shows in pure CSF, GM and WM, by least squares over its inside
+TEMPLATE_LEVELS = np.array([69.5, 167.3, 224.3], np.float32)
 
 
 def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
@@ -71,37 +57,149 @@ def make(*, contrasts: Sequence[str] = ("T1", "T2", "PD"), matrix: int = 128,
         InputError: unknown contrast, matrix, coils or fov out of range, or nilearn is not
             installed.
     """
-    check_names("contrasts", contrasts, tuple(CONTRASTS))
-    check_grid(matrix, coils)
+    slices.check_names("contrasts", contrasts, tuple(CONTRASTS))
+    slices.check_grid(matrix, coils)
     if len(fov) != 2 or not FOV_RANGE_MM[0] <= fov[0] <= fov[1] <= FOV_RANGE_MM[1]:
         raise InputError(f"fov is {fov!r}, expected the least and the largest field of view in mm, "
                          f"between {FOV_RANGE_MM[0]:g} and {FOV_RANGE_MM[1]:g}")
-    template = load_template()
-    split = region_split()
-    anatomy = build_anatomy(template, split.train, matrix)
+    template, regions = load_template(), region_split()
+    anatomy = build_anatomy(template, regions["train"], matrix)
 
     def draw(rng: Generator, n: int) -> list[Sample]:
         return [_draw_sample(anatomy, contrasts, coils, fov, rng) for _ in range(n)]
 
     def volumes(region: str, seed: int) -> list[Volume]:
-        load = partial(_fixed_slices, template, getattr(split, region), matrix=matrix)
-        return [fixed_volume(f"icbm_{region}_{name}", partial(load, name), coils, seed + i)
+        load = partial(_fixed_slices, template, regions[region], matrix=matrix)
+        return [slices.fixed_volume(f"icbm_{region}_{name}", partial(load, name), coils, seed + i)
                 for i, name in enumerate(CONTRASTS) if name in contrasts]
 
     def load_other_head() -> np.ndarray:
-        slices, spacing = (packaged_array("cstar_t1", key) for key in ("slices", "spacing"))
-        images = resample(slices, (float(spacing[1]), float(spacing[2])), FOV_MM, matrix)
+        stored, spacing = (slices.packaged_array("cstar_t1", key) for key in ("slices", "spacing"))
+        images = slices.resample(stored, (float(spacing[1]), float(spacing[2])), FOV_MM, matrix)
         return np.clip(images / images.max(), 0, 1)
 
-    other = fixed_volume("cstar_T1", load_other_head, coils, SEED + 200)
+    other = slices.fixed_volume("cstar_T1", load_other_head, coils, SEED + 200)
     return DataSet(draw, volumes("validation", SEED),
                    {"held_out": volumes("test", SEED + 100), "other_head": [other]})
 
 
-def region_split() -> Split:
-    """Slice indices of the template by region."""
-    split = split_slices(LAST_SLICE + 1 - FIRST_SLICE, 1.0)
-    return Split(*(indices + FIRST_SLICE for indices in split))
+def region_split() -> dict[str, np.ndarray]:
+    """Slice indices of the template by region, as of `split_slices`."""
+    regions = slices.split_slices(LAST_SLICE + 1 - FIRST_SLICE, 1.0)
+    return {region: indices + FIRST_SLICE for region, indices in regions.items()}
+
+
+class Anatomy(NamedTuple):
+    """What slices are made of, each `[slice, y, x]` float32."""
+
+    gm: np.ndarray  # gray matter fraction
+    wm: np.ndarray  # white matter fraction
+    texture: np.ndarray  # what of the template its tissue fractions leave unexplained, relative
+    support: np.ndarray  # smooth indicator of the brain, 1 well inside
+    outside: np.ndarray  # distance in mm from the brain's convex hull, negative inside
+
+
+@lru_cache(maxsize=1)
+def load_template() -> dict[str, np.ndarray]:
+    """The ICBM152 maps "t1", "gm" and "wm" as nilearn packs them, without importing nilearn.
+
+    `[slice, row, column]` uint8 each, 1 mm, displayed as `display_slices` says, read-only.
+    InputError if nilearn has no such files.
+    """
+    spec = importlib.util.find_spec("nilearn")
+    package = Path(spec.origin if spec and spec.origin else "nilearn/__init__.py").parent
+    maps = {}
+    for name in ("t1", "gm", "wm"):
+        path = package / f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        if not path.exists():
+            raise InputError(f"the data set icbm needs {path}, which is missing: "
+                             "pip install --force-reinstall 'nilearn>=0.11'")
+        volume = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
+        maps[name] = slices.display_slices(volume, (1, 1, 1), "axial")[0]
+        maps[name].setflags(write=False)
+    return maps
+
+
+def build_anatomy(template: dict[str, np.ndarray], indices: np.ndarray,
+                  matrix: int) -> Anatomy:
+    """Resample the template's slices of those indices; no other slice is read."""
+    t1, gm, wm = (template[name][indices].astype(np.float32) for name in ("t1", "gm", "wm"))
+    gm, wm = gm / 255, wm / 255
+    brain = t1 > 0
+    csf = np.clip(1 - gm - wm, 0, 1)
+    explained = csf * TEMPLATE_LEVELS[0] + gm * TEMPLATE_LEVELS[1] + wm * TEMPLATE_LEVELS[2]
+    inside = ndimage.binary_erosion(brain, np.ones((1, 3, 3)), iterations=2)
+    texture = np.where(inside, np.clip(t1 / explained, 0.8, 1.2) - 1, 0)
+    support = ndimage.gaussian_filter(brain.astype(np.float32), (0, 2, 2))
+    outside = np.stack([_hull_distance(mask, matrix) for mask in brain])
+    *fractions, texture, support = (slices.resample(plane, (1.0, 1.0), FOV_MM, matrix)
+                                    for plane in (gm, wm, texture, support))
+    gm, wm = np.clip(fractions, 0, 1)
+    return Anatomy(gm, wm, texture, support, outside)
+
+
+def _hull_distance(brain: np.ndarray, matrix: int, directions: int = 48) -> np.ndarray:
+    """`Anatomy.outside` of a brain `[y, x]` bool with pixels of 1 mm: `[matrix, matrix]` float32.
+
+    It is the largest of the distances from the hull's supporting lines.
+    """
+    y, x = (axis - (n - 1) / 2 for axis, n in zip(np.nonzero(brain), brain.shape, strict=True))
+    grid = ((np.arange(matrix) - (matrix - 1) / 2) * FOV_MM / matrix).astype(np.float32)
+    distance = np.full((matrix, matrix), -FOV_MM, np.float32)
+    for angle in np.arange(directions) * 2 * np.pi / directions:
+        sin, cos = np.sin(angle), np.cos(angle)
+        line = np.max(sin * y + cos * x)
+        np.maximum(distance, (sin * grid - line).astype(np.float32)[:, None]
+                   + (cos * grid).astype(np.float32), out=distance)
+    return distance
+
+
+def render(anatomy: Anatomy, signal: np.ndarray, crispness: float, rim: float,
+           texture: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image of an anatomy `[..., y, x]`, and the background that no tissue fills, float32 each.
+
+    Average heads are blurred, single ones are not: fractions `p` become `p^g / sum p^g`, which
+    leaves pure tissue as it is and sharpens what lies between.
+
+    Args:
+        anatomy: what is imaged.
+        signal: of CSF, GM and WM.
+        crispness: g, at least 1.
+        rim: level of `anatomy.support`, in (0, 1), down to which CSF surrounds the brain.
+        texture: strength of the template's texture, 1 as in the template.
+    """
+    gm, wm = anatomy.gm, anatomy.wm
+    csf = np.clip(1 - gm - wm, 0, 1) * np.clip((anatomy.support - rim) / 0.2 + 0.5, 0, 1)
+    fractions = np.stack([csf, gm, wm, np.clip(1 - csf - gm - wm, 0, 1)]) ** np.float32(crispness)
+    fractions /= fractions.sum(axis=0)
+    csf, gm, wm, background = fractions
+    tissue = np.float32(signal[0]) * csf + np.float32(signal[1]) * gm + np.float32(signal[2]) * wm
+    return tissue * (1 + np.float32(texture) * anatomy.texture), background
+
+
+def deform(planes: Sequence[np.ndarray], beyond: Sequence[float], pixel: float,
+           rng: Generator, zoom: float = 1.0) -> list[np.ndarray]:
+    """Turn, scale, shift, mirror and bend images `[y, x]` float32 of one slice at random, alike.
+
+    `beyond` is what each is outside its field of view, `pixel` the size of pixels in mm, and `zoom`
+    how much larger everything comes out, as in a field of view so much smaller.
+    """
+    shape = planes[0].shape
+    angle = np.deg2rad(rng.uniform(-15, 15))
+    scale = zoom * rng.uniform(0.8, 1.05) * np.exp(0.03 * rng.standard_normal(2))
+    mirror = rng.choice([-1, 1])
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    center = (np.array(shape) - 1) / 2
+    y = (np.arange(shape[0]) - center[0])[:, None]
+    x = np.arange(shape[1]) - center[1]
+    shift = rng.uniform(-8, 8, 2) / pixel
+    bend = rng.uniform(0, 4) / pixel
+    rows = cos[0] * y + sin[0] * x + shift[0] + center[0]
+    columns = mirror * (cos[1] * x - sin[1] * y) + shift[1] + center[1]
+    at = np.stack([rows + bend * smooth_field(rng, shape, 0.25),
+                   columns + bend * smooth_field(rng, shape, 0.25)])
+    return [ndimage.map_coordinates(plane, at, order=1, mode="constant", cval=value)
+            for plane, value in zip(planes, beyond, strict=True)]
 
 
 def _fixed_slices(template: dict[str, np.ndarray], indices: np.ndarray, contrast: str,
@@ -138,7 +236,7 @@ def _draw_sample(anatomy: Anatomy, contrasts: Sequence[str], coils: int,
     image = np.maximum(image, 0) / image.max()
     phase = image_phase(rng, shape, rng.uniform(0.1, 1.0))
     maps = birdcage_maps(coils, shape, rotation=rng.uniform(0, 2 * np.pi))
-    return make_sample(image, phase, maps)
+    return slices.make_sample(image, phase, maps)
 
 
 def _head(outside: np.ndarray, signal: np.ndarray, fov: float, rng: Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numpy.random import Generator
 
-from flatjax.data.base import DataSet, Sample, no_draw
+from flatjax.data.base import DataSet, Sample
 from flatjax.data.io.volumes import READERS, Raw, read_magnitude, stem
 from flatjax.data.slices import (
     check_grid,
@@ -23,30 +23,23 @@ SEED = 20  # of the image phases of the volumes that are evaluated
 def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = "axial",
          split: bool = True, raw_shape: Sequence[int] = (), raw_dtype: str = "",
          raw_order: str = "zyx", raw_spacing: Sequence[float] = ()) -> DataSet:
-    """The data set of one volume, scaled to maximum 1.
+    """The data set of one volume, scaled to maximum 1; its one test set has its name.
 
     Slices are displayed as `display_slices` says, whatever the file's axes. Those with little
     tissue are left out. Training slices are mirrored at random (but not sagittal ones) and get a
     random smooth phase and coils turned at random; nothing is interpolated but by `matrix`.
 
     Args:
-        path: of a file holding a 3-D magnitude volume in a format of `io.volumes.READERS`: NIfTI,
-            NRRD, MINC or raw voxels.
-        matrix: pixels along each side of a square field of view as wide as the longer side of a
-            slice; 0 for the file's own grid.
-        coils: simulated birdcage coils.
-        orientation: one of `slices.ORIENTATIONS`.
+        path: of a file holding a 3-D magnitude volume in a format of `io.volumes.READERS`.
+        matrix, coils, orientation: as of `subjects.make_dataset`.
         split: whether a slab is trained on, another validated and a third tested, by
             `split_slices`; otherwise every slice is tested and `draw` raises `InputError`.
         raw_shape, raw_dtype, raw_order, raw_spacing: of voxels without a header, the fields of
             `io.volumes.Raw`; what is left out is taken from the file's name.
 
-    Returns:
-        a `DataSet` whose one test set has one volume, of the file's name.
-
     Raises:
         InputError: an argument out of range; a file that is missing, cannot be read, is damaged
-            or is not such a volume; too few slices to split; nibabel is not installed.
+            or is not such a volume; too few slices to split.
     """
     check_grid(matrix, coils, orientation, native=True)
     if not path:
@@ -57,21 +50,23 @@ def make(*, path: str = "", matrix: int = 0, coils: int = 1, orientation: str = 
     volume, zooms = read_magnitude(file, Raw(raw_shape, raw_dtype, raw_order, raw_spacing))
     slices, spacing = display_slices(volume, zooms, orientation)
     images = usable_slices(slices, spacing, matrix)
-    if not split:
-        refuse = no_draw(f"{file}: with split=False every slice is for testing; set split=True to "
-                         "train on a part of it")
-        return DataSet(refuse, [], {"all": [fixed_volume(name, lambda: images, coils, SEED)]})
-    try:
-        regions = split_slices(len(images), spacing[0])
-    except InputError as error:
-        raise InputError(f"{file}: {error}; or evaluate all of them with split=False") from error
-    train = images[regions.train]
+    train, validation, test = images, images, images
+    if split:
+        try:
+            regions = split_slices(len(images), spacing[0])
+        except InputError as error:
+            raise InputError(f"{file}: {error}; or evaluate all of them with split=False"
+                             ) from error
+        train, validation, test = (images[regions[role]]
+                                   for role in ("train", "validation", "test"))
 
     def draw(rng: Generator, n: int) -> list[Sample]:
+        if not split:
+            raise InputError(f"{file}: with split=False every slice is for testing; set split=True "
+                             "to train on a part of it")
         return [draw_sample(train[rng.integers(len(train))], coils, orientation != "sagittal", rng)
                 for _ in range(n)]
 
-    validation = fixed_volume(f"{name}_validation", lambda: images[regions.validation], coils,
-                              SEED + 1)
-    test = fixed_volume(name, lambda: images[regions.test], coils, SEED)
-    return DataSet(draw, [validation], {"held_out": [test]})
+    validated = fixed_volume(f"{name}_validation", lambda: validation, coils, SEED + 1)
+    return DataSet(draw, [validated] if split else [], {
+        "held_out" if split else "all": [fixed_volume(name, lambda: test, coils, SEED)]})

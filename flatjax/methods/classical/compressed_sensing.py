@@ -31,8 +31,7 @@ def make(*, steps: int = 60, levels: int = 4, lam: float = 0.003, combine: str =
         steps: iterations of FISTA.
         levels: of the wavelet transform, see `flatjax.mri.wavelets`.
         lam: weight of sparsity to start from, on the scale of an image with maximum 1.
-        combine: how coils are combined for the image, "sense" or "rss".
-        loss: from `losses.image`.
+        combine, loss: see `unet.make`.
     """
     check_at_least(0, levels=levels)
     check_at_least(1e-8, lam=lam)

@@ -16,6 +16,8 @@ of the noise is renewed however short the step, so that the samples' spread is t
 coil's k-space that the prior holds to be independent of the measured ones.
 """
 
+from functools import partial
+
 import numpy as np
 from flax import linen as nn
 from jax import Array
@@ -31,7 +33,7 @@ from flatjax.methods.generative.denoiser import (
     image_network,
     image_noise,
 )
-from flatjax.mri import Batch, Measurement, expand
+from flatjax.mri import Measurement, expand
 from flatjax.nets import image_unet
 
 TOTAL = 1000
@@ -55,8 +57,7 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
         gamma: weight of the data in each data-consistency problem.
         cg_iterations: of each such problem, at most.
         prediction: what the network learns, "noise" or "velocity", see `denoiser`.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     diffusion.check_eta(eta)
     check_above(0, gamma=gamma)  # at 0 the measurement is ignored
@@ -65,21 +66,18 @@ def make(network: nn.Module, *, steps: int = 49, eta: float = 0.85, gamma: float
     alpha_bar = diffusion.linear_alpha_bar(TOTAL)
     loss, noise_in = denoiser(image_network(network), discrete_levels(alpha_bar), prediction)
 
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch)}
-
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
                 record: Record) -> Rolled:
         data = space.data_consistency(measured)
         image, states = diffusion.sample(
             noise_in(params, measured), lambda end: data.proximal(end, gamma),
             lambda key: image_noise(key, measured), rng, indices=indices, alpha_bar=alpha_bar,
-            weights=lambda left, reached: step_weights(left, reached, eta), from_noise=True,
-            trajectory=trajectory, record=lambda x: record(expand(x, measured.maps)))
+            weights=partial(step_weights, eta=eta), from_noise=True, trajectory=trajectory,
+            record=lambda x: record(expand(x, measured.maps)))
         return expand(image, measured.maps), states, steps
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
-                                            samples=samples))
+    return Method(partial(init_network, network), loss,
+                  reconstructor(rollout, combine=combine, steps=steps, samples=samples))
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet},

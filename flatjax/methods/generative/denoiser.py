@@ -50,11 +50,6 @@ def image_noise(rng: Array, measured: Measurement) -> Array:
     return jax.random.normal(rng, (batch, *size), jnp.complex64)
 
 
-def image_end(kspace: Array, measured: Measurement) -> Array:
-    """The combined image `[batch, y, x]` of fully sampled k-space."""
-    return reduce(kspace, measured.maps)
-
-
 def image_network(network: nn.Module) -> Bind:
     """A network that sees the state alone, an image."""
     return lambda params, measured: (
@@ -62,7 +57,7 @@ def image_network(network: nn.Module) -> Bind:
 
 
 def denoiser(bind: Bind, levels: Levels, prediction: str, *,
-             end: Callable[[Array, Measurement], Array] = image_end,
+             end: Callable[[Array, Measurement], Array] | None = None,
              noise: Callable[[Array, Measurement], Array] = image_noise,
              ) -> tuple[Callable[..., tuple[Array, dict[str, Array]]], Bind]:
     """The loss by which a network learns the noise, and the noise that it then finds.
@@ -73,15 +68,12 @@ def denoiser(bind: Bind, levels: Levels, prediction: str, *,
         prediction: what the network learns: the "noise", as in the methods' papers, or the
             "velocity", from which the noise follows, see `diffusion.learned`. It needs far less
             training.
-        end: `(kspace, measurement) -> x_0`, the state without noise.
+        end: `(kspace, measurement) -> x_0`, the state without noise; None for the combined image.
         noise: `(rng, measurement) -> n`, shaped like it.
 
     Returns:
         `(loss, find)`: the `loss` of a `Method`, and `(params, measurement) -> ((x_t, t) -> n)`
         with a scalar t.
-
-    Raises:
-        InputError: for another prediction.
     """
     check_choice("prediction", prediction, PREDICTIONS)
 
@@ -89,7 +81,8 @@ def denoiser(bind: Bind, levels: Levels, prediction: str, *,
         measured, kspace, _ = normalize(batch)
         key_time, key_noise = jax.random.split(rng)
         t = levels.draw(key_time, len(kspace))
-        clean, added = end(kspace, measured), noise(key_noise, measured)
+        clean = end(kspace, measured) if end else reduce(kspace, measured.maps)
+        added = noise(key_noise, measured)
         level = per_element(levels.alpha_bar(t), clean)
         predicted = bind(params, measured)(diffuse(clean, added, level), t)
         error = jnp.mean(squared_error(prediction=predicted,

@@ -21,27 +21,20 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from flatjax import flow
 from flatjax.errors import InputError, check_above
-from flatjax.flow import path
 from flatjax.flow.divergence import rademacher, transport
 from flatjax.flow.scan import Record
-from flatjax.flow.schedule import Schedule, schedule
+from flatjax.flow.schedule import schedule
 from flatjax.flow.solve import check_solver, solve
 from flatjax.flow.solvers import VectorField
 from flatjax.losses import squared_error
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    Rolled,
-    apply_network,
-    init_network,
-    normalize,
-    normalize_measurement,
-    project,
-    reconstructor,
-)
 from flatjax.methods.generative.denoiser import image_noise
 from flatjax.mri import Batch, Measurement, expand, reduce
 from flatjax.nets import image_unet
@@ -53,7 +46,7 @@ def random_start(rng: Array, measured: Measurement, tau: float) -> Array:
     return kspace + (1 - mask) * tau * expand(image_noise(rng, measured), maps)
 
 
-def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
+def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
          tolerance: float = 1e-3, tau: float = 0.1, data_consistency: bool = True,
          samples: int = 1, combine: str = "sense") -> Method:
     """Conditional flow matching as a `Method`.
@@ -64,31 +57,25 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
     Args:
         network: from the images of state and measurement, and the time, to an image, as
             `nets.image_unet`.
-        schedule: the steps of the solver, from `flow.schedule`.
+        schedule: the times of the solver's steps, from `flow.schedule`.
         solver, tolerance: see `flat.make`; a solver for any field, which "imex" is not.
         tau: scale of the noise at the start; the default is about the rms of unsampled k-space in
             a brain slice of maximum 1 at R = 4.
         data_consistency: project the end point `k - t v` that every velocity implies on the
             measurement, so that measured samples stay as they are. Without, the velocity may move
             them, as it should if they are noisy.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_above(0, tau=tau)  # without noise at the start the velocity is known beforehand
     check_solver(solver, tolerance=tolerance, split=False)  # its field has no stiff part
     integrate = partial(solve, solver=solver, tolerance=tolerance)
-    times = schedule.times
-
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch, images=2)}
-
     def velocity(params: Params, measured: Measurement) -> VectorField:
         maps = measured.maps
         zero_filled = reduce(measured.kspace, maps)
 
         def field(kspace: Array, t: Array, _: None) -> Array:
-            image = apply_network(network, params["net"], reduce(kspace, maps), zero_filled,
-                                  t=jnp.broadcast_to(t, kspace.shape[:1]))
+            image = common.apply_network(network, params["net"], reduce(kspace, maps), zero_filled,
+                                         t=jnp.broadcast_to(t, kspace.shape[:1]))
             predicted = expand(image, maps)
             # Where sampled, the projected end point gives (k - y) / t, and k stays y from the
             # start.
@@ -97,19 +84,19 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         return field
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        measured, kspace, _ = normalize(batch)
+        measured, kspace, _ = common.normalize(batch)
         key_time, key_noise = jax.random.split(rng)
         t = jax.random.uniform(key_time, kspace.shape[:1], jnp.float32)
         start = random_start(key_noise, measured, tau)
-        end = project(kspace, measured) if data_consistency else kspace
-        state = path.interpolate(start, end, t[:, None, None, None])
+        end = common.project(kspace, measured) if data_consistency else kspace
+        state = flow.interpolate(start, end, t[:, None, None, None])
         error = jnp.mean(squared_error(prediction=velocity(params, measured)(state, t, None),
-                                       target=path.velocity(start, end)))
+                                       target=flow.velocity(start, end)))
         return error, {"velocity": error}
 
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
-                record: Record) -> Rolled:
-        return integrate(velocity(params, measured), random_start(rng, measured, tau), times,
+                record: Record) -> common.Rolled:
+        return integrate(velocity(params, measured), random_start(rng, measured, tau), schedule,
                          trajectory=trajectory, record=record)
 
     def log_density(params: Params, rng: Array, measurement: Measurement, kspace: Array, *,
@@ -127,20 +114,20 @@ def make(network: nn.Module, schedule: Schedule, *, solver: str = "euler",
         if not data_consistency:
             raise InputError("data_consistency is False, expected True for a density: where the "
                              "start is the measurement it has none")
-        measured, scale = normalize_measurement(measurement)
+        measured, scale = common.normalize_measurement(measurement)
         free = jnp.broadcast_to(1 - measured.mask, kspace.shape)
         count = jnp.sum(free, axis=(1, 2, 3))
         start, change = transport(
-            velocity(params, measured), measured.kspace + free * kspace / scale, times[::-1],
+            velocity(params, measured), measured.kspace + free * kspace / scale, schedule[::-1],
             free * rademacher(rng, (probes, *kspace.shape)), integrate)
         noise = jnp.sum(jnp.abs(free * start) ** 2, axis=(1, 2, 3)) / tau**2
         # The density of CN(0, tau^2) entries, then that of entries `scale` times as large.
         return (change - noise - count * jnp.log(jnp.pi * tau**2)
                 - 2 * count * jnp.log(scale[:, 0, 0, 0]))
 
-    reconstruct = reconstructor(rollout, combine=combine, steps=schedule.steps,
-                                times=jnp.asarray(times), samples=samples)
-    return Method(init, loss, reconstruct, log_density)
+    reconstruct = common.reconstructor(rollout, combine=combine, steps=len(schedule) - 1,
+                                       times=jnp.asarray(schedule), samples=samples)
+    return Method(partial(common.init_network, network, images=2), loss, reconstruct, log_density)
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet, "schedule": schedule},

@@ -12,6 +12,8 @@ in k-space. With the exact prediction and many steps the results are samples of 
 Measured samples stay as they are, noise included.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -22,7 +24,7 @@ from flatjax.flow.scan import Record
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import Rolled, apply_network, init_network, reconstructor
 from flatjax.methods.generative.denoiser import denoiser, discrete_levels, image_noise
-from flatjax.mri import Batch, Measurement, expand, fft2c, ifft2c, reduce, safe_abs
+from flatjax.mri import Measurement, expand, fft2c, ifft2c, reduce, safe_abs
 from flatjax.nets import image_unet
 
 TOTAL = 1000
@@ -52,8 +54,7 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
         clip: largest modulus of a pixel in the coil images of an estimate of r_0, on the scale of
             an image with maximum 1. At the first noise levels an error of the noise is amplified
             almost without bound there.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_choice("sampler", sampler, ("ddpm", "ddim"))
     check_above(0, tau=tau, clip=clip)
@@ -61,9 +62,6 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
     eta = 1.0 if sampler == "ddpm" else eta
     indices = diffusion.timestep_subset(TOTAL, steps)
     alpha_bar = diffusion.cosine_alpha_bar(TOTAL)
-
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch, images=2)}
 
     # Below, the unsampled k-space is in units of tau.
     def unsampled(kspace: Array, measured: Measurement) -> Array:
@@ -97,12 +95,12 @@ def make(network: nn.Module, *, sampler: str = "ddim", steps: int = 50, eta: flo
         rest, states = diffusion.sample(
             noise_in(params, measured), clipped, lambda key: noise(key, measured), rng,
             indices=indices, alpha_bar=alpha_bar,
-            weights=lambda left, reached: diffusion.posterior_weights(left, reached, eta),
+            weights=partial(diffusion.posterior_weights, eta=eta),
             trajectory=trajectory, record=lambda r: record(completed(r)))
         return completed(rest), states, steps
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
-                                            samples=samples))
+    return Method(partial(init_network, network, images=2), loss,
+                  reconstructor(rollout, combine=combine, steps=steps, samples=samples))
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet},

@@ -20,6 +20,7 @@ k-space that the prior holds to be independent of the measured ones.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from flatjax.flow.scan import Record, identity, scan_steps
 from flatjax.methods.base import Method, MethodSpec, Params
 from flatjax.methods.common import Rolled, init_network, reconstructor
 from flatjax.methods.generative.denoiser import Levels, denoiser, image_network, image_noise
-from flatjax.mri import Batch, Measurement, expand, reduce
+from flatjax.mri import Measurement, expand, reduce
 from flatjax.nets import image_unet
 
 SMALLEST = 1e-3  # sigma_min; of 1 - alpha_bar, near 1e-6 then, float32 has one digit left
@@ -78,12 +79,8 @@ def sample(score: Predict, consistent: Callable[[Array], Array], start: Array, r
         start: `[batch, y, x]` complex64, noise of scale sigma_max.
         rng: key.
         steps: N, number of noise levels, `t_j` evenly from 1 to 0.
-        sigma_min, sigma_max: of `geometric_sigma`.
-        snr: of `langevin`.
-        trajectory, record: which states are saved, and what of them, see `scan_steps`.
-
-    Returns:
-        `(x, records or None)`, records `[saved, ...]`.
+        sigma_min, sigma_max, snr: of `geometric_sigma` and `langevin`.
+        trajectory, record: as in `scan_steps`, whose result this is, too.
     """
     times = jnp.linspace(1.0, 0.0, steps, dtype=jnp.float32)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
@@ -115,8 +112,7 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
             maximum belongs to images of 320 x 320; it should exceed the distance between images,
             which falls with their size.
         prediction: what the network learns, "noise" or "velocity", see `denoiser`.
-        samples: drawn for each slice and averaged.
-        combine: how coils are combined for the image, "sense" or "rss".
+        samples, combine: see `common.reconstructor`.
     """
     check_above(0, snr=snr)  # at 0 the corrector would do nothing
     check_at_least(SMALLEST, sigma_min=sigma_min)
@@ -130,9 +126,6 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
 
     levels = Levels(alpha_bar, lambda rng, count: jax.random.uniform(rng, (count,), jnp.float32))
     loss, noise_in = denoiser(image_network(network), levels, prediction)
-
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch)}
 
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,
                 record: Record) -> Rolled:
@@ -150,8 +143,8 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
             record=lambda x: record(expand(x, measured.maps)))
         return expand(image, measured.maps), states, 2 * steps
 
-    return Method(init, loss, reconstructor(rollout, combine=combine, steps=steps,
-                                            samples=samples))
+    return Method(partial(init_network, network), loss,
+                  reconstructor(rollout, combine=combine, steps=steps, samples=samples))
 
 
 SPEC = MethodSpec(make, parts={"network": image_unet},

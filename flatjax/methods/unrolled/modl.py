@@ -20,14 +20,8 @@ from flatjax import losses
 from flatjax.errors import InputError
 from flatjax.flow import StateSpace, image_space
 from flatjax.flow.scan import scan_steps
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    Rolled,
-    apply_network,
-    end_supervised,
-    init_network,
-    with_sensitivities,
-)
 from flatjax.mri import Batch, Measurement, expand
 from flatjax.nets import SENSITIVITIES, SensitivityNet, plain_unet
 
@@ -57,16 +51,17 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
                          "sees the state itself")
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch),
-                "log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
+        lam = {"log_lam": jnp.asarray(np.log(_FIRST_LAM), jnp.float32)}
+        return common.init_network(network, rng, batch) | lam
 
-    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> common.Rolled:
         maps = measured.maps
         data = space.data_consistency(measured)
         weight = jnp.exp(-params["log_lam"])
 
         def step(image: Array, _: Array) -> Array:
-            return data.proximal(image + apply_network(network, params["net"], image), weight)
+            denoised = image + common.apply_network(network, params["net"], image)
+            return data.proximal(denoised, weight)
 
         image, states = scan_steps(step, space.state(measured.kspace, maps), jnp.arange(steps),
                                    trajectory=trajectory, record=lambda x: expand(x, maps),
@@ -74,8 +69,8 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 10, combine: str
         states = None if states is None else states.at[0].set(measured.kspace)
         return expand(image, maps), states, steps
 
-    return with_sensitivities(
-        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
+    return common.with_sensitivities(
+        common.end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

@@ -9,18 +9,11 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array
 
 from flatjax import losses
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    Rolled,
-    apply_network,
-    end_supervised,
-    init_network,
-    project,
-)
-from flatjax.mri import Batch, Measurement, expand, zero_filled
+from flatjax.mri import Measurement, expand, zero_filled
 from flatjax.nets import plain_unet
 
 _LOSS = losses.image()
@@ -33,20 +26,18 @@ def make(network: nn.Module, *, projection: bool = False, combine: str = "sense"
     Args:
         network: from an image to an image, as `nets.plain_unet`.
         projection: put the measured samples back into the result.
-        combine: how coils are combined for the image, "sense" or "rss".
+        combine: see `flat.make`.
         loss: from `losses.image`.
     """
-    def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch)}
-
-    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> common.Rolled:
         image = zero_filled(measured)
-        final = expand(image + apply_network(network, params["net"], image), measured.maps)
+        final = expand(image + common.apply_network(network, params["net"], image), measured.maps)
         if projection:
-            final = project(final, measured)
+            final = common.project(final, measured)
         return final, jnp.stack([measured.kspace, final]) if trajectory else None, 1
 
-    return end_supervised(init, rollout, loss, combine=combine, steps=1)
+    return common.end_supervised(partial(common.init_network, network), rollout, loss,
+                                 combine=combine, steps=1)
 
 
 SPEC = MethodSpec(make, parts={"network": partial(plain_unet, channels=32), "loss": losses.image},

@@ -10,15 +10,16 @@ first two can be undone one at a time, and the last is a term of the loss.
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 from jax.typing import ArrayLike
 
 from flatjax import losses
 from flatjax.errors import check_choice
-from flatjax.flow import SPACES, StateSpace, schedule
+from flatjax.flow import SPACES, Likelihood, StateSpace, schedule
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.flow_network import flow_network
+from flatjax.methods.flat import make as flat
 from flatjax.nets import SENSITIVITIES, SensitivityNet, unet
 
 _loss = partial(losses.flat, velocity=0.0)
@@ -40,10 +41,10 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
         weights, projection, combine, sensitivities, remat, loss: see `flat.make`.
     """
     check_choice("learned", learned, ("both", "eta", "timesteps"))
-    uniform = schedule(steps=steps)
-    delta, sigma = uniform.delta, steps**-0.5
+    times = schedule(steps=steps)
+    delta, sigma = np.diff(times), steps**-0.5
 
-    def start() -> Params:
+    def start(sigma: float, steps: int) -> Params:
         if learned == "timesteps":
             return {"delta": jnp.asarray(delta)}
         ones = jnp.ones(steps, jnp.float32)
@@ -54,9 +55,9 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
         eta = params.get("eta", lam / sigma**2)
         return eta / -delta, lam / -delta
 
-    return flow_network(
-        network, uniform, space, factors, start, weights=weights, projection=projection,
-        combine=combine, sensitivities=sensitivities, remat=remat, loss=loss)
+    return flat(
+        network, times, space, likelihood=Likelihood(init=start, factors=factors), weights=weights,
+        projection=projection, combine=combine, sensitivities=sensitivities, remat=remat, loss=loss)
 
 
 SPEC = MethodSpec(

@@ -15,15 +15,8 @@ from jax import Array
 from flatjax import losses
 from flatjax.errors import check_choice
 from flatjax.flow.scan import scan_steps
+from flatjax.methods import common
 from flatjax.methods.base import Method, MethodSpec, Params
-from flatjax.methods.common import (
-    WEIGHTS,
-    Rolled,
-    apply_network,
-    end_supervised,
-    init_network,
-    with_sensitivities,
-)
 from flatjax.mri import Batch, Measurement, expand, reduce
 from flatjax.nets import SENSITIVITIES, SensitivityNet, fastmri_unet, plain_unet
 
@@ -47,28 +40,28 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
         combine, sensitivities, remat: see `flat.make`.
         loss: its own, from `losses.varnet`, or one from `losses.result`.
     """
-    check_choice("weights", weights, WEIGHTS)
+    check_choice("weights", weights, common.WEIGHTS)
     shared = weights == "shared"
 
     def init(rng: Array, batch: Batch) -> Params:
-        return {"net": init_network(network, rng, batch, None if shared else steps),
-                "eta": jnp.ones(steps, jnp.float32)}
+        return common.init_network(network, rng, batch, None if shared else steps) | {
+            "eta": jnp.ones(steps, jnp.float32)}
 
-    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> Rolled:
+    def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> common.Rolled:
         y, mask, maps, _ = measured
 
         def cascade(kspace: Array, x: tuple[Array, Params]) -> Array:
             eta, own = x
-            refined = apply_network(network, params["net"] if shared else own,
-                                    reduce(kspace, maps))
+            refined = common.apply_network(network, params["net"] if shared else own,
+                                           reduce(kspace, maps))
             return kspace - (eta * (mask * (kspace - y)) + expand(refined, maps))
 
         final, states = scan_steps(cascade, y, (params["eta"], None if shared else params["net"]),
                                    trajectory=trajectory, remat=remat)
         return final, states, steps
 
-    return with_sensitivities(
-        end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
+    return common.with_sensitivities(
+        common.end_supervised(init, rollout, loss, combine=combine, steps=steps), sensitivities)
 
 
 SPEC = MethodSpec(

@@ -41,10 +41,8 @@ def from_calibration(kspace: np.ndarray, num_low: int) -> np.ndarray:
     `[..., coil, y, x]` complex64 with `sum_c |S_c|^2 == 1`, or 0 in slices without any signal.
     The maps cover the background too, where they are arbitrary: a reference combined by root sum
     of squares shows noise there, which zeros could not explain, and dark anatomy is not lost.
-
-    Against `mri.espirit` maps are biased where sensitivity or image changes within the blur, mostly
-    at edges. In both the object's own smooth phase goes into the maps, so that `E^H k` is close to
-    real, and signal that folds into a small field of view needs more than one set of maps.
+    Against `mri.espirit` they are biased where sensitivity or image changes within the blur, mostly
+    at edges. In both the object's own smooth phase goes into the maps: `E^H k` is close to real.
     """
     ky, kx = kspace.shape[-2:]
     y, row_window = _window(ky, max(1, round(num_low * ky / kx)))

@@ -13,7 +13,7 @@ _AXES = (-2, -1)
 
 
 def host_fft2c(image: np.ndarray) -> np.ndarray:
-    """Host twin of `mri.fourier.fft2c`: `[..., y, x]`, real or complex, to k-space complex64."""
+    """Host twin of `mri.fft2c`: `[..., y, x]`, real or complex, to k-space complex64."""
     shifted = scipy.fft.ifftshift(np.asarray(image, np.complex64), axes=_AXES)
     return scipy.fft.fftshift(scipy.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
 

@@ -146,11 +146,11 @@ def test_simulated_volumes_by_noise_and_non_uniformity(tmp_path, make):
     assert len(names()) == 6
     assert names(contrasts=("T2", "PD")) == ["T2_ICBM_normal_3mm_pn3_rf20",
                                             "pd_ai_msles2_1mm_pn9_rf40"]
-    assert names(noise=(3,)) == ["T2_ICBM_normal_3mm_pn3_rf20", "t1_icbm_normal_1mm_pn3_rf20"]
-    assert names(rf=(0, 40)) == ["pd_ai_msles2_1mm_pn9_rf40", "t1_icbm_normal_1mm_pn0_rf0"]
+    assert names(pattern="*pn3*") == ["T2_ICBM_normal_3mm_pn3_rf20", "t1_icbm_normal_1mm_pn3_rf20"]
+    assert names(pattern="*rf[04]*") == ["pd_ai_msles2_1mm_pn9_rf40", "t1_icbm_normal_1mm_pn0_rf0"]
     assert names(subjects=("subject04",)) == ["subject04_t1w_p4"]
-    with pytest.raises(InputError, match="none of its 6 volumes is simulated of what is asked for"):
-        names(noise=(5,))
+    with pytest.raises(InputError, match="none of its 2 volumes is simulated of what is asked for"):
+        names(pattern="*pn3*", contrasts=("PD",))
     # one head, whatever its contrast, noise or lesions
     dataset = make(folder, source="simulated", split=True, test=("icbm",))
     assert len(dataset.test["held_out"]) == 4

@@ -14,7 +14,7 @@ import pytest
 from flatjax import config, data, mri
 from flatjax.data import Acquisition, Sample
 from flatjax.data.batches import measure_slice, measure_volume, training_batch
-from flatjax.data.io import fastmri_files, fastmri_index, hdf5
+from flatjax.data.io import fastmri as fastmri_files, hdf5
 from flatjax.data.io.header import Header
 from flatjax.data.sets import fastmri
 from flatjax.errors import InputError
@@ -251,13 +251,14 @@ def test_a_smaller_fraction_is_a_part_of_a_larger(tmp_path):
 def test_attributes_and_header_are_indexed(tmp_path):
     path = one_file(tmp_path, padding=(3, 34))
     folder = path / "singlecoil_val"
-    fixture.write(folder / "b.h5", attributes=False, recon=(30, 28))
-    (first, second), errors = fastmri_index.index_folder(folder)
+    fixture.write(folder / "b.h5", attributes=False, with_reference=False, recon=(30, 28))
+    (first, second), errors = fastmri_files.index_folder(folder)
     assert errors == {} and (first.name, second.name) == ("a.h5", "b.h5")
     assert first.attributes["acquisition"] == "CORPD_FBK" and first.attributes["patient_id"] == "p0"
-    assert (first.padding, second.padding, second.recon) == ((3, 34), (0, 36), (30, 28))
-    assert second.attributes == {} and not first.masked
-    assert first.references["reconstruction_esc"] == (3, 24, 24)
+    assert (first.padding, second.padding) == ((3, 34), (0, 36))
+    assert second.attributes == {} and first.own_mask() is None
+    assert "reconstruction_esc" in first.references and second.references == []
+    assert first.crop == (24, 24) and second.crop == (30, 28)
 
 
 @pytest.fixture
@@ -294,23 +295,23 @@ def test_the_index_spares_opening_files_again(tmp_path, opened):
     after = make(path)
     assert opened == ["file1000011.h5"]
     assert len(after.validation[0].load()) == 1 and len(before.validation) == 2
-    saved = json.loads((path / fastmri_index.INDEX_NAME.format("singlecoil_train")).read_text())
+    saved = json.loads((path / fastmri_files.INDEX_NAME.format("singlecoil_train")).read_text())
     assert sorted(saved["files"]) == ["file1000001.h5", "file1000002.h5"]
     inside = [file.suffix for file in path.glob("*/*")]
     assert set(inside) == {".h5"}, "fastMRI's own loader opens whatever lies there"
 
 
 @pytest.mark.parametrize("damage", [
-    "", "{", "[]", '{"version": 2}', '{"version": 2, "files": {"file1000011.h5": {"name": 1}}}',
+    "", "{", "[]", '{"version": 3}', '{"version": 3, "files": {"file1000011.h5": {"name": 1}}}',
     "version", "\x00\x01", "[" * 100_000, "shapes",
 ])
 def test_a_damaged_index_is_made_anew(tmp_path, opened, damage):
     path = Path(fixture.write_folder(tmp_path))
     expected = bits(make(path).validation[0].load())
-    index = path / fastmri_index.INDEX_NAME.format("singlecoil_val")
+    index = path / fastmri_files.INDEX_NAME.format("singlecoil_val")
     good = index.read_text()
     changed = {"shapes": good.replace("[", '["x",'),
-               "version": good.replace('"version": 2', '"version": 0')}
+               "version": good.replace('"version": 3', '"version": 0')}
     index.write_text(changed.get(damage, damage))
     opened.clear()
     assert bits(make(path).validation[0].load()) == expected
@@ -330,7 +331,7 @@ def test_the_index_can_lie_elsewhere_or_nowhere(tmp_path, opened, monkeypatch):
     def refuse(path, value):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(fastmri_index, "write_json", refuse)
+    monkeypatch.setattr(fastmri_files, "write_json", refuse)
     with pytest.warns(UserWarning, match="cannot be kept.*set data.cache"):
         dataset = make(path)
     assert len(dataset.validation) == 2 and len(opened) == 5
@@ -610,13 +611,13 @@ def test_what_was_indexed_until_an_interruption_is_kept(tmp_path, opened, monkey
     path = Path(fixture.write_folder(tmp_path))
     original = fastmri_files.read_record
 
-    def interrupted(file):
+    def interrupted(file, known):
         if file.name == "file1000002.h5":
             raise KeyboardInterrupt
-        return original(file)
+        return original(file, known)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(fastmri_index, "read_record", interrupted)
+        patched.setattr(fastmri_files, "read_record", interrupted)
         make(path)
     opened.clear()
     make(path)

@@ -3,15 +3,16 @@ import importlib.util
 import pathlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import jax
 import numpy as np
 import pytest
 
+from flatjax import mri
 from flatjax.data import slices
 from flatjax.data.sets import icbm
 from flatjax.errors import InputError
-from flatjax.mri import fourier
 from flatjax.mri.host import simulate
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -36,7 +37,7 @@ def check_contract(sample, coils, shape):
     assert np.isfinite(sample.kspace).all() and np.isfinite(sample.target).all()
     assert sample.target.min() >= 0 and sample.target.max() <= 1 + 1e-6
     np.testing.assert_allclose(np.sum(np.abs(sample.maps) ** 2, axis=0), 1, atol=1e-5)
-    images = np.asarray(fourier.ifft2c(sample.kspace))
+    images = np.asarray(mri.ifft2c(sample.kspace))
     combined = np.abs(np.sum(np.conj(sample.maps) * images, axis=0))
     np.testing.assert_allclose(combined, sample.target, atol=1e-5)
 
@@ -102,9 +103,9 @@ def test_fixed_volumes_are_the_same_every_time(dataset):
 
 def test_regions_are_apart():
     split = icbm.region_split()
-    assert all(len(region) for region in split)
-    assert min(split.train) == icbm.FIRST_SLICE and max(split.train) == icbm.LAST_SLICE
-    for a, b in ((0, 1), (0, 2), (1, 2)):
+    assert all(len(region) for region in split.values())
+    assert min(split["train"]) == icbm.FIRST_SLICE and max(split["train"]) == icbm.LAST_SLICE
+    for a, b in combinations(split, 2):
         distances = np.abs(split[a][:, None] - split[b])
         assert distances.min() > slices.GAP_MM  # slices are 1 mm thick: 5 whole ones between
 
@@ -120,12 +121,12 @@ def test_no_draw_depends_on_a_voxel_outside_the_training_region(monkeypatch, dat
     template, split = icbm.load_template(), icbm.region_split()
     expected = bits(dataset.draw(np.random.default_rng(1), 12))
     held_out = bits(dataset.test["held_out"][0].load())
-    elsewhere = np.setdiff1d(np.arange(len(template["t1"])), split.train)
+    elsewhere = np.setdiff1d(np.arange(len(template["t1"])), split["train"])
     monkeypatch.setattr(icbm, "load_template", lambda: changed(template, elsewhere))
     other = icbm.make(matrix=SMALL)
     assert bits(other.draw(np.random.default_rng(1), 12)) == expected
     assert bits(other.test["held_out"][0].load()) != held_out
-    monkeypatch.setattr(icbm, "load_template", lambda: changed(template, split.train[:4]))
+    monkeypatch.setattr(icbm, "load_template", lambda: changed(template, split["train"][:4]))
     other = icbm.make(matrix=SMALL)
     assert bits(other.draw(np.random.default_rng(1), 12)) != expected
     assert bits(other.test["held_out"][0].load()) == held_out
@@ -133,7 +134,7 @@ def test_no_draw_depends_on_a_voxel_outside_the_training_region(monkeypatch, dat
 
 def test_contrasts_look_as_they_should(dataset):
     split, template = icbm.region_split(), icbm.load_template()
-    anatomy = icbm.build_anatomy(template, split.test, SMALL)
+    anatomy = icbm.build_anatomy(template, split["test"], SMALL)
     brain = anatomy.support > 0.95
     pure = {"gm": (anatomy.gm > 0.95) & brain, "wm": (anatomy.wm > 0.95) & brain,
             "csf": (anatomy.gm + anatomy.wm < 0.1) & brain}
@@ -227,8 +228,8 @@ def test_host_transform_is_the_device_transform(shape):
     x = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
     assert simulate.host_fft2c(x).dtype == simulate.host_ifft2c(x).dtype == np.complex64
     assert simulate.host_fft2c(x.real).dtype == np.complex64
-    np.testing.assert_allclose(simulate.host_fft2c(x), jax.device_get(fourier.fft2c(x)), atol=1e-5)
-    np.testing.assert_allclose(simulate.host_ifft2c(x), jax.device_get(fourier.ifft2c(x)),
+    np.testing.assert_allclose(simulate.host_fft2c(x), jax.device_get(mri.fft2c(x)), atol=1e-5)
+    np.testing.assert_allclose(simulate.host_ifft2c(x), jax.device_get(mri.ifft2c(x)),
                                atol=1e-5)
     np.testing.assert_allclose(simulate.host_ifft2c(simulate.host_fft2c(x)), x, atol=1e-5)
 
@@ -277,7 +278,7 @@ def test_resampling_keeps_out_aliases():
 def test_every_split_has_its_gaps(spacing):
     gap = int(np.ceil(slices.GAP_MM / spacing))
     for count in range(2 * gap + 3, 260):
-        train, validation, test = slices.split_slices(count, spacing)
+        train, validation, test = slices.split_slices(count, spacing).values()
         assert len(train) and len(validation) and len(test)
         assert max(map(max, (train, validation, test))) < count
         for a, b in ((train, validation), (train, test), (validation, test)):

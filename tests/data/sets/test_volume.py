@@ -7,10 +7,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from flatjax import mri
 from flatjax.data import slices
 from flatjax.data.sets import volume
 from flatjax.errors import InputError
-from flatjax.mri import fourier
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 SHAPE, SPACING = (19, 22, 31), (2.0, 1.5, 2.5)
@@ -57,7 +57,7 @@ def check_contract(sample, coils, shape):
     assert sample.target.dtype == np.float32
     assert sample.target.min() >= 0 and sample.target.max() <= 1
     np.testing.assert_allclose(np.sum(np.abs(sample.maps) ** 2, axis=0), 1, atol=1e-5)
-    images = np.asarray(fourier.ifft2c(sample.kspace))
+    images = np.asarray(mri.ifft2c(sample.kspace))
     combined = np.abs(np.sum(np.conj(sample.maps) * images, axis=0))
     np.testing.assert_allclose(combined, sample.target, atol=1e-5)
 

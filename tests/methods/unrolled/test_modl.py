@@ -11,7 +11,7 @@ from flatjax import mri
 from flatjax.errors import InputError
 from flatjax.flow import space
 from flatjax.methods import modl
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.build import build
 from tests.support.checks import (
     KEY,
@@ -69,7 +69,7 @@ def test_a_step_is_a_network_and_a_dense_solve(make_batch, coils):
     batch = make_batch(coils=coils, shape=(8, 9))
     method = build("modl", **SMALL, space__cg_iterations=40)
     params = trained(method, batch)
-    net, lam = NormUNet(channels=2, pools=1, time_channels=0), np.exp(params["log_lam"])
+    net, lam = ImageUNet(channels=2, pools=1, time_channels=0), np.exp(params["log_lam"])
     scale = mri.intensity_scale(batch.measurement)[:, 0]
     start = x = mri.zero_filled(batch.measurement) / scale
     for _ in range(2):

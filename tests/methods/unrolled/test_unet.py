@@ -6,7 +6,7 @@ import pytest
 
 from flatjax import losses, mri
 from flatjax.errors import InputError
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.build import build
 from tests.support.checks import (
     KEY,
@@ -33,7 +33,7 @@ def test_the_result_is_the_zero_filled_image_and_a_correction(make_batch, coils)
     params = trained(method, batch)
     zero = mri.zero_filled(batch.measurement)
     scale = mri.intensity_scale(batch.measurement)[:, 0]
-    correction = NormUNet(channels=2, pools=1, time_channels=0).apply(
+    correction = ImageUNet(channels=2, pools=1, time_channels=0).apply(
         {"params": params["net"]}, zero / scale
     )
     expected = mri.expand(zero + scale * correction, batch.measurement.maps)

@@ -7,7 +7,7 @@ import pytest
 
 from flatjax import flow, mri
 from flatjax.errors import InputError
-from flatjax.nets import NormUNet
+from flatjax.nets import ImageUNet
 from tests.support.arrays import noisy
 from tests.support.build import build
 from tests.support.checks import (
@@ -31,7 +31,7 @@ def test_a_cascade_is_the_update_of_theorem_1(make_batch, coils):
     y, mask, maps, _ = batch.measurement
     method = build("vanilla", **SMALL)
     params = trained(method, batch)
-    net, scale = NormUNet(channels=2, pools=1, time_channels=4), mri.intensity_scale(
+    net, scale = ImageUNet(channels=2, pools=1, time_channels=4), mri.intensity_scale(
         batch.measurement)
     y = k = y / scale
     for j, t in enumerate(flow.time_grid(3)[:-1]):

@@ -1,56 +1,47 @@
-"""k-space in NumPy's `.npy` and `.npz`, read slice by slice and never unpickled.
+"""k-space as an array in a file: NumPy's `.npy` and `.npz`, never unpickled, and BART's `.cfl`.
 
-An array is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centered, the phase
+NumPy's is `[ky, kx]`, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex, centered, the phase
 encoding along the last axis. A `.npz` holds it as `kspace` and may hold `mask`, `maps` and
-`affine` besides. The shape that a header declares is compared with the file's size before
-anything is allocated. In C order, as NumPy saves by default, one slice is in memory at a time.
+`affine` besides. BART's (mrirecon.github.io/bart) is complex64 of sixteen dimensions, the first
+fastest, of which those of a Cartesian 2-D scan may be longer than 1: READ (0) and PHS1 (1), COIL
+(3) and SLICE (13); it is centered as its own `fft -u` has it, which is as `mri.fourier` has it.
+
+The shape that a header declares is compared with the file's size before anything is allocated. A
+`.npz` is read whole, of the others one slice is in memory at a time.
 """
 
 import math
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from flatjax.data.io.checks import binary_mask, finite
+from flatjax.data.io.checks import binary_mask, check_file, finite, reading
 from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, maps_for
 from flatjax.errors import InputError
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_READ, _PHS1, _COIL, _SLICE = 0, 1, 3, 13
+_LONGEST_HEADER = 2**16  # bytes, of BART's
 
 
 class Array(NamedTuple):
-    """An array in a file."""
+    """An array in a file, of which nothing but its header was read."""
 
-    file: Path
-    member: str  # of a `.npz`; "" for a `.npy`
+    field: str  # what messages call it
     shape: tuple[int, ...]
     dtype: np.dtype
-    fortran: bool  # whether its first axis runs fastest
-    offset: int  # bytes before it
-
-    @property
-    def field(self) -> str:
-        """What messages call it."""
-        return self.member.removesuffix(".npy") or "the array"
+    load: Callable[[], np.ndarray]  # mapped into memory if the file is not compressed
 
     def whole(self, *shapes: tuple[int, ...]) -> np.ndarray:
         """All of it, if it has one of these shapes."""
         if self.shape not in shapes:
             raise InputError(f"{self.field} has shape {self.shape}, expected "
                              f"{' or '.join(map(str, shapes))}; take that of this scan")
-        order = "F" if self.fortran else "C"
-        with _opened(self.file, self.member) as (stream, _):
-            if not self.member:
-                return np.asarray(np.memmap(self.file, self.dtype, "r", self.offset, self.shape,
-                                            order))
-            stream.seek(self.offset)
-            return np.frombuffer(stream.read(), self.dtype).reshape(self.shape, order=order)
+        return self.load()
 
     def slices(self) -> tuple[Shape, Reader]:
         """Its shape as k-space or coil maps, and a `Reader` of them."""
@@ -58,40 +49,69 @@ class Array(NamedTuple):
         if self.dtype.kind != "c":
             raise InputError(f"{self.field} is {self.dtype}, expected complex numbers; for real "
                              "and imaginary parts in two arrays save a + 1j * b")
-        return shape, partial(self._read, shape)
+
+        def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
+            values = self.load().reshape(shape)
+            for index in indices:
+                yield finite(self.field, index, values[index])
+
+        return shape, read
 
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
         """It as a sampling mask `[ky or 1, kx]` float32 for k-space `(ky, kx)`."""
         return binary_mask(self.field, self.whole(shape, (1, shape[1]), shape[1:]))
 
-    def _read(self, shape: Shape, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        # in Fortran order the slices are spread over the file
-        whole = self.whole(self.shape).reshape(shape) if self.fortran else None
-        count = self.dtype.itemsize * math.prod(shape[1:])
-        with _opened(self.file, self.member) as (stream, _):
-            for index in indices:
-                if whole is None:
-                    stream.seek(self.offset + index * count)
-                    one = np.frombuffer(stream.read(count), self.dtype).reshape(shape[1:])
-                else:
-                    one = whole[index]
-                yield finite(self.field, index, one)
-
 
 def open_array(file: Path, name: str) -> Array:
-    """The array of a `.npy`, or that of a `.npz` which has this name; nothing of it is read."""
-    member = f"{name}.npy" if file.suffix == ".npz" else ""
-    with _opened(file, member) as (stream, size):
-        shape, fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
-        array = Array(file, member, shape, dtype, fortran, stream.tell())
+    """The array of a `.npy`, or that of a `.npz` which has this name."""
+    if file.suffix == ".npz":
+        def load() -> np.ndarray:
+            with np.load(file, allow_pickle=False) as archive:
+                return archive[name]
+
+        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
+            size = archive.getinfo(f"{name}.npy").file_size
+            return Array(name, *_read_header(name, stream, size), load)
+    with file.open("rb") as stream:
+        return Array("the array", *_read_header("the array", stream, file.stat().st_size),
+                     lambda: np.load(file, "r", allow_pickle=False))
+
+
+def _read_header(field: str, stream: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in NumPy's format, of so many bytes with its header."""
+    shape, _, dtype = _HEADERS[npy.read_magic(stream)](stream)
     if dtype.hasobject:
-        raise InputError(f"{array.field} holds pickled Python objects, which may run any code and "
+        raise InputError(f"{field} holds pickled Python objects, which may run any code and "
                          "are never read; save an array of complex numbers")
-    wanted = array.offset + dtype.itemsize * math.prod(shape)
+    wanted = stream.tell() + dtype.itemsize * math.prod(shape)
     if wanted != size:
-        raise InputError(f"{array.field} of shape {shape} and {dtype} takes {wanted} bytes, but "
+        raise InputError(f"{field} of shape {shape} and {dtype} takes {wanted} bytes, but "
                          f"there are {size}; the file is cut short or damaged, save it again")
-    return array
+    return shape, dtype
+
+
+def open_cfl(file: Path) -> Array:
+    """k-space or coil maps, as of `bart ecalib -m1`, of a `.cfl` or its `.hdr`."""
+    data, header = file.with_suffix(".cfl"), file.with_suffix(".hdr")
+    with reading(header), header.open(errors="replace") as stream:
+        _, _, text = stream.read(_LONGEST_HEADER).partition("# Dimensions\n")
+        dims = [int(word) for word in text.splitlines()[0].split()]
+        dims += [1] * (_SLICE + 1 - len(dims))
+        longer = [f"{axis} of {n}" for axis, n in enumerate(dims)
+                  if n != 1 and axis not in (_READ, _PHS1, _COIL, _SLICE)]
+        if longer:
+            raise InputError(f"has dimension {', '.join(longer)}, expected more than 1 only of "
+                             "READ (0), PHS1 (1), COIL (3) and SLICE (13); extract one with 'bart "
+                             "slice', or for a 3-D scan transform its readout with 'bart fft -u -i "
+                             "1' and move it to SLICE with 'bart transpose'")
+        shape = as_slices("the array", (dims[_SLICE], dims[_COIL], dims[_READ], dims[_PHS1]))
+    size, wanted = check_file(data), 8 * math.prod(shape)
+    if size != wanted:
+        raise InputError(f"{data.name} has {size} bytes, but its header declares {wanted}; it is "
+                         "cut short or the header is another file's, export both again")
+    stored = (*shape[:2], shape[3], shape[2])  # READ is fastest in the file
+    return Array("the array", shape, np.dtype("<c8"),
+                 lambda: np.memmap(data, "<c8", "r", shape=stored).swapaxes(2, 3))
 
 
 def open_numpy(file: Path) -> Scan:
@@ -119,14 +139,3 @@ def open_numpy(file: Path) -> Scan:
         found["spacing"] = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     missing = tuple(name for name in ("mask", "maps", "affine") if name not in found)
     return Scan(file, file.stem, f"NumPy {file.suffix}", shape, read, missing=missing, **found)
-
-
-@contextmanager
-def _opened(file: Path, member: str) -> Iterator[tuple[IO[bytes], int]]:
-    """The stream of an array with its header, and its length."""
-    if member:
-        with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
-            yield stream, archive.getinfo(member).file_size
-    else:
-        with file.open("rb") as stream:
-            yield stream, file.stat().st_size

@@ -66,11 +66,9 @@ def guarded(file: Path, read: Reader) -> Reader:
 def find_mask(kspace: np.ndarray) -> np.ndarray:
     """Where a slice was sampled: where any coil is not zero, `[ky or 1, kx]` float32.
 
-    A few zeros among samples, as integers have them, do not count: where nine in ten of the points
-    are there that the rows and columns with any sample have in common, those are the mask.
-
-    Args:
-        kspace: `[coil, ky, kx]` complex.
+    Of k-space `[coil, ky, kx]`. A few zeros among samples, as integers have them, do not count:
+    where nine in ten of the points are there that the rows and columns with any sample have in
+    common, those are the mask.
     """
     points = (kspace != 0).any(axis=0)
     rows, columns = points.any(axis=1), points.any(axis=0)
@@ -81,11 +79,10 @@ def find_mask(kspace: np.ndarray) -> np.ndarray:
 
 
 def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
-    """The slice nearest the middle that is not all zero, and its index.
+    """The slice nearest the middle that is not all zero, after its index.
 
-    Raises:
-        InputError: there is none, or its largest sample lies in a corner, where k-space has the
-            zero frequency before it is shifted to the center.
+    InputError if there is none, or its largest sample lies in a corner, where k-space has the zero
+    frequency before it is shifted to the center.
     """
     with reading(scan.file):
         index, kspace = first_signal(scan.shape[0], lambda index: next(scan.read([index])))

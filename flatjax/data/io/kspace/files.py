@@ -6,10 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from flatjax.data.io import fastmri_files
+from flatjax.data.io import fastmri
 from flatjax.data.io.checks import reading
-from flatjax.data.io.kspace.arrays import open_array, open_numpy
-from flatjax.data.io.kspace.bart import open_cfl
+from flatjax.data.io.kspace.arrays import open_array, open_cfl, open_numpy
 from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, guarded, maps_for
 from flatjax.data.io.kspace.ismrmrd import open_ismrmrd
 from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_placed, stem
@@ -26,8 +25,7 @@ _SEED = 20  # of the phases of images that k-space is simulated of, one smooth p
 def find_scans(paths: Sequence[str | Path]) -> list[Path]:
     """The files that paths name: themselves, or by name those of a folder that a reader takes.
 
-    Raises:
-        InputError: a path that does not exist, or a folder without such files.
+    InputError for a path that does not exist, or a folder without such files.
     """
     files = []
     for path in (Path(one).expanduser() for one in paths):
@@ -45,17 +43,10 @@ def find_scans(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def open_scan(file: str | Path, coils: int = 1) -> Scan:
-    """Look into a file by its name, and for HDF5 by what is inside.
+    """Look into a file of k-space, or a magnitude volume, for which so many coils are simulated.
 
     Of k-space nothing but headers, masks and, for fastMRI, one slice is read; see
-    `slice_with_signal`.
-
-    Args:
-        file: of k-space, or a magnitude volume in a format of `io.volumes.READERS`.
-        coils: that are simulated for a volume.
-
-    Raises:
-        InputError: a file that is missing, damaged, or of no known format, by name.
+    `slice_with_signal`. InputError for a file that is missing, damaged, or of no known format.
     """
     file = Path(file)
     with reading(file):
@@ -68,7 +59,8 @@ def _open(file: Path, coils: int) -> Scan:
     if file.suffix in NUMPY:
         return open_numpy(file)
     if file.suffix in BART:
-        return Scan(file.with_suffix(".cfl"), file.stem, "BART .cfl", *open_cfl(file))
+        return Scan(file.with_suffix(".cfl"), file.stem, "BART .cfl",
+                    *open_cfl(file).slices())
     if file.suffix in HDF5:
         with h5py.File(file) as content:
             names = sorted(map(str, content))  # those that are not Unicode are bytes
@@ -87,22 +79,20 @@ def _open(file: Path, coils: int) -> Scan:
 def open_maps(file: str | Path, shape: Shape) -> Reader:
     """Coil maps `[coil, y, x]` complex64 for k-space of a shape: of `.npy`, `.npz` or `.cfl`.
 
-    Raises:
-        InputError: a file that is missing, damaged, or no maps for this scan, by name.
+    InputError for a file that is missing, damaged, or no maps for this scan.
     """
     file = Path(file)
     if file.suffix not in NUMPY + BART:
         raise InputError(f"{file}: expected coil maps as .npy, .npz or .cfl; convert them")
     with reading(file):
-        found = open_cfl(file) if file.suffix in BART else open_array(file, "maps").slices()
-        return guarded(file, maps_for(shape, *found))
+        found = open_cfl(file) if file.suffix in BART else open_array(file, "maps")
+        return guarded(file, maps_for(shape, *found.slices()))
 
 
 def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
     """A sampling mask `[ky or 1, kx]` float32 of 0 and 1 for k-space `(ky, kx)`: of `.npy`, `.npz`.
 
-    Raises:
-        InputError: a file that is missing, damaged, or no mask for this scan, by name.
+    InputError for a file that is missing, damaged, or no mask for this scan.
     """
     file = Path(file)
     if file.suffix not in NUMPY:
@@ -113,28 +103,22 @@ def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
 
 def _open_fastmri(file: Path) -> Scan:
     """A fastMRI file; its crop is that of its reference, or of the header for files without."""
-    record = fastmri_files.read_record(file)
+    record = fastmri.read_record(file)
     coils = record.kspace[1] if len(record.kspace) == 4 else 1
     shape = as_slices("kspace", (record.kspace[0], coils, *record.kspace[-2:]))
-    crop = fastmri_files.crop_shape(record, next(iter(record.references), ""))
 
     def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
-        slices = fastmri_files.read_fastmri_slices(file, record, list(indices), "")
-        return (one.kspace for one in slices)
+        return (kspace for kspace, _ in fastmri.read_fastmri_slices(file, record, [*indices]))
 
     there = {name: name in record.attributes for name in ("acquisition", "patient_id")}
-    there |= {"reference": bool(record.references), "mask": record.masked}
-    return Scan(file, file.stem, "fastMRI .h5", shape, read,
-                mask=fastmri_files.read_fastmri_mask(file, record), crop=crop,
-                spacing=record.spacing, facts=record.attributes,
+    there |= {"reference": bool(record.references), "mask": bool(record.mask)}
+    return Scan(file, file.stem, "fastMRI .h5", shape, read, mask=record.own_mask(),
+                crop=record.crop, spacing=record.spacing, facts=record.attributes,
                 missing=tuple(name for name, found in there.items() if not found))
 
 
 def _open_volume(file: Path, coils: int) -> Scan:
-    """Axial slices of a magnitude volume, as fully sampled k-space of simulated birdcage coils.
-
-    The volume is read whole; k-space is made slice by slice, on its own grid.
-    """
+    """Axial slices of a magnitude volume, read whole, as k-space of simulated birdcage coils."""
     voxels, affine = read_placed(file)
     images, _ = display_slices(as_magnitude(file, voxels), voxel_sizes(affine), "axial")
     shape = images.shape[1:]

@@ -69,12 +69,10 @@ def _flagged(heads: np.ndarray, bits: Iterable[int]) -> np.ndarray:
 
 def _layout(header: Header, heads: np.ndarray
             ) -> tuple[Shape, tuple[int, int, int], list[np.ndarray]]:
-    """Where readouts go.
+    """Where readouts go: `(shape, samples, readouts)`.
 
-    Returns:
-        `(shape, samples, readouts)`: `samples` are `(first, last + 1, ky of the first)` of every
-        readout; of each slice `[readout, 3]` are the row of `dataset/data`, its column kx, and how
-        many share that column.
+    `samples` are `(first, last + 1, ky of the first)` of every readout; of each slice the readouts
+    are `[readout, 2]`: the row of `dataset/data` and its column kx.
     """
     imaging = np.flatnonzero(~_flagged(heads, _NOT_IMAGING) & (heads["encoding_space_ref"] == 0))
     if imaging.size == 0:
@@ -105,8 +103,7 @@ def _layout(header: Header, heads: np.ndarray
         mine = inverse.ravel() == frame
         lines = columns[mine & ~calibration]
         taken = np.flatnonzero(mine & (~calibration | ~np.isin(columns, lines)))
-        share = np.bincount(columns[taken], minlength=kx)[columns[taken]]
-        readouts.append(np.stack([imaging[taken], columns[taken], share], axis=1))
+        readouts.append(np.stack([imaging[taken], columns[taken]], axis=1))
     return shape, (first, last, at), readouts
 
 
@@ -140,16 +137,17 @@ def _slice(file: Path, index: int, shape: Shape, samples: tuple[int, int, int],
     _, coils, ky, kx = shape
     first, last, at = samples
     out = np.zeros((coils, ky, kx), np.complex64)
+    counts = np.bincount(readouts[:, 1]).astype(np.float32)  # of readouts that share a column
     with h5py.File(file) as content:
         data = content["dataset/data"]
-        for row, column, count in readouts.tolist():
+        for row, column in readouts.tolist():
             values = np.asarray(data[row]["data"], np.float32)
             read = values.size // (2 * coils)
             if values.size != 2 * coils * read or read < last:
                 raise InputError(f"readout {row} has {values.size} numbers, expected {coils} "
                                  f"channels of at least {last} complex samples; export it again")
             line = values.view(np.complex64).reshape(coils, read)[:, first:last]
-            out[:, at:at + last - first, column] += line / np.float32(count)
+            out[:, at:at + last - first, column] += line / counts[column]
     return finite("dataset/data", index, out)
 
 

@@ -42,9 +42,7 @@ def stem(name: str) -> str:
 def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read a volume of real numbers and where it lies.
 
-    Args:
-        file: whose name ends with a key of `READERS`, or that and `.gz`.
-        raw: how the voxels of a file without a header lie; by default as its name says.
+    `raw` says how the voxels of a file without a header lie; by default its name does.
 
     Returns:
         `(volume, affine)`: `[x, y, z]` float32, axes toward right, anterior and superior, to
@@ -84,13 +82,10 @@ def read_magnitude(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray
 
 
 def as_magnitude(file: str | Path, volume: np.ndarray) -> np.ndarray:
-    """The voxels of a file in [0, 1], with maximum 1.
+    """The voxels of a file in [0, 1], with maximum 1, those a little below zero become 0.
 
-    Values a little below zero, as interpolation leaves them, become 0.
-
-    Raises:
-        InputError: the volume is constant, or has negative values: a magnitude has none, and
-            taking their absolute value would be a guess.
+    InputError if they are all one, or negative: a magnitude is not, and taking absolute values
+    would be a guess.
     """
     low, high = float(volume.min()), float(volume.max())
     if low == high:

@@ -61,21 +61,15 @@ def check_volume(shape: Sequence[int], dtype: np.dtype) -> None:
 def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order and flip the axes of a volume so that they point right, anterior and superior.
 
-    Args:
-        volume: of three axes.
-        affine: `[>= 3, 4]`, its first columns the steps in mm along each axis to the patient's
-            right, anterior and superior; the last the position of the first voxel, taken as 0
-            where it is not finite.
-
-    Returns:
-        `(volume, affine)`: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
+    Of any three axes and an affine `[>= 3, 4]` to mm in these directions, whose position counts as
+    0 where it is not finite: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
     """
     square = np.eye(4)
     square[:3] = affine[:3]
     if not np.isfinite(square[:3, 3]).all():
         square[:3, 3] = 0
     sizes = voxel_sizes(square)
-    if not all(np.isfinite(size) and size > 0 for size in sizes):
+    if not all(0 < size < np.inf for size in sizes):
         raise InputError(f"voxels of {' x '.join(f'{size:g}' for size in sizes)} mm, expected "
                          "three positive sizes; mend the directions in its header")
     orientation = io_orientation(square)

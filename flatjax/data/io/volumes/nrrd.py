@@ -18,29 +18,21 @@ from flatjax.data.io.volumes.common import Stream, check_volume, open_stream, re
 from flatjax.errors import InputError
 
 _LONGEST_HEADER = 1 << 20
-_TYPES = {
-    "i1": ("signed char", "int8", "int8_t"),
-    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
-    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
-    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
-    "i4": ("int", "signed int", "int32", "int32_t"),
-    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
-    "i8": ("longlong", "long long", "long long int", "signed long long",
-           "signed long long int", "int64", "int64_t"),
-    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
-    "f4": ("float",),
-    "f8": ("double",),
-}
+_TYPES = {name: code for code, names in {
+    "i1": "signed char|int8|int8_t", "u1": "uchar|unsigned char|uint8|uint8_t",
+    "i2": "short|short int|signed short|signed short int|int16|int16_t",
+    "u2": "ushort|unsigned short|unsigned short int|uint16|uint16_t",
+    "i4": "int|signed int|int32|int32_t", "u4": "uint|unsigned int|uint32|uint32_t",
+    "i8": "longlong|long long|long long int|signed long long|signed long long int|int64|int64_t",
+    "u8": "ulonglong|unsigned long long|unsigned long long int|uint64|uint64_t",
+    "f4": "float", "f8": "double"}.items() for name in names.split("|")}
 _SPACES = {  # what the first two axes have to be multiplied with to point right and anterior
     "right-anterior-superior": (1, 1), "ras": (1, 1),
     "left-anterior-superior": (-1, 1), "las": (-1, 1),
     "left-posterior-superior": (-1, -1), "lps": (-1, -1),
-    "scanner-xyz": (1, 1), "3d-right-handed": (1, 1), "": (1, 1),
-}
-_OPENERS: dict[str, Any] = {
-    "raw": lambda stream: stream, "gzip": gzip.open, "gz": gzip.open,
-    "bzip2": bz2.open, "bz2": bz2.open,
-}
+    "scanner-xyz": (1, 1), "3d-right-handed": (1, 1), "": (1, 1)}
+_OPENERS: dict[str, Any] = {"raw": lambda stream: stream, "gzip": gzip.open, "gz": gzip.open,
+                            "bzip2": bz2.open, "bz2": bz2.open}
 _ENDIAN = {"little": "<", "big": ">"}
 
 
@@ -108,11 +100,10 @@ def _directions(fields: dict[str, str], count: int) -> list[Any]:
             for one in spacings]
 
 
-def _voxels(stream: Stream, fields: dict[str, str],
-            shape: tuple[int, ...]) -> np.ndarray:
+def _voxels(stream: Stream, fields: dict[str, str], shape: tuple[int, ...]) -> np.ndarray:
     kind, endian = fields.get("type", "").lower(), fields.get("endian", "").lower()
     encoding = fields.get("encoding", "").lower()
-    code = next((code for code, names in _TYPES.items() if kind in names), "")
+    code = _TYPES.get(kind, "")
     if not code or encoding not in _OPENERS or (endian not in _ENDIAN and code[1] != "1"):
         raise InputError(f"its voxels are of type {kind!r}, encoding {encoding!r} and "
                          f"endian {endian!r}, expected real numbers, one of "
