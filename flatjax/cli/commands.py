@@ -190,8 +190,9 @@ COMMANDS = {
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5), or a magnitude volume, whose "
-                             "acquisition is simulated with the settings --config.acquisition.*"),
+                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a magnitude "
+                             "volume, whose acquisition is simulated with the settings "
+                             "--config.acquisition.*"),
             **_MODEL,
             "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
                              "--workdir, otherwise ./reconstructions"),

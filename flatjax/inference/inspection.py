@@ -59,11 +59,12 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
     slices, coils, *size = scan.shape
     mask, center = _sampling(scan, kspace)
     missing = list(scan.missing)
-    if coils > 1 and scan.maps is None and min(center) < KERNEL:
+    if coils > 1 and not (scan.maps or scan.calibration) and min(center) < KERNEL:
         missing.append(f"calibration lines ({KERNEL} or more, or maps)")
     measured = not scan.simulated
     return {
-        "file": str(scan.file), "format": scan.form, "slices": str(slices),
+        "file": str(scan.file), "format": scan.form,
+        "slices": f"{slices // scan.frames}{f' x {scan.frames}' * (scan.frames > 1)}",
         "coils": str(coils) if measured else "-", "k-space": _product(size),
         "image": _product(scan.crop or size),
         "voxel (mm)": " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import jax
@@ -11,6 +12,7 @@ import nibabel
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
+from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
 
 from flatjax import __version__, config as configuration
@@ -37,10 +39,12 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                       maps: str | Path = "", keep_going: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
-    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, and `std` of a method that
-    draws posterior samples; attributes say how it was made), `NAME.nii` and `NAME.png`, and returns
-    the paths of the first. k-space of `config.evaluation.batch_size` slices is in memory at once
-    (of a `.npz`, all), and the images of one file.
+    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
+    of several repetitions or the like, and `std` of a method that draws posterior samples;
+    attributes say how it was made), `NAME.nii` with the same axes reversed, or those of the input
+    volume, and `NAME.png`. Returns the paths of the first. k-space of
+    `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, `.mat` or plain `.h5`,
+    all), and the images of one file.
 
     Args:
         config, workdir: of the run; the config's acquisition is that of volumes.
@@ -148,7 +152,8 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
             if middle is None or index <= count // 2:
                 middle = index, one
 
-    volumes = {name: np.stack(images) for name, images in found.items()}
+    shape = (scan.frames, -1, *crop) if scan.frames > 1 else (-1, *crop)
+    volumes = {name: np.stack(images).reshape(shape) for name, images in found.items()}
     volume, acceleration = volumes["reconstruction"], float(np.mean(accelerations))
 
     def save(temporary: Path) -> None:
@@ -163,20 +168,28 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
     if middle:
-        figures.save(draw(scan, *middle, volume[middle[0]]), png)
-    empty = count - len(accelerations)
-    return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}")
+        figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png)
+    empty, frames = count - len(accelerations), scan.frames
+    lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
+    return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
+            f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(lost)}")
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
-    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]`, where the scan lies."""
+    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]` or the input's axes, where they lie.
+
+    With frames, `[frame, slice, y, x]`, they are its fourth axis.
+    """
     image = nibabel.Nifti1Image(volume.T, scan.affine)
-    image.header.set_zooms(scan.spacing or (1.0, 1.0, 1.0))
+    image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:volume.ndim])
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
+    if scan.axes is not None:
+        turn: Any = ornt_transform(io_orientation(scan.affine), scan.axes)
+        image = image.as_reoriented(turn)
     if scan.affine is not None:
-        image.set_sform(scan.affine, code="scanner")
-        image.set_qform(scan.affine, code="scanner")
+        image.set_sform(image.affine, code="scanner")
+        image.set_qform(image.affine, code="scanner")
     return image
 
 

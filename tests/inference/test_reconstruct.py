@@ -224,6 +224,58 @@ def test_a_volume_comes_back_in_its_place(tmp_path, workdir):
     np.testing.assert_allclose(placed, where, atol=1e-5)
 
 
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "ASR", "SPL"])
+def test_a_volume_keeps_the_axes_that_it_had(tmp_path, workdir, axes):
+    voxels = np.random.default_rng(0).uniform(0, 100, (17, 12, 5)).astype(np.float32)
+    affine = np.array([[2.0, 0.1, 0, -9], [0.1, 1.5, 0, 4], [0, 0.3, 3, 7], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(voxels, affine)
+    image = image.as_reoriented(nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes)))
+    nibabel.save(image, tmp_path / "head.nii")
+    reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii"], tmp_path / "out")
+    found, image = nibabel.load(tmp_path / "out" / "head.nii"), nibabel.load(tmp_path / "head.nii")
+    np.testing.assert_allclose(found.affine, image.affine, atol=1e-5)
+    expected = image.get_fdata()
+    np.testing.assert_allclose(found.get_fdata(), expected / expected.max(), atol=1e-5)
+    np.testing.assert_allclose(found.header.get_zooms(), image.header.get_zooms(), atol=1e-5)
+    assert found.header["sform_code"] == found.header["qform_code"] == 1
+
+
+def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
+    values = ismrmrd_kspace()[:, :1]
+
+    def change(one):
+        one.idx.repetition, one.idx.slice = divmod(one.idx.slice, 3)
+        one.position[2] = 11 - 6.0 * one.idx.slice
+
+    path = write_ismrmrd(tmp_path / "scan.h5", np.concatenate([values, 2 * values]), change=change)
+    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    assert "2 times 3 slices of 1 x 20 x 12" in "".join(capsys.readouterr())
+    found, image = reconstruction(tmp_path / "out" / "scan.h5"), nibabel.load(
+        tmp_path / "out" / "scan.nii")
+    assert found.shape == (2, 3, 10, 10) and image.shape == (10, 10, 3, 2)
+    np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-4)
+    np.testing.assert_array_equal(image.get_fdata(), found.T)
+    np.testing.assert_allclose(image.affine, open_scan(path).affine, atol=1e-5)
+    path = write_ismrmrd(tmp_path / "scan.h5", np.concatenate([values, values]),
+                         change=change, directions=False)
+    reconstruct_files(config_of(workdir), workdir, [path], tmp_path / "out")
+    image = nibabel.load(tmp_path / "out" / "scan.nii")
+    assert image.shape == (10, 10, 3, 2)
+    np.testing.assert_allclose(image.header.get_zooms()[:3], (3, 2, 5))
+
+
+def test_slices_at_uneven_distances_are_told_in_one_line(tmp_path, workdir, capsys):
+    def change(one):
+        one.position[2] = -6.0 * [0, 1, 4][one.idx.slice]
+
+    path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1], change=change)
+    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    line, = (line for line in "".join(capsys.readouterr()).splitlines() if "affine" in line)
+    assert ", no affine (slices lie 6 to 18 mm apart) -> " in line
+    assert nibabel.load(tmp_path / "out" / "scan.nii").header["sform_code"] == 0
+
+
 def test_a_volume_is_measured_as_the_config_says(tmp_path):
     voxels = np.abs(np.random.default_rng(0).normal(size=(32, 24, 3))).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "head.nii")
