@@ -1,13 +1,20 @@
 """The program `flatjax`: which subcommand, its options, its help, and one line for an error."""
 
+import atexit
+import glob
 import os
 import platform
+import re
 import sys
+import tempfile
+import warnings
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import suppress
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -75,8 +82,12 @@ def _run(name: str, argv: list[str]) -> None:
         raise InputError(f"unexpected argument {stray[0]!r}{near}; options are written "
                          "--name=value (see --help)")
     values.paths = paths
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: for any name of a file
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands on its own, which need not be there
+    _find_home()
     _keep_compiled(values.compilation_cache)
     command.run(values)
 
@@ -84,6 +95,18 @@ def _run(name: str, argv: list[str]) -> None:
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word.partition("=")[0], known, 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _find_home() -> None:
+    """Give a user without a home folder, as in a container, a temporary one: libraries need it."""
+    try:
+        Path.home()
+    except RuntimeError:
+        home = tempfile.TemporaryDirectory(prefix="flatjax-")
+        atexit.register(home.cleanup)
+        os.environ["HOME"] = home.name
+        print("flatjax: there is no home folder, a temporary one serves until the end; set HOME or "
+              "--compilation-cache=DIR to keep compiled programs", file=sys.stderr)
 
 
 def _keep_compiled(folder: str | None) -> None:
@@ -99,3 +122,24 @@ def _keep_compiled(folder: str | None) -> None:
         folder = str(make_folder(folder))
     jax.config.update("jax_compilation_cache_dir", folder or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _mend_cache(folder or "")
+
+
+def _mend_cache(folder: str) -> None:
+    """Remove entries that JAX warns of: it never replaces a damaged one. One line for all."""
+    show, removed = warnings.showwarning, set()
+
+    def shown(message: Warning | str, *where: Any, **more: Any) -> None:
+        found = re.match(r"Error \w+ persistent compilation cache entry for '(.*?)'", str(message))
+        if not found:
+            show(message, *where, **more)
+            return
+        for entry in Path(folder).glob(f"{glob.escape(found[1])}-*-cache"):
+            with suppress(OSError):
+                entry.unlink()
+        if not removed:
+            print(f"flatjax: compiled programs in {folder} were damaged or could not be written, "
+                  "and are compiled anew", file=sys.stderr)
+        removed.add(found[1])
+
+    warnings.showwarning = shown

@@ -9,9 +9,7 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
@@ -173,7 +171,7 @@ def _plain(row: Row) -> dict[str, Any]:
                 "num_volumes", "checkpoint_step", "config_hash", "device")}, **inside}
 
 
-def draw(rows: list[Row], shown: Mapping[str, Scored]) -> Figure:
+def draw(rows: list[Row], shown: Mapping[str, Scored]) -> "figures.Figure":
     """A slice by all runs above its errors in one window; below, the PSNR of rows by their cost.
 
     Rows are of one test set at one acceleration, and `shown` the same slice by each run.
@@ -183,7 +181,7 @@ def draw(rows: list[Row], shown: Mapping[str, Scored]) -> Figure:
     images = {"zero-filled": start} | {
         label: own.reconstruction[0] for label, own in shown.items()}
     width, height = figures.size_of(1 + len(images), target)
-    figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
+    figure = figures.blank((max(9, width), height + 4.2))
     parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
     upper, lower = parts
     # One wild image should not hide the errors of the others: colors end at the start's largest.

@@ -2,26 +2,26 @@
 
 Images of one figure share one gray window, from 0 to the target's maximum, and their error maps
 share one color scale: nothing is stretched to look better.
+
+matplotlib is imported where something is drawn, and pyplot with its backends never.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
 from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import Measures, Scored, quality
 from flatjax.evaluation.tables import Row
-from flatjax.files import write_atomically
+from flatjax.files import printable, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure, FigureBase
 
 _PANEL = 2.0  # inches
 _PER_ROW = 8  # at most
@@ -34,13 +34,28 @@ _FRAMES, _HELD = 40, 10  # of an animation: from time 1 to 0, and of the result
 _FRAME_RATE = 10
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure and close it."""
+def blank(size: tuple[float, float]) -> "Figure":
+    """A figure without anything, its width and height in inches."""
+    from matplotlib.figure import Figure
+    return Figure(size, layout="constrained")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure."""
+    _take_literally(figure)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
-    plt.close(figure)
 
 
-def comparison(shown: Scored, method: str) -> Figure:
+def _take_literally(figure: "Figure") -> None:
+    """Draw names in the texts of a figure as they are: a `$` in them begins no formula."""
+    from matplotlib.text import Text
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text.get_text():  # not of ticks, which are not there yet
+            text.set_text(printable(text.get_text()))
+            text.set_parse_math(False)
+
+
+def comparison(shown: Scored, method: str) -> "Figure":
     """Target, zero filling, every state after it and the reconstruction of one slice, with errors.
 
     Below the target, in the window of the errors, the standard deviation over posterior samples
@@ -51,7 +66,7 @@ def comparison(shown: Scored, method: str) -> Figure:
         shown.steps[1:], shown.states[1:], strict=True)}
     images[method] = shown.reconstruction[0]
     target = shown.target[0]
-    figure = plt.figure(figsize=size_of(1 + len(images), target), layout="constrained")
+    figure = blank(size_of(1 + len(images), target))
     panels(figure, images, target,
            max(float(np.abs(image - target).max()) for image in images.values()),
            std=None if shown.std is None else shown.std[0])
@@ -68,10 +83,10 @@ class Panel(NamedTuple):
     high: float
 
 
-def row(shown: Sequence[Panel], title: str) -> Figure:
+def row(shown: Sequence[Panel], title: str) -> "Figure":
     """Images side by side, each in its own window and frame: a mask of ones shows too."""
-    figure, axes = plt.subplots(1, len(shown), figsize=(11, 4.4), layout="constrained")
-    for one, panel in zip(axes, shown, strict=True):
+    figure = blank((11, 4.4))
+    for one, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
         one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high,
                    interpolation="nearest")
         one.set_title(panel.title, fontsize=10)
@@ -83,18 +98,20 @@ def row(shown: Sequence[Panel], title: str) -> Figure:
 
 def colors_of(rows: Sequence[Row]) -> dict[str, Any]:
     """A color for each label."""
+    from matplotlib import colormaps
     labels = list(dict.fromkeys(row.label for row in rows))
-    colors = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(labels)))
+    colors = colormaps["turbo"](np.linspace(0.05, 0.95, len(labels)))
     return dict(zip(labels, colors, strict=True))
 
 
-def costs(axes: Axes, rows: Sequence[Row], cost: Callable[[Row], float],
+def costs(axes: "Axes", rows: Sequence[Row], cost: Callable[[Row], float],
           colors: Mapping[str, Any]) -> bool:
     """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
 
     Rows of a series are joined, and called by the words that their labels have in common; returns
     whether there are such.
     """
+    from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
     series: dict[str, list[Row]] = {}
     for row in rows:
         series.setdefault(row.series, []).append(row)
@@ -122,7 +139,7 @@ def size_of(count: int, target: np.ndarray) -> tuple[float, float]:
     return columns * _PANEL + 1, blocks * (2 * _PANEL * height / width + 0.5)
 
 
-def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndarray,
+def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.ndarray,
            largest: float, std: np.ndarray | None = None) -> None:
     """Draw the target and images of it in rows of even length; below each its absolute error.
 
@@ -133,6 +150,8 @@ def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndar
         largest: error that ends the colors, in the units of the images.
         std: standard deviation `[y, x] float32` to draw below the target, as an error.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     peak = float(max(target.max(), np.finfo(np.float32).tiny))
     blocks, columns = _blocks(1 + len(images))
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
@@ -153,7 +172,7 @@ def panels(figure: FigureBase, images: Mapping[str, np.ndarray], target: np.ndar
         figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
 
 
-def _image(axes: Axes, image: np.ndarray, title: str, colors: ScalarMappable) -> None:
+def _image(axes: "Axes", image: np.ndarray, title: str, colors: "ScalarMappable") -> None:
     norm: Any = colors.norm  # which the stubs call by a protocol
     axes.imshow(image, interpolation="nearest", norm=norm, cmap=colors.cmap)
     axes.set_title(title, fontsize=9)
@@ -164,13 +183,13 @@ def _blocks(count: int) -> tuple[int, int]:
     return blocks, -(-count // blocks)
 
 
-def trajectories(runs: Mapping[str, Sequence[Measures]]) -> Figure:
+def trajectories(runs: Mapping[str, Sequence[Measures]]) -> "Figure":
     """All measures along the time: the mean over slices, and a band of the middle 80 %.
 
     Volumes are those of each method; of a single method every slice is a thin line.
     """
-    figure, axes = plt.subplots(1, len(_MEASURES), figsize=(3.4 * len(_MEASURES), 3.4),
-                                layout="constrained")
+    figure = blank((3.4 * len(_MEASURES), 3.4))
+    axes = figure.subplots(1, len(_MEASURES))
     for one, (key, label) in zip(axes, _MEASURES.items(), strict=True):
         for color, (name, volumes) in enumerate(runs.items()):
             times = volumes[0].times
@@ -198,10 +217,11 @@ def animate(path: Path, shown: Mapping[str, Scored]) -> None:
 
     Every method shows the last state that it has reached at the frame's time. One gray window.
     """
+    from matplotlib.animation import FuncAnimation, PillowWriter
     target = next(iter(shown.values())).target[0]
     height, width = target.shape
-    figure, axes = plt.subplots(1, len(shown) + 1, layout="constrained",
-                                figsize=(2 * (len(shown) + 1), 2.6 * height / width))
+    figure = blank((2 * (len(shown) + 1), 2.6 * height / width))
+    axes = figure.subplots(1, len(shown) + 1)
     gray = {"cmap": "gray", "vmin": 0, "vmax": max(float(target.max()), np.finfo(np.float32).tiny),
             "interpolation": "nearest"}
     images = [one.imshow(target, **gray) for one in axes]
@@ -217,8 +237,8 @@ def animate(path: Path, shown: Mapping[str, Scored]) -> None:
             one.set_title(f"{name}\nt = {run.times[reached]:.2f}\n"
                           f"{metrics.psnr(prediction=state, target=target[None]):.1f} dB",
                           fontsize=8)
+        _take_literally(figure)
 
     movie = FuncAnimation(figure, show, [*np.linspace(1, 0, _FRAMES), *[0.0] * _HELD])
     write_atomically(path, lambda temporary: movie.save(
         temporary, writer=PillowWriter(fps=_FRAME_RATE), dpi=80))
-    plt.close(figure)

@@ -5,9 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from flatjax.evaluation import figures, tables
 from flatjax.evaluation.scoring import OBJECT, QUALITY, STABILITY
@@ -104,7 +102,7 @@ def _score(row: Row, key: str) -> str:
         f" ({low} to {high})" if len(each) > 1 else "")
 
 
-def draw(grid: Grid, rows: list[Row]) -> Figure:
+def draw(grid: Grid, rows: list[Row]) -> "figures.Figure":
     """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps.
 
     Where runs differ in network evaluations, PSNR against these too.
@@ -113,8 +111,8 @@ def draw(grid: Grid, rows: list[Row]) -> Figure:
     colors = figures.colors_of(rows)
     columns = 2 + (len({row.metrics[0]["nfe"] for row in rows}) > 1)
     height = max(3.2, 0.22 * len(colors) + 1.2)
-    figure, axes = plt.subplots(len(sets), columns, squeeze=False, layout="constrained",
-                                figsize=(6 * columns, height * len(sets)))
+    figure = figures.blank((6 * columns, height * len(sets)))
+    axes = figure.subplots(len(sets), columns, squeeze=False)
     for (scores, curves, *costs), test_set in zip(axes, sets, strict=True):
         own = [row for row in rows if row.test_set == test_set]
         start = len({row.zero_filled() for row in own}) > 1

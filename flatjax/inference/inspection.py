@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
@@ -86,7 +85,7 @@ def _product(numbers: Sequence[int]) -> str:
     return " x ".join(map(str, numbers))
 
 
-def draw(scan: Scan, index: int, kspace: np.ndarray) -> Figure:
+def draw(scan: Scan, index: int, kspace: np.ndarray) -> "figures.Figure":
     """A slice's k-space on a logarithmic scale, its mask, and its image, coils combined by RSS."""
     mask, center = _sampling(scan, kspace)
     samples = np.sqrt(np.sum(np.abs(kspace) ** 2, axis=0))

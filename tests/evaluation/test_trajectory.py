@@ -124,6 +124,19 @@ def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
     plt.close("all")
 
 
+def test_a_name_is_drawn_as_it_is_beside_powers_of_ten(bent, tmp_path, monkeypatch):
+    name = "$x_{$ \udcff"  # no formula, and a byte that is no UTF-8
+    figure = figures.trajectories({name: measured(bent)})
+    figures.save(figure, tmp_path / "drawn.png")
+    (legend,) = figure.axes[0].get_legend().get_texts()
+    assert legend.get_text() == "$x_{$ \\udcff, mean of 6" and not legend.get_parse_math()
+    power = figure.axes[2].get_yticklabels()[0]
+    assert "10^" in power.get_text() and power.get_parse_math()
+    monkeypatch.setattr(figures, "_FRAMES", 1)
+    figures.animate(tmp_path / "forming.gif", {name: bent[0].at(0)})
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn.png", "forming.gif"}
+
+
 def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path, monkeypatch):
     dark, bright = np.zeros((2, 12, 10)), np.ones((2, 12, 10))
     dark[1], bright[0] = 1, 0.5

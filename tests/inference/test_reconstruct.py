@@ -1,7 +1,9 @@
 """Reconstruction of users' files: what comes in comes out, whatever its unit, phase and format."""
 
 import json
+import os
 import re
+import shutil
 
 import h5py
 import jax
@@ -10,11 +12,13 @@ import nibabel
 import numpy as np
 import pytest
 
+import flatjax
 from flatjax import cli, config
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
 from flatjax.data.io.volumes import read_placed
 from flatjax.errors import InputError
+from flatjax.files import printable
 from flatjax.inference import reconstruct
 from flatjax.inference.prepare import measure, prepare
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
@@ -151,6 +155,39 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
     np.testing.assert_allclose(nibabel.load(output / "archive.nii").affine,
                                np.diag([2.0, 3.0, -4.0, 1.0]))
     assert nibabel.load(output / "array.nii").header["sform_code"] == 0
+
+
+def test_the_file_tells_how_it_was_made(tmp_path, workdir):
+    mask = make_mask("equispaced", SIZE, 2, 0.4, 0)
+    scan = mask * scan_of()[0]
+    np.save(tmp_path / "plain.npy", scan)
+    np.savez(tmp_path / "whole.npz", kspace=scan, mask=mask)
+    np.save(tmp_path / "mask.npy", mask)
+    nibabel.save(nibabel.Nifti1Image(np.abs(scan[:, 0]), np.eye(4)), tmp_path / "head.nii.gz")
+    found = {}
+    for name, given in (("plain.npy", ""), ("whole.npz", ""), ("plain.npy", "mask.npy"),
+                        ("head.nii.gz", "")):
+        (path,) = reconstruct_files(config_of(workdir), workdir, [tmp_path / name], tmp_path,
+                                    mask=tmp_path / given if given else "")
+        with h5py.File(path) as file:
+            found[name, given] = dict(file.attrs)
+    one = found["plain.npy", ""]
+    assert one.keys() == {"model", "method", "checkpoint_step", "config_hash", "flatjax", "mask",
+                          "acceleration", "unit"}
+    assert (one["model"], one["method"], one["flatjax"]) == (
+        str(workdir), "zero_filled", flatjax.__version__)
+    assert one["acceleration"] == pytest.approx(mask.size / mask.sum())
+    assert "orthonormal" in one["unit"] and "maximum" in found["head.nii.gz", ""]["unit"]
+    assert [facts["mask"] for facts in found.values()] == [
+        "samples that are not zero", str(tmp_path / "whole.npz"), str(tmp_path / "mask.npy"),
+        "drawn as the config says"]
+
+
+def test_the_name_of_a_shipped_model_is_told_without_where_it_is(tmp_path):
+    np.save(tmp_path / "scan.npy", make_mask("equispaced", SIZE, 2, 0.4, 0) * scan_of()[0])
+    cli.main(["reconstruct", str(tmp_path / "scan.npy"), f"--output={tmp_path}"])
+    with h5py.File(tmp_path / "scan.h5") as file:
+        assert file.attrs["model"] == "multicoil"
 
 
 def test_fastmri_and_ismrmrd_are_cropped_and_placed(tmp_path, workdir):
@@ -327,6 +364,22 @@ def test_braces_in_a_name_are_a_name(tmp_path, workdir):
     run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+
+
+@pytest.mark.parametrize("name", [b"T1$x_{$.npy", b"b\xff.npy"])
+def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name):
+    """Of titles, where `$` begins a formula, and of a console that takes UTF-8 alone."""
+    np.save(tmp_path / "plain.npy", scan_of(coils=1)[0])
+    file = tmp_path / "in" / os.fsdecode(name)
+    file.parent.mkdir()
+    shutil.copy(tmp_path / "plain.npy", file)
+    shutil.copy(tmp_path / "plain.npy", file.with_name("z.npy"))
+    assert run(workdir, str(file.parent), f"--output={tmp_path / 'out'}") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{stem}.{kind}" for kind in ("h5", "nii", "png") for stem in (file.stem, "z")}
+    cli.main(["inspect", str(file), f"--output={tmp_path / 'inspect'}"])
+    assert (tmp_path / "inspect" / f"{file.stem}.png").exists()
+    assert f"{printable(file.stem)}.h5" in capsys.readouterr().out
 
 
 def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):

@@ -142,6 +142,11 @@ def test_where_no_checkpoint_can_be_read_none_is_touched(whole, tmp_path, monkey
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "broken-4"]
 
 
+def test_a_workdir_that_is_no_utf_8_is_refused(tmp_path):
+    with pytest.raises(InputError, match="b.udcff/checkpoints has bytes .* rename the folder"):
+        Checkpoints(tmp_path / os.fsdecode(b"b\xff"), "psnr")
+
+
 def test_changed_numbers_in_a_checkpoint_are_found_out(tmp_path):
     with closing(Checkpoints(tmp_path, "psnr", create=True)) as checkpoints:
         for step in (1, 2):
