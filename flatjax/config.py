@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from flatjax.data import CHECKS, DATASETS, Acquisition, DataSet
 from flatjax.data.acquisition import check_acquisition, ends
-from flatjax.errors import InputError, check_above, check_at_least, check_choice
+from flatjax.errors import InputError, check_above, check_at_least, check_choice, unknown
 from flatjax.methods import METHODS, Method
-from flatjax.options import build, flattened, section, tuples, unknown
+from flatjax.options import build, flattened, section, tuples
 
 
 class Training(NamedTuple):
@@ -27,7 +27,7 @@ class Training(NamedTuple):
         batch_size: slices per update, over all devices and accumulated parts together.
         learning_rate: peak of Adam's; warm-up from 0, then cosine decay to 0. It belongs to the
             batch size and is never scaled by the number of devices.
-        warmup_steps: length of the warm-up.
+        warmup_steps: length of the warm-up; never more than a fifth of `steps`.
         clip_norm: largest global norm of a gradient.
         skip_nonfinite: how many batches whose loss or gradient is not finite are left out, over
             the whole run, before the next one stops it; 0 stops at the first.
@@ -156,7 +156,11 @@ def make_dataset(config: ConfigDict) -> DataSet:
     """The `DataSet` that `config.data` describes, checked against the rest of the config."""
     if config.data.name in CHECKS:
         CHECKS[config.data.name](config)
-    return _make(config, "data")
+    made = _make(config, "data")
+    if not isinstance(made, DataSet):
+        raise InputError(f"data.name is {config.data.name!r}, whose function returns a "
+                         f"{type(made).__name__}, expected a DataSet")
+    return made
 
 
 def make_acquisition(config: ConfigDict) -> Acquisition:
@@ -188,9 +192,6 @@ def make_training(config: ConfigDict, devices: int) -> Training:
         check_above(0, **{f"train.{key}": getattr(train, key)})
     if not 0 <= train.ema_decay < 1:
         raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
-    if train.warmup_steps >= train.steps:
-        raise InputError(f"train.warmup_steps is {train.warmup_steps}, expected below "
-                         f"train.steps = {train.steps}")
     check_choice("train.best_metric", train.best_metric, ("psnr", "ssim"))
     parts = devices * train.accumulate
     if train.batch_size % parts:

@@ -1,6 +1,7 @@
 """The exceptions that the command-line programs turn into one line, and checks that raise them."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -28,13 +29,28 @@ class StorageError(OSError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM asked the process to stop, as schedulers do before they kill it; status 143."""
+    """SIGTERM asked the process to stop, as schedulers do before they kill it, or Ctrl-C did.
+
+    Its `status` is that of the process: 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, status: int = 143) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def unknown(what: str, value: Any, known: Iterable[Any]) -> InputError:
+    """The error for a value that is none of those known, with the nearest one that is."""
+    names = [str(one) for one in known]
+    near = get_close_matches(str(value), names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"{what} is {value!r}, expected one of {', '.join(names)}{hint}")
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Refuse a value that is not among the choices, by an `InputError` that names both."""
     if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
+        raise unknown(name, value, choices)
 
 
 def check_at_least(least: float, **values: float) -> None:

@@ -6,26 +6,18 @@ says which by its `name`. A table's first entry is its default.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_dict
 
-from flatjax.errors import InputError
+from flatjax.errors import InputError, unknown
 from flatjax.methods.base import MethodSpec
 
 Function = Callable[..., Any] | MethodSpec
 Kind = Function | Mapping[str, Function]
 SHARED = ("combine",)  # not in a section but in the whole config, for every function that asks
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not known, with the nearest one that is."""
-    near = get_close_matches(name, list(known), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"{what} is {name!r}, expected one of {', '.join(known)}{hint}")
 
 
 def section(title: str, kind: Kind, options: Mapping[str, Any],
@@ -67,6 +59,9 @@ def section(title: str, kind: Kind, options: Mapping[str, Any],
         if name in parts:
             config[name] = section(f"{title}.{name}", parts[name], options.pop(name, {}),
                                    old.get(name, {}))
+        elif parameter.default is parameter.empty:
+            raise InputError(f"{title}.{name} has no default, expected one in the function's "
+                             "signature, or in a MethodSpec the part that it is made by")
         else:
             open_ = parameter.default is None
             config[name] = config_dict.placeholder(float) if open_ else parameter.default
@@ -93,9 +88,10 @@ def build(title: str, kind: Kind, options: Mapping[str, Any], shared: Mapping[st
 
 
 def _entry(title: str, table: Mapping[str, Any], name: str) -> Any:
-    if name not in table:
-        raise unknown(f"{title}.name", name, sorted(table))
-    return table[name]
+    try:
+        return table[name]  # of a `Registry`, perhaps from outside
+    except KeyError:
+        raise unknown(f"{title}.name", name, sorted(table)) from None
 
 
 def _spec(kind: Function) -> MethodSpec:

@@ -30,7 +30,7 @@ STEPPED = [name if name.endswith((".py", ":flat")) else pytest.param(name, marks
            and ("brain.py:" not in name or name.endswith("flat"))]
 SMALL = {"network.channels": 2, "network.pools": 1, "schedule.steps": 2,
          "steps": 2}  # of what a method has of them
-SHRUNK = ["--config.train.steps=1", "--config.train.warmup_steps=0", "--config.train.accumulate=1",
+SHRUNK = ["--config.train.steps=1", "--config.train.accumulate=1",
           f"--config.train.batch_size={jax.local_device_count()}"]
 
 
@@ -82,6 +82,16 @@ def test_config_builds_at_full_size(name):
     config.make_acquisition(full)
     config.make_training(full, 1)
     config.make_evaluation(full)
+
+
+def test_no_config_has_a_warm_up_that_is_cut_short():
+    """It is cut at a fifth of the steps, for a run that is shortened on the command line."""
+    grids = [load_config_file(f"{name}:{grid}") for name in ("ablate", "compare")
+             for grid in runpy.run_path(str(CONFIGS[0].with_name(f"{name}.py")))["GRIDS"]]
+    grids.append(load_config_file("shift"))
+    alone = [load_config_file(name) for name in NAMES]
+    for one in [*alone, *(trial.config for grid in grids for trial in trials(grid))]:
+        assert one.train.warmup_steps <= one.train.steps // 5
 
 
 def test_every_shift_of_the_scans_can_be_evaluated():

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import shlex
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,6 +53,7 @@ def _train(values: Namespace) -> None:
     if isinstance(config, ConfigDict):
         from flatjax.training.train import train
         train(_set(config, values), workdir)
+        print(f"next: flatjax evaluate --workdir={shlex.quote(workdir)}")
         return
     from flatjax.experiments.run import describe, run_grid
     grid = config._replace(runs={run: one._replace(config=_set(one.config, values))
@@ -185,7 +187,8 @@ COMMANDS = {
         f"{_ONE} [--output=DIR] [--config.KEY=VALUE ...]", {
             **_MODEL,
             "output": _value("DIR", "folder for metrics, reconstructions and figures; "
-                             "default: WORKDIR/eval; required with --pretrained")}),
+                             "default: WORKDIR/eval; required with --pretrained and for "
+                             "another config than the run's")}),
     "reconstruct": Command(
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
@@ -220,7 +223,7 @@ COMMANDS = {
             **_MODEL,
             "to": _value("FOLDER", "folder for the packed model"),
             "output": _value("DIR", "folder for the results of its evaluation; default: "
-                             "WORKDIR/eval")}),
+                             "WORKDIR/eval_NAME, after the name of FOLDER")}),
     "inspect": Command(
         _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind",
         "PATH [PATH ...] [--output=DIR]",

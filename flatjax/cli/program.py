@@ -51,9 +51,9 @@ def main(argv: list[str] | None = None) -> None:
     except (TrainingError, StorageError) as error:
         message, status = str(error), 1
     except Terminated as error:
-        message, status = str(error), 143
+        message, status = str(error), error.status
     except KeyboardInterrupt:
-        message, status = "interrupted; the same command goes on from the last checkpoint", 130
+        message, status = "interrupted; what was not saved before is lost", 130
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(status)
 
@@ -78,9 +78,11 @@ def _run(name: str, argv: list[str]) -> None:
                                             Namespace(overrides=overrides))
     stray = [word for word in paths if word.startswith("-") or not command.paths]
     if stray:
-        near = _nearest(stray[0], [f"--{option}" for option in command.options])
-        raise InputError(f"unexpected argument {stray[0]!r}{near}; options are written "
-                         "--name=value (see --help)")
+        configurable = bool(prefixes)
+        keys = ", keys of the config --config.KEY=VALUE" * configurable
+        known = [*(f"--{option}" for option in command.options), *["--config"] * configurable]
+        raise InputError(f"unexpected argument {stray[0]!r}{_nearest(stray[0], known)}; options "
+                         f"are written --name=value{keys} (see --help)")
     values.paths = paths
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: for any name of a file
@@ -93,8 +95,9 @@ def _run(name: str, argv: list[str]) -> None:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word.partition("=")[0], known, 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    first, dot, rest = word.partition("=")[0].partition(".")
+    near = get_close_matches(first, known, 1)
+    return f"; did you mean {near[0]}{dot}{rest}?" if near else ""
 
 
 def _find_home() -> None:

@@ -9,9 +9,12 @@ from flatjax.data.acquisition import Acquisition
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.data.batches import training_batch
 from flatjax.data.sets import brainweb, fastmri, folder, heads, icbm, mrbrains13, volume
+from flatjax.registry import Registry
 
-DATASETS = {module.__name__.rpartition(".")[2]: module.make
-            for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)}
+DATASETS = Registry("data.name", "flatjax.datasets", {
+    module.__name__.rpartition(".")[2]: module.make
+    for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)},
+    kind=None, made=DataSet)
 CHECKS = {"fastmri": fastmri.check_config}
 
 __all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.random import Generator
 
+from flatjax.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -27,6 +29,28 @@ class Sample(NamedTuple):
     target: np.ndarray
     padding: tuple[int, int] | None = None
     mask: np.ndarray | None = None
+
+
+def check_sample(sample: Sample) -> None:
+    """Refuse what is no `Sample`, by an `InputError` that says what of it and what was expected."""
+    if not isinstance(sample, Sample):
+        raise InputError(f"the data set gives a {type(sample).__name__}, expected a Sample")
+    shape = np.shape(sample.kspace)
+    size = ", ".join(map(str, shape[-2:]))
+    for name, fits, expected in (
+            ("kspace", len(shape) == 3 and np.iscomplexobj(sample.kspace),
+             "complex [coil, ky, kx], also of a single coil"),
+            ("maps", np.shape(sample.maps) == shape and np.iscomplexobj(sample.maps),
+             f"complex {list(shape)} as the kspace"),
+            ("target", np.ndim(sample.target) == 2 and np.isrealobj(sample.target)
+             and np.all(np.less_equal(np.shape(sample.target), shape[-2:])),
+             f"a real image of at most [{size}]"),
+            ("mask", sample.mask is None or np.shape(sample.mask) in (
+                shape[-2:], (1, *shape[-1:])), f"[{size}], or one row for all, or None")):
+        if not fits:
+            array = np.asarray(getattr(sample, name))
+            raise InputError(f"{name} of a sample of the data set is {array.dtype} "
+                             f"{list(array.shape)}, expected {expected}")
 
 
 class Lazy(Sequence[Sample]):

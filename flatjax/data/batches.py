@@ -11,7 +11,8 @@ import numpy as np
 from numpy.random import Generator
 
 from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
-from flatjax.data.base import DataSet, Sample, Volume
+from flatjax.data.base import DataSet, Sample, Volume, check_sample
+from flatjax.errors import InputError
 from flatjax.mri import Batch, Measurement
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
@@ -25,6 +26,7 @@ def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tup
     noise itself is drawn from `rng`, of the coils whose maps are not 0. The measurement's noise is
     the level that was added, None if none was: data may bring their own.
     """
+    check_sample(sample)
     mask = sample.mask
     if mask is None:
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
@@ -62,6 +64,8 @@ def training_batch(dataset: DataSet, acquisition: Acquisition, seed: int, step: 
     rows = range(size) if rows is None else rows
     rng = np.random.default_rng([seed, step])
     samples = dataset.draw(rng, size)
+    if len(samples) != size:
+        raise InputError(f"draw of the data set gives {len(samples)} samples, expected {size}")
     mask_seeds = rng.integers(2**32, size=size)
     measured = {index: measure_slice(samples[index], acquisition, int(mask_seeds[index]), rng)
                 for index in (range(rows.stop) if acquisition.noise else rows)}

@@ -64,7 +64,7 @@ def subject_dataset(find: Callable[..., Sequence[SubjectVolume]],
     _, *own = inspect.signature(find).parameters.values()  # the folder
     shared = [one.replace(default=defaults.get(one.name, one.default)) for one in shared]
     make.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
-        [*shared, *own])
+        [*shared, *own], return_annotation=DataSet)
     return make
 
 

@@ -14,10 +14,11 @@ from flatjax import config as configuration
 from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
-from flatjax.errors import NonFiniteError
+from flatjax.errors import InputError, NonFiniteError
 from flatjax.evaluation import figures, scoring, tables
 from flatjax.evaluation.scoring import ALONG, OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
+from flatjax.options import flattened
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 
@@ -34,7 +35,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
         workdir: of the run.
-        output: folder for the results, by default `workdir/eval`.
+        output: folder for the results; by default `workdir/eval`, for the run's own config alone.
 
     Returns:
         the contents of each set's `metrics.json` by its name, the main set first.
@@ -59,13 +60,13 @@ class Evaluated(NamedTuple):
 def evaluate_sets(config: ConfigDict, workdir: str | Path,
                   output: str | Path | None = None) -> dict[str, Evaluated]:
     """As `evaluate`, with what `metrics.json` does not hold."""
-    config = at_test_time(config, load_config(workdir))
+    asked, config = config, at_test_time(config, load_config(workdir))
     options = configuration.make_evaluation(config)
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
     params, step = load_params(workdir, config, method)
     dataset = restore_split(configuration.make_dataset(config), config.data, workdir)
-    output = make_folder(output or Path(workdir) / "eval")
+    output = make_folder(output or _own_folder(asked, workdir))
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
     score = scoring.scorer(method, config.combine)
@@ -112,6 +113,18 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
         print(tables.of_run({name: one.metrics for name, one in results.items()}))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
+
+
+def _own_folder(config: ConfigDict, workdir: str | Path) -> Path:
+    """The folder of results of the run's own config; an `InputError` for another one's."""
+    folder = Path(workdir) / "eval"
+    asked, own = map(flattened, (config, load_config(workdir)))
+    for key in sorted({*asked, *own} - {"evaluation.batch_size", "evaluation.figures"}):
+        if asked.get(key) != own.get(key):
+            raise InputError(f"{key} is {asked.get(key)!r} but {own.get(key)!r} in training, whose "
+                             f"results belong in {folder}; name another folder, as "
+                             f"--output={folder}_2")
+    return folder
 
 
 def _device() -> str:

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from flatjax import config as configuration
 from flatjax.errors import InputError
 from flatjax.experiments.grid import Grid
+from flatjax.options import flattened
 
 _NAMED = re.compile(r"--config\.((?:\w+\.)*\w+)\.name=(.*)")
 
@@ -64,15 +66,30 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     """
     names = {match[1]: match[2] for match in map(_NAMED.fullmatch, argv) if match}
     configuration.with_names(config, names)
+    _check_keys(argv, list(flattened(config)))
     argv = ["flatjax", *argv]
     values = flags.FlagValues()
     try:
         holder = config_flags.DEFINE_config_dict("config", config, flag_values=values,
                                                  sys_argv=argv)
         values(argv)
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
+    except (flags.Error, AttributeError, LookupError, ValueError, TypeError) as error:
         message = error
         while isinstance(message, Exception) and message.args:
             message = message.args[0]
         raise InputError(f"bad config option: {message}") from error
     return holder.value
+
+
+def _check_keys(argv: list[str], known: list[str]) -> None:
+    """Refuse keys that are not among those known nor sections of them, with the nearest one."""
+    for word in argv:
+        key = re.split(r"[=\[]", word.partition(".")[2])[0]
+        if not any(one == key or one.startswith(f"{key}.") for one in known):
+            ends = [one.rpartition(".")[2] for one in known]
+            end = get_close_matches(key.rpartition(".")[2], ends, 1, 0.55)
+            near = get_close_matches(key, known, 1, 0.8) or [
+                one for one, own in zip(known, ends, strict=True) if own in end]
+            hint = f"; did you mean --config.{' or --config.'.join(near)}?" if near else ""
+            raise InputError(f"the config has no key {key!r}, expected one that --show-config "
+                             f"lists{hint}")

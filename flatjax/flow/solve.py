@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from flatjax.errors import InputError, check_above, check_choice
+from flatjax.errors import InputError, check_above
 from flatjax.flow.scan import Record, identity, saved_indices, scan_steps
 from flatjax.flow.solvers import (
     BOGACKI_SHAMPINE,
@@ -34,7 +34,9 @@ _SAFETY, _SMALLEST, _LARGEST = 0.9, 0.2, 10.0
 def check_solver(solver: str, *, tolerance: float, split: bool = True) -> None:
     """Refuse a solver that does not exist or, unless a field is `split`, does not suit it."""
     check_above(0, tolerance=tolerance)
-    check_choice("solver", solver, (*(sorted(SOLVERS) if split else EXPLICIT), ADAPTIVE))
+    known = (*(sorted(SOLVERS) if split else EXPLICIT), ADAPTIVE)
+    if solver not in known:
+        SOLVERS.outside(solver, known)
 
 
 def solve(field: VectorField, state: State, times: ArrayLike, *, solver: str | Solver = "euler",

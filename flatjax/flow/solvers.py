@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from flatjax.registry import Registry
+
 State = Any
 Memory = Any
 VectorField = Callable[[State, Array, Any], State]
@@ -147,7 +149,7 @@ def implicit_explicit_euler() -> Solver:
 # The third-order half of the pair of Bogacki and Shampine, Appl. Math. Lett. 2(4), 1989.
 BOGACKI_SHAMPINE = (((), (0.5,), (0.0, 0.75)), (2 / 9, 1 / 3, 4 / 9))
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS = Registry("solver", "flatjax.solvers", {
     "euler": runge_kutta(((),), (1.0,), order=1, stability=2.0),
     "midpoint": runge_kutta(((), (0.5,)), (0.0, 1.0), order=2, stability=2.0),
     "heun": runge_kutta(((), (1.0,)), (0.5, 0.5), order=2, stability=2.0),
@@ -157,6 +159,6 @@ SOLVERS: dict[str, Solver] = {
     "rk4": runge_kutta(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6),
                        order=4, stability=2.785),
     "imex": implicit_explicit_euler(),
-}
+}, kind=Solver)
 
 EXPLICIT = tuple(sorted(name for name in SOLVERS if name != "imex"))  # serve any field

@@ -40,8 +40,8 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
          output: str | Path | None = None) -> None:
     """Write a run's weights into the folder `to`, score these, and write what they are.
 
-    `evaluate` writes into `output`, by default `workdir/eval`. An `InputError` if `to` holds a run,
-    or for no volume with a reference.
+    `evaluate` writes into `output`, by default `workdir/eval_NAME` with the name of the folder. An
+    `InputError` if `to` holds a run, or for no volume with a reference.
     """
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
@@ -52,12 +52,13 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     config = config.copy_and_resolve_references()
     config.evaluation.checkpoint = str(step)
     write_text(to / "config.json", configuration.to_json(config) + "\n")
-    results = evaluate(config, to, output or Path(workdir) / "eval")
+    results = evaluate(config, to, output or Path(workdir) / f"eval_{to.name}")
     if not results:
         raise InputError(f"no test volume of data set {config.data.name} has a reference, expected "
                          f"one: {to} has no scores and no model card; pack with other data")
     write_json(to / "scores.json", results)
     write_text(to / "MODEL_CARD.md", model_card(to.name, config, results))
+    print(f"the packed model is in {to}")
 
 
 def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@
 """
 
 from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
+from flatjax.methods.check import check_method, tracing
 from flatjax.methods.classical.compressed_sensing import (
     SPEC as COMPRESSED_SENSING,
     make as compressed_sensing,
@@ -22,8 +23,9 @@ from flatjax.methods.unrolled.modl import SPEC as MODL, make as modl
 from flatjax.methods.unrolled.unet import SPEC as UNET, make as unet
 from flatjax.methods.unrolled.vanilla import SPEC as VANILLA, make as vanilla
 from flatjax.methods.unrolled.varnet import SPEC as VARNET, make as varnet
+from flatjax.registry import Registry
 
-METHODS: dict[str, MethodSpec] = {
+METHODS = Registry("method.name", "flatjax.methods", {
     "compressed_sensing": COMPRESSED_SENSING,
     "dds": DDS,
     "flat": FLAT,
@@ -35,8 +37,8 @@ METHODS: dict[str, MethodSpec] = {
     "vanilla": VANILLA,
     "varnet": VARNET,
     "zero_filled": ZERO_FILLED,
-}
+}, kind=MethodSpec, made=Method)
 
-__all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "compressed_sensing",
-           "dds", "flat", "flow_matching", "mc_ddpm", "modl", "score_sde", "unet", "vanilla",
-           "varnet", "zero_filled"]
+__all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "check_method",
+           "compressed_sensing", "dds", "flat", "flow_matching", "mc_ddpm", "modl", "score_sde",
+           "tracing", "unet", "vanilla", "varnet", "zero_filled"]

@@ -26,7 +26,8 @@ class Reconstruction(NamedTuple):
             decide them, as with adaptive steps.
         std: standard deviation (n - 1) of the magnitude over posterior samples `[batch, y, x]`
             float32, an uncertainty map; None for fewer than two samples.
-        steps: how many steps were taken to each state of the trajectory, `[saved]`; None without.
+        steps: how many steps were taken to each state of the trajectory, `[saved]` integers of
+            NumPy, known before anything runs; None without.
         maps: coil sensitivities that a method estimated itself, `[batch, coil, y, x]` complex64;
             None where it used those of the measurement.
     """
@@ -37,7 +38,7 @@ class Reconstruction(NamedTuple):
     times: Array | np.ndarray | None
     nfe: int | Array
     std: Array | None = None
-    steps: Array | np.ndarray | None = None
+    steps: np.ndarray | None = None
     maps: Array | None = None
 
 

@@ -1,5 +1,6 @@
 """The folder of a run: its config, what of it may change at test time, its weights, its owner."""
 
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -86,25 +87,46 @@ _NEUTRAL = ("train.log_every", "train.skip_nonfinite", "train.tensorboard", "tra
             "evaluation.checkpoint", "evaluation.figures")
 
 
-def check_owner(workdir: Path, config: ConfigDict) -> None:
-    """Refuse a workdir with checkpoints of another config, by an `InputError` of what differs."""
-    if (workdir / "config.json").is_file() and any(workdir.glob("checkpoints/[0-9]*")):
-        old, new = map(flattened, (load_config(workdir), config))
-        differing = [f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
-                     for key in sorted({*old, *new} - {*_NEUTRAL}) if old.get(key) != new.get(key)]
-        if differing:
-            raise InputError(
-                f"{workdir} holds checkpoints of another config ({'; '.join(differing)}); name "
-                "another workdir, or start from its weights with --config.init_from")
+def check_owner(workdir: Path, config: ConfigDict, *, longer: bool = False) -> int:
+    """Refuse a workdir with checkpoints of another config, by an `InputError` of what differs.
+
+    With `longer`, the config may have more steps. Returns those of the one there, or 0.
+    """
+    if not ((workdir / "config.json").is_file() and any(workdir.glob("checkpoints/[0-9]*"))):
+        return 0
+    old, new = map(flattened, (load_config(workdir), config))
+    may = {*_NEUTRAL}
+    if longer and new["train.steps"] > old["train.steps"]:
+        may.add("train.steps")
+    differing = [f"{key}: {old.get(key)!r} there, {new.get(key)!r} here"
+                 for key in sorted({*old, *new} - may) if old.get(key) != new.get(key)]
+    if differing:
+        raise InputError(
+            f"{workdir} holds checkpoints of another config ({'; '.join(differing)}); name "
+            "another workdir, or start from its weights with --config.init_from")
+    return old["train.steps"]
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
-    """Write into the workdir whose it is, if `check_owner` agrees: config, versions, devices."""
-    check_owner(workdir, config)
-    write_text(workdir / "config.json", configuration.to_json(config))
+    """Write into the workdir whose it is, if `check_owner` agrees: config, versions, devices.
+
+    A config of more steps may follow the one there, whose number `run.json` keeps.
+    """
+    before, steps = check_owner(workdir, config, longer=True), config.train.steps
+    if 0 < before < steps:
+        print(f"{workdir}: {before} steps become {steps}; the learning rate is that of {steps} "
+              f"steps from the last checkpoint on, so the result is not that of {steps} steps "
+              "from the start", flush=True)
+    try:
+        found = json.loads((workdir / "run.json").read_text()) if before else {}
+        earlier = {before, *found["earlier_steps"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = {before}
     write_json(workdir / "run.json", {
         "python": platform.python_version(), "seed": config.seed,
         "packages": {name: version(name) for name in _PACKAGES},
         "processes": jax.process_count(),
         "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
+        "earlier_steps": sorted(earlier - {0, steps}),
     })
+    write_text(workdir / "config.json", configuration.to_json(config))

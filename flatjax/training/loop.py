@@ -1,6 +1,7 @@
 """The loop over the steps of a training: its bar, its log, its checkpoints and its guard."""
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax import Array
@@ -40,7 +42,9 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
     scores = None
     batches = prefetch(make_batch, range(first, options.steps), workers=options.workers)
     with (closing(batches), closing(MetricsLog(workdir, first, options.tensorboard)) as log,
-          closing(_Progress(first, options, log, explain)) as progress, _on_sigterm() as check):
+          closing(_Progress(first, options, log, explain)) as progress, _stoppable() as check):
+        tell("compiling the first step" if first < options.steps else
+             f"step {first} was the last; --config.train.steps=MORE goes on from there")
         try:
             for step, batch in enumerate(batches, start=first + 1):
                 check()
@@ -60,28 +64,50 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
             progress.settle()
             if done > saved:
                 checkpoints.save(done, state, None)
-            raise Terminated(f"{error}; saved at step {done}: the same command goes on from "
-                             "there") from error
-        return scores or validate(state.evaluated, check)
+            what = f"saved at step {done}: the same command goes on from there" if done else (
+                "no step was done and nothing is saved")
+            raise Terminated(f"{error}; {what}", error.status) from error
+        scores = scores or validate(state.evaluated, check)
+    tell(f"step {options.steps}: validation PSNR {scores['psnr']:.2f} dB, SSIM "
+         f"{scores['ssim']:.4f}")
+    return scores
+
+
+def tell(line: str) -> None:
+    """Print a line above the bar, in the first process alone."""
+    if is_first():
+        with tqdm.external_write_mode():
+            print(line, flush=True)
 
 
 @contextmanager
-def _on_sigterm() -> Iterator[Callable[[], None]]:
-    """Within it SIGTERM only makes the function that it gives raise `Terminated` from then on."""
-    asked = threading.Event()
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM and Ctrl-C make the function that it gives raise `Terminated`, no more.
+
+    Only a second Ctrl-C interrupts at once.
+    """
+    asked: list[signal.Signals] = []
+
+    def stop(number: int, _: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number))
+        if number == signal.SIGINT:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops without saving\n")
 
     def check() -> None:
-        if asked.is_set():
-            raise Terminated("asked to stop by SIGTERM")
+        if asked:
+            raise Terminated(f"asked to stop by {asked[0].name}", 128 + asked[0])
 
     if threading.current_thread() is not threading.main_thread():  # to which signals belong
         yield check
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = {one: signal.signal(one, stop) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield check
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Progress:
@@ -93,7 +119,7 @@ class _Progress:
                          mininterval=0.5 if sys.stderr.isatty() else 15, disable=not is_first())
         self._options, self._log, self._explain = options, log, explain
         self._pending: tuple[int, TrainState, dict[str, Array]] | None = None
-        self._since = (first, time.perf_counter())
+        self._first, self._since = first, (first, time.perf_counter())
         self._postfix: dict[str, str] = {}
         self.close = self._bar.close
 
@@ -122,10 +148,13 @@ class _Progress:
                     f"{what}; the last checkpoint is kept: mend the data, lower "
                     "train.learning_rate or train.clip_norm, or leave such batches out by "
                     f"train.skip_nonfinite, now {most}")
-            tqdm.write(f"{what}; left out, {count} of at most {most}")
+            tell(f"{what}; left out, {count} of at most {most}")
         self._postfix["loss"] = f"{metrics['loss']:.4f}"
         self._bar.set_postfix(self._postfix, refresh=False)
         self._bar.update()
+        if step == self._first + 1:
+            tell(f"first step done after {time.perf_counter() - self._since[1]:.1f} s, with its "
+                 "compilation")
         if step % self._options.log_every == 0 or step == self._options.steps:
             before, then = self._since
             now = time.perf_counter()
@@ -136,5 +165,6 @@ class _Progress:
     def show(self, step: int, scores: dict[str, float]) -> None:
         """Record a validation."""
         self._postfix |= {"val_psnr": f"{scores['psnr']:.2f}", "val_ssim": f"{scores['ssim']:.4f}"}
+        self._bar.set_postfix(self._postfix, refresh=False)
         self._log.write("validation", step, scores)
         self._since = step, time.perf_counter()

@@ -1,5 +1,6 @@
 """Training: from a config and a workdir to checkpoints, resumable at any of them."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,20 +21,28 @@ from flatjax.data.splits import restore_split, write_split
 from flatjax.errors import InputError
 from flatjax.evaluation.scoring import quality, score_volume, scorer
 from flatjax.files import locked
-from flatjax.methods import Method
+from flatjax.methods import Method, check_method, tracing
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.hosts import broadcast_from_first, is_first, share, writable
 from flatjax.runs.workdir import claim, load_config, load_params
-from flatjax.training.loop import run_steps
+from flatjax.training.loop import run_steps, tell
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
+
+
+def describe(method: str, params: Any) -> str:
+    """What is trained, as one line: method, number of parameters, devices."""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    devices = Counter(device.device_kind for device in jax.devices())
+    return (f"{method} with {parameters:,} parameters, on "
+            + ", ".join(f"{count} x {kind}" for kind, count in devices.items()))
 
 
 def make_optimizer(train: Training) -> optax.GradientTransformation:
     """Adam with clipped gradients, linear warm-up and cosine decay to zero."""
+    warmup = min(train.warmup_steps, train.steps // 5)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if train.warmup_steps else train.learning_rate, train.learning_rate,
-        train.warmup_steps, train.steps)
+        0.0 if warmup else train.learning_rate, train.learning_rate, warmup, train.steps)
     return optax.chain(optax.clip_by_global_norm(train.clip_norm), optax.adam(schedule))
 
 
@@ -52,8 +61,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
     Writes `config.json`, `run.json` (versions and devices), `metrics.jsonl`, `checkpoints/` and,
     for a data set of several subjects, `split.json`. A resumed run ends with the same bits as one
-    that was never stopped. No other training can use the workdir meanwhile. SIGTERM makes it save
-    where it is and leave.
+    that was never stopped; one of more `train.steps` follows their learning rate from there on.
+    No other training can use the workdir meanwhile. SIGTERM or Ctrl-C makes it save where it is
+    and leave.
 
     Of several processes, joined by `jax.distributed`, each calls this and makes its share of every
     batch; the first alone writes. The weights are those of one process with as many devices.
@@ -61,11 +71,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     Returns the last validation's metrics.
 
     Raises:
-        InputError: for a config that cannot run, or a workdir that holds another run; `BusyError`
-            if another training has it.
+        InputError: for a config that cannot run, a method that does not keep to its contract, or a
+            workdir that holds another run; `BusyError` if another training has it.
         TrainingError: if loss or gradient is not finite; the last checkpoint stays.
         StorageError: if something cannot be written; the last checkpoint stays.
-        Terminated: after SIGTERM.
+        Terminated: after SIGTERM or Ctrl-C.
     """
     options = configuration.make_training(config, jax.device_count())
     method = configuration.make_method(config)
@@ -95,18 +105,21 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
         key_init, key_train, key_validate = jax.random.split(jax.random.key(config.seed), 3)
         optimizer = make_optimizer(options)
-        state = initial_state(method, optimizer, options, key_init, make_batch(0))
+        first = make_batch(0)
+        check_method(method, first)
+        state = initial_state(method, optimizer, options, key_init, first)
+        tell(f"training {describe(config.method.name, state.params)}")
         if checkpoints.steps():
             step, state = checkpoints.load("latest", state)
-            print(f"resuming {workdir} at step {step}")
+            tell(f"resuming {workdir} at step {step}")
         elif config.init_from and is_first():
             state = start_from(config.init_from, state, method)
         update = pmapped(make_update(method, optimizer, ema_decay=options.ema_decay,
                                      axis_name=AXIS))
         validate = make_validation(method, config, dataset, acquisition, key_validate)
-        return run_steps(broadcast_from_first(state),
-                         lambda state, batch: update(state, key_train, batch), validate, sharded,
-                         explain, options, checkpoints, workdir)
+        take = tracing(method, "loss")(lambda state, batch: update(state, key_train, batch))
+        return run_steps(broadcast_from_first(state), take, validate, sharded, explain, options,
+                         checkpoints, workdir)
 
 
 def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
@@ -139,7 +152,7 @@ def start_from(source: str, state: TrainState, method: Method) -> TrainState:
     config = load_config(source)
     config.evaluation.checkpoint = "best"
     weights, step = load_params(source, config, method)
-    print(f"starting from step {step} of {source}")
+    tell(f"starting from step {step} of {source}")
     weights = jax.tree.map(jnp.asarray, weights)
     return state._replace(params=weights, ema=weights if state.ema else {})
 

@@ -9,6 +9,7 @@ import pytest
 
 from flatjax import cli
 from flatjax.cli.commands import COMMANDS
+from flatjax.errors import Terminated
 
 ROOT = Path(__file__).parents[2]
 HEAVY = "jax", "numpy", "matplotlib", "ml_collections", "h5py", "flax", "scipy"
@@ -60,6 +61,19 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
     (["trian", "--config=demo"], "did you mean train?"),
     (["train", "--config=demo", "--wrokdir=x"], "did you mean --workdir?"),
     (["reconstruct", "a.npy", "--keep-goin"], "did you mean --keep-going?"),
+    (["train", "--config=demo", "--cofnig.train.steps=1"], "did you mean --config.train.steps?"),
+    (["evaluate", "--steps=1"], "keys of the config --config.KEY=VALUE"),
+    *((["train", "--config=demo", "--workdir=x", f"--config.{key}"], words) for key, words in (
+        ("trian.steps=1", "no key 'trian.steps', expected one that --show-config lists; did you "
+         "mean --config.train.steps?"),
+        ("steps=1", "--config.method.schedule.steps or --config.train.steps?"),
+        ("method.network.chanels=1", "did you mean --config.method.network.channels?"),
+        ("acquisition.accel=8", "did you mean --config.acquisition.acceleration?"),
+        ("acquisition.mask=randm", "mask is 'randm', expected one of random, "),
+        ("acquisition.mask=randm", "did you mean 'random'?"),
+        ("method.name=vanila", "did you mean 'vanilla'?"), ("data.name=icmb", "mean 'icbm'?"),
+        ("method.solver=eulr", "did you mean 'euler'?"),
+        ("data.contrasts[0]=T1", "0 is not a valid index"), ("qqq=1", "no key 'qqq'"))),
     (["train", "--config=demo", "--workdir"], "argument --workdir: expected one argument"),
     (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
@@ -83,6 +97,21 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--pretrained=multicoil", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("error, status, words", [
+    (Terminated("asked to stop by SIGINT; saved at step 3", 130), 130, "saved at step 3"),
+    (Terminated("asked to stop by SIGTERM"), 143, "SIGTERM"),
+    (KeyboardInterrupt(), 130, "interrupted; what was not saved before is lost")])
+def test_a_program_that_is_stopped_says_what_it_saved(capsys, monkeypatch, error, status, words):
+    def stopped(values):
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "inspect", COMMANDS["inspect"]._replace(run=stopped))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["inspect", "a.npy"])
+    line = capsys.readouterr().err
+    assert stop.value.code == status and words in line and line.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

@@ -30,6 +30,7 @@ from flatjax.training.parallel import TrainState
 from flatjax.training.train import train
 from tests.support import toy
 from tests.support.arrays import noisy
+from tests.support.untrained import workdir as untrained
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +212,7 @@ def command(capsys, *arguments):
 @pytest.mark.parametrize(
     "arguments, match",
     [
-        (["--config=demo", "--config.method.schedule.stps=3"], 'Did you mean "steps"'),
+        (["--config=demo", "--config.method.schedule.stps=3"], "did you mean --config.method.schedule.steps"),
         (["--config=demo", "--config.method.schedule.steps=two"], "invalid literal"),
         (["--config=demo", "--config.method.schedule.steps=0"], "steps is 0"),
         (["--config=demo", "--config.method.schedule.alpha=-1"], "alpha is -1"),
@@ -421,6 +422,34 @@ def test_evaluation_may_change_the_acquisition(run, tmp_path):
     assert (easier["main"]["zero_filled"]["psnr"]["mean"]
             > results["main"]["zero_filled"]["psnr"]["mean"])
     assert (tmp_path / "R2" / "metrics.json").is_file()
+
+
+def test_only_the_runs_own_config_is_evaluated_into_its_folder(run):
+    workdir, _ = run
+    before = (workdir / "eval" / "metrics.json").read_bytes()
+    for key, value in (("acquisition.acceleration", 2.0), ("method.loss.ssim", 0.5), ("seed", 3),
+                       ("evaluation.checkpoint", "latest")):
+        asked = changed(load_config(workdir), {key: value})
+        with pytest.raises(InputError, match=f"{key} is {value!r} but .* in training, whose "
+                           "results belong in .*eval; name another folder, as --output=.*eval_2"):
+            evaluate(asked, workdir)
+    assert (workdir / "eval" / "metrics.json").read_bytes() == before
+    evaluate(changed(load_config(workdir), {"evaluation.figures": 0}), workdir)
+
+
+def test_the_vanilla_network_is_not_called_flat(tmp_path, monkeypatch, capsys):
+    """Whose code computes it."""
+    titles = []
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, path: (titles.extend(
+        text.get_text() for text in figure.findobj(plt.Text)), save(figure, path)))
+    workdir = untrained(tmp_path / "run", config.method("vanilla", steps=2,
+                                                        network=toy.TINY["network"]))
+    evaluate(load_config(workdir), workdir)
+    texts = [capsys.readouterr().out, *titles, *(
+        path.read_text() for path in workdir.rglob("*") if path.suffix in (".json", ".csv"))]
+    assert any("vanilla" in one for one in titles)
+    assert not [one for one in texts if re.search(r"\bflat\b", one, re.IGNORECASE)]
 
 
 def test_a_users_volume_is_evaluated_as_the_readme_says(run, tmp_path):

@@ -300,7 +300,7 @@ def test_the_command_line_runs_describes_and_refuses(tmp_path, capsys):
     assert "16 runs" in printed and not list(tmp_path.iterdir())
     for argv, match in (([f"--config={ABLATE}:parts"], "the ablation is 'parts'"),
                         ([f"--config={ABLATE}"], "the ablation is ''"),
-                        ([f"--config={ABLATE}:steps", "--config.train.step=1"], "Did you mean")):
+                        ([f"--config={ABLATE}:steps", "--config.train.step=1"], "did you mean")):
         with pytest.raises(SystemExit) as stopped:
             command(*argv, f"--workdir={tmp_path}")
         error = capsys.readouterr().err

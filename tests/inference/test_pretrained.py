@@ -1,6 +1,7 @@
 """Packed models: what goes in comes out, damaged ones get one line, shipped ones reconstruct."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,18 @@ def test_weights_are_not_packed_as_what_they_were_not_trained_for(packed, tmp_pa
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and words in error
         assert not (tmp_path / "to").exists()
+
+
+def test_packing_says_where_it_wrote_and_leaves_the_runs_own_scores_alone(packed, tmp_path,
+                                                                         capsys):
+    run, to = shutil.copytree(packed[0], tmp_path / "run"), tmp_path / "small"
+    (run / "eval").mkdir()
+    (run / "eval" / "metrics.json").write_text("its own")
+    cli.main(["pack", f"--workdir={run}", f"--to={to}"])
+    assert f"the packed model is in {to}" in capsys.readouterr().out.splitlines()
+    assert [one.name for one in (run / "eval").iterdir()] == ["metrics.json"]
+    assert (run / "eval" / "metrics.json").read_text() == "its own"
+    assert json.loads((run / "eval_small" / "metrics.json").read_text())["method"]["psnr"]
 
 
 def test_a_run_is_no_place_for_packed_weights(packed):

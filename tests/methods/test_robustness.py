@@ -65,7 +65,7 @@ def scaled(batch, factor):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_finite_and_scales_with_the_data(name):
-    method, batch = build(name, **OPTIONS[name]), hard_batch()
+    method, batch = build(name, **OPTIONS.get(name, {})), hard_batch()
     params = weights(method, batch)
     reconstruct = jax.jit(lambda measurement: method.reconstruct(
         params, jax.random.key(2), measurement)[:2])
@@ -103,7 +103,7 @@ def test_where_jax_enables_64_bits_every_method_keeps_to_32(name, more):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flat", "varnet"])
 def test_gradients_of_such_slices_are_finite(name):
-    method, batch = build(name, **OPTIONS[name]), hard_batch()
+    method, batch = build(name, **OPTIONS.get(name, {})), hard_batch()
     loss = jax.jit(jax.value_and_grad(lambda params: method.loss(params, jax.random.key(0),
                                                                  batch)[0]))
     value, grads = loss(weights(method, batch))

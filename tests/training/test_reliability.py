@@ -56,16 +56,18 @@ def truncated(workdir, step, pattern, size=0):
     path.write_bytes(path.read_bytes()[:size])
 
 
-@pytest.mark.parametrize("place, saved", [("training", 3), ("validation", 1)])
-def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(whole, tmp_path, monkeypatch, place,
-                                                           saved):
+@pytest.mark.parametrize("place, saved, number", [
+    ("training", 3, signal.SIGTERM), ("validation", 1, signal.SIGTERM),
+    ("training", 3, signal.SIGINT), ("validation", 1, signal.SIGINT)])
+def test_sigterm_and_ctrl_c_save_leave_and_resume_to_the_same_bits(whole, tmp_path, monkeypatch,
+                                                                   capfd, place, saved, number):
     def batch(dataset, acquisition, seed, step, *rows):
         if place == "training" and step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return training_batch(dataset, acquisition, seed, step, *rows)
 
     def scored(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return score(*args)
 
     def two_volumes(*, size=16, broken=False):
@@ -81,13 +83,33 @@ def test_sigterm_saves_leaves_and_resumes_to_the_same_bits(whole, tmp_path, monk
         patch.setitem(DATASETS, "toy", two_volumes)
         if place == "validation":
             patch.setattr(module, "score_volume", scored)
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(Terminated, match=f"saved at step {saved}: the same command goes on"):
+        before = signal.getsignal(number)
+        with pytest.raises(Terminated, match=f"asked to stop by {number.name}; saved at step "
+                           f"{saved}: the same command goes on") as left:
             train(toy.experiment(), tmp_path)
-        assert signal.getsignal(signal.SIGTERM) is before
-    assert last_state(tmp_path)[0] == saved
+        assert signal.getsignal(number) is before and left.value.status == 128 + number
+    told = "stopping after this step; Ctrl-C again stops without saving" in capfd.readouterr().err
+    assert last_state(tmp_path)[0] == saved and told == (number == signal.SIGINT)
     train(toy.experiment(), tmp_path)
     assert_same_end(tmp_path, whole)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_one_before_the_first_step_saves_nothing(tmp_path,
+                                                                                   monkeypatch):
+    def interrupted(times):
+        def batches(make, steps, workers):
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield make(0)
+        return batches
+
+    for times, error, words in ((1, Terminated, "no step was done and nothing is saved"),
+                                (2, KeyboardInterrupt, "^$")):
+        monkeypatch.setattr(loop, "prefetch", interrupted(times))
+        with pytest.raises(error, match=words) as left:
+            train(toy.experiment(), tmp_path)
+        assert type(left.value) is error
+        assert not list((tmp_path / "checkpoints").glob("*"))
 
 
 def test_a_state_without_validation_is_resumed_from_but_is_never_the_best(tmp_path):

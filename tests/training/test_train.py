@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from flatjax.errors import InputError, TrainingError
 from flatjax.experiments.grid import changed
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.training.parallel import AXIS, TrainState, make_update, pmapped, shard
-from flatjax.training.train import start_from, train
+from flatjax.training.train import make_optimizer, start_from, train
 from tests.support import toy
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +229,74 @@ def test_a_workdir_of_another_config_is_left_alone(whole, tmp_path):
     assert train(log_every, tmp_path)["psnr"] > 0
 
 
+def test_training_says_what_it_trains_where_it_is_and_how_it_ended(tmp_path, capsys):
+    scores = train(settings(), tmp_path)
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"training flat with \d+ parameters, on 4 x cpu", told[0])
+    assert told[1] == "compiling the first step"
+    assert re.fullmatch(r"first step done after \d+\.\d s, with its compilation", told[2])
+    ended = f"step 4: validation PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}"
+    assert told[3:] == [ended]
+    train(settings(), tmp_path)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"resuming {tmp_path} at step 4",
+        "step 4 was the last; --config.train.steps=MORE goes on from there", ended]
+
+
+def test_a_warm_up_takes_at_most_a_fifth_of_the_steps(tmp_path):
+    def updates(**options):
+        optimizer = make_optimizer(config.Training(**options))
+        params = {"x": jnp.ones(3)}
+        state, found = optimizer.init(params), []
+        for _ in range(20):
+            update, state = optimizer.update({"x": jnp.full(3, 0.1)}, state, params)
+            found.append(update["x"])
+        return np.stack(found)
+
+    np.testing.assert_array_equal(updates(steps=20), updates(steps=20, warmup_steps=4))
+    assert (updates(steps=600) != updates(steps=600, warmup_steps=40)).any()
+    assert np.isfinite(updates(steps=1, warmup_steps=50)[0]).all()
+    cli.main(["train", "--config=demo", f"--workdir={tmp_path}", "--config.train.steps=2",
+              "--config.data.matrix=32", "--config.method.name=compressed_sensing"])
+    assert saved_state(tmp_path)[0] == 2
+
+
+def test_a_finished_run_goes_on_to_more_steps_and_says_what_that_means(whole, tmp_path, capsys,
+                                                                      monkeypatch):
+    longer = toy.experiment(train={"ema_decay": 0.9, "steps": 8})
+    for name in ("once", "twice"):
+        shutil.copytree(whole, tmp_path / name)
+    train(longer, tmp_path / "once")
+    assert ("4 steps become 8; the learning rate is that of 8 steps from the last checkpoint on, "
+            "so the result is not that of 8 steps from the start") in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", interrupting(Checkpoints.save))
+        with pytest.raises(KeyboardInterrupt):
+            train(longer, tmp_path / "twice")
+    assert saved_state(tmp_path / "twice")[0] == 6
+    train(longer, tmp_path / "twice")
+    assert "steps become" not in capsys.readouterr().out.split("resuming")[-1]
+    (step, once), (again, twice) = (saved_state(tmp_path / name) for name in ("once", "twice"))
+    assert step == again == 8
+    assert_same_bits(once, twice)
+    for name in ("once", "twice"):
+        assert json.loads((tmp_path / name / "run.json").read_text())["earlier_steps"] == [4]
+        assert json.loads((tmp_path / name / "config.json").read_text())["train"]["steps"] == 8
+    steps = [json.loads(line)["step"] for line in (tmp_path / "once" / "metrics.jsonl").open()
+             if '"train"' in line]
+    assert steps == [*range(1, 9)]
+    with pytest.raises(InputError, match="train.steps: 8 there, 4 here"):
+        train(settings(), tmp_path / "once")
+
+
+def interrupting(save):
+    """`Checkpoints.save` that is followed by a second Ctrl-C."""
+    def saved(*args):
+        save(*args)
+        raise KeyboardInterrupt
+    return saved
+
+
 def test_fine_tuning_starts_from_another_runs_best_weights(whole, tmp_path):
     start = saved_state(whole, "best")[1]["ema"]
     tuned = toy.experiment(train={"learning_rate": 1e-12}, init_from=str(whole))
@@ -276,7 +345,7 @@ def test_files_of_a_workdir_that_are_no_text_are_named(whole, tmp_path):
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "train.steps is 0"), ({"batch_size": 6}, "not divisible by 4 devices"),
     ({"accumulate": 3}, "take a multiple of 12"), ({"learning_rate": 0.0}, "learning_rate is 0"),
-    ({"ema_decay": 1.0}, r"expected in \[0, 1\)"), ({"warmup_steps": 4}, "below train.steps = 4"),
+    ({"ema_decay": 1.0}, r"expected in \[0, 1\)"),
     ({"best_metric": "loss"}, "expected one of psnr, ssim"),
     ({"skip_nonfinite": -1}, "skip_nonfinite is -1, expected at least 0")])
 def test_training_that_cannot_run_is_refused_before_it_writes(tmp_path, options, match):
