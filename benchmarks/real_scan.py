@@ -23,7 +23,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 
 from flatjax import config as configuration, load
@@ -168,8 +167,8 @@ def noise_bound(kspace, mask):
 
 def draw(images, mask, errors):
     """The methods' images from all measured points in one gray window, and their centers."""
-    figure, axes = plt.subplots(2, len(images) + 1, figsize=(2.6 * (len(images) + 1), 5.6),
-                                layout="constrained")
+    figure = figures.blank((2.6 * (len(images) + 1), 5.6))
+    axes = figure.subplots(2, len(images) + 1)
     axes[0, 0].imshow(mask, cmap="gray", interpolation="nearest")
     axes[0, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}", fontsize=9)
     peak = max(np.quantile(image, 0.995) for image in images.values())
@@ -238,4 +237,5 @@ def main():
 
 
 if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands on its own, which need not be there
     main()

@@ -19,11 +19,11 @@ that were chosen and a figure for each scan.
 import argparse
 import csv
 import itertools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import sigpy
 from common import environment
@@ -222,8 +222,8 @@ def table(means, reference):
 def draw(case, mask, images):
     """Reference and images in one window, their errors below, five times as bright."""
     target = case.references["sense"]
-    figure, axes = plt.subplots(2, len(images) + 1, figsize=(2.2 * (len(images) + 1), 4.8),
-                                layout="constrained")
+    figure = figures.blank((2.2 * (len(images) + 1), 4.8))
+    axes = figure.subplots(2, len(images) + 1)
     peak = np.quantile(target, 0.998)
     axes[0, 0].imshow(target, cmap="gray", vmin=0, vmax=peak)
     axes[0, 0].set_title("full scan", fontsize=9)
@@ -271,4 +271,5 @@ def main():
 
 
 if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands on its own, which need not be there
     main()

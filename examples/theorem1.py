@@ -10,21 +10,21 @@ configs/demo.py:vanilla describes, whose step sizes are free.
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from jax import Array, lax
-from matplotlib.figure import Figure
 
 from flatjax import flow, mri
 from flatjax.config import make_method
 from flatjax.data import DATASETS
 from flatjax.errors import InputError
-from flatjax.files import make_folder, write_atomically, write_json
+from flatjax.evaluation import figures
+from flatjax.files import make_folder, write_json
 from flatjax.flow.theorem import (
     Flow,
     Unrolled,
@@ -110,9 +110,10 @@ def agreement(measured: mri.Measurement, dtype: Any, steps: int = 12) -> dict[st
                 unroll(as_unrolled(sampled), y, mask), euler(sampled, y, mask))}
 
 
-def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> Figure:
+def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> "figures.Figure":
     """Differences after each cascade, those that are not 0, and the rounding of each precision."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = figures.blank((6, 4))
+    axes = figure.subplots()
     for precision, marker in (("float32", "o"), ("float64", "s")):
         for (label, values), fill in zip(found[precision].items(), ("full", "none"), strict=True):
             axes.semilogy(np.where(values > 0, values, np.nan), marker=marker, fillstyle=fill,
@@ -163,9 +164,10 @@ def slope(counts: list[int], errors: list[float]) -> float:
     return float(-np.polyfit(np.log(counts[half:]), np.log(errors[half:]), 1)[0])
 
 
-def draw_convergence(counts: list[int], errors: dict[str, list[float]]) -> Figure:
+def draw_convergence(counts: list[int], errors: dict[str, list[float]]) -> "figures.Figure":
     """Error against network evaluations, log-log, with each slope."""
-    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    figure = figures.blank((6, 4.5))
+    axes = figure.subplots()
     for name, marker in SOLVERS.items():
         spent = [flow.SOLVERS[name].evaluations * steps for steps in counts]
         label = "K cascades (Euler)" if name == "euler" else name
@@ -208,9 +210,10 @@ def learned_steps(workdir: str) -> dict[str, Any]:
     return found
 
 
-def draw_profiles(runs: list[dict[str, Any]]) -> Figure:
+def draw_profiles(runs: list[dict[str, Any]]) -> "figures.Figure":
     """Profiles of (c), and the times that they amount to."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = figures.blank((10, 4))
+    left, right = figure.subplots(1, 2)
     for index, run in enumerate(runs):
         steps = np.arange(len(run["eta"]))
         left.plot(steps, run["profile"], "o-", color=f"C{index}", label=run["name"])
@@ -224,9 +227,10 @@ def draw_profiles(runs: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def draw_both(runs: list[dict[str, Any]]) -> Figure:
+def draw_both(runs: list[dict[str, Any]]) -> "figures.Figure":
     """Timesteps and noise scales of (d); a cascade without a real sigma has a cross at 0."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = figures.blank((10, 4))
+    left, right = figure.subplots(1, 2)
     for index, run in enumerate(runs):
         steps, sigma = np.arange(len(run["eta"])), run["sigma_of_both"]
         left.plot(steps, run["delta_of_lam"], "o-", color=f"C{index}", label=run["name"])
@@ -294,9 +298,10 @@ def splitting(measured: mri.Measurement, counts: list[int]) -> dict[str, Any]:
                 for steps, end in zip(counts, networks, strict=True))}
 
 
-def draw_splitting(found: dict[str, Any]) -> Figure:
+def draw_splitting(found: dict[str, Any]) -> "figures.Figure":
     """Error of both kinds of networks against K, and the bound of the explicit one."""
-    figure, axes = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    figure = figures.blank((6, 4.5))
+    axes = figure.subplots()
     for (name, errors), marker in zip(found["errors"].items(), "os", strict=True):
         axes.loglog(found["steps"], errors, marker=marker, label=name)
     bound = 1 / (2 * found["sigma"] ** 2)
@@ -320,10 +325,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folder = make_folder(arguments.out)
     results: dict[str, Any] = {}
 
-    def save(figure: Figure, name: str) -> None:
-        write_atomically(folder / f"theorem1_{name}.png",
-                         lambda path: figure.savefig(path, dpi=110))
-        plt.close(figure)
+    def save(figure: "figures.Figure", name: str) -> None:
+        figures.save(figure, folder / f"theorem1_{name}.png")
 
     with jax.enable_x64(True):
         measured = brain_slice(arguments.size)
@@ -353,6 +356,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands on its own, which need not be there
     try:
         out = main()
     except InputError as error:

@@ -102,7 +102,7 @@ def writing(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
 
 def _sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # as Windows needs it
     try:
         os.fsync(handle)
     except OSError as error:
@@ -112,9 +112,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def printable(text: str) -> str:
+    r"""Text with `\udcff` and the like for bytes of file names that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    """Write a text file, whole or not at all; what cannot be encoded is written as `printable`."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -166,4 +166,4 @@ def total_loss(weights: Mapping[str, float],
     for name in weights:
         check_choice("a term of the loss", name, terms)
     means = {name: jnp.mean(terms[name]()) for name in weights}
-    return sum((weights[name] * mean for name, mean in means.items()), jnp.zeros(())), means
+    return sum((weights[name] * mean for name, mean in means.items()), jnp.float32(0)), means

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,23 @@ def test_a_file_that_many_write_at_once_is_always_whole(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda text: write_text(path, text), texts * 5))
     assert path.read_text() in texts and os.listdir(tmp_path) == [path.name]
+
+
+def test_files_are_open_for_writing_when_they_are_flushed(tmp_path, monkeypatch):
+    """Windows flushes no other."""
+    flushed = []
+
+    def flush(handle):
+        flushed.append(stat.S_ISDIR(os.fstat(handle).st_mode) or os.write(handle, b"") == 0)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    write_text(tmp_path / "text", "text")
+    assert flushed == [True, True]
+
+
+def test_a_name_that_is_no_utf_8_is_written_in_escapes(tmp_path):
+    write_text(tmp_path / "text", f"µ, {os.fsdecode(bytes([98, 255]))}")
+    assert (tmp_path / "text").read_text() == "µ, b\\udcff"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -223,9 +223,16 @@ def cfls(folder: Path) -> list[Path]:
     return [Path("a.hdr"), Path("a.cfl")]
 
 
+def mats(folder: Path) -> list[Path]:
+    from tests.support import kspace_fixture as fixture
+    fixture.write_matlab(folder / "a.mat", kspace=fixture.kspace(), mask=np.arange(12) % 2)
+    return [Path("a.mat")]
+
+
 def ismrmrds(folder: Path) -> list[Path]:
     from tests.support import kspace_fixture as fixture
-    fixture.write_ismrmrd(folder / "a.h5", fixture.ismrmrd_kspace())
+    fixture.write_ismrmrd(folder / "a.h5", fixture.ismrmrd_kspace(),
+                          flags={4: ["ACQ_IS_PARALLEL_CALIBRATION"]})
     return [Path("a.h5")]
 
 
@@ -234,7 +241,7 @@ def read_scans(folder: Path) -> None:
     for file in find_scans([folder]):
         scan = open_scan(file)
         slice_with_signal(scan)
-        for read in (scan.read, scan.maps):
+        for read in (scan.read, scan.maps, scan.calibration):
             if read:
                 list(read([0, scan.shape[0] - 1]))
 
@@ -323,6 +330,7 @@ READERS = {
     "npy": Reader(npys, read_scans),
     "npz": Reader(npzs, read_scans),
     "cfl": Reader(cfls, read_scans, text=True, together=True),
+    "mat": Reader(mats, read_scans),
     "ismrmrd": Reader(ismrmrds, read_scans),
     "index": Reader(indices, read_index, text=True),
     "config": Reader(configs, read_config, text=True),

@@ -1,8 +1,4 @@
-"""The command-line program `flatjax`: options, and one line for whatever is wrong with the input.
-
-`commands` holds the subcommands and their options, `program` what they share: parsing, help, errors
-and the cache of compiled programs. Both import nothing heavy before a command runs.
-"""
+"""The command-line program `flatjax`: `commands` with their options, and what they share."""
 
 from flatjax.cli.program import main
 

@@ -13,27 +13,13 @@ from flatjax.errors import InputError
 
 
 class Command(NamedTuple):
-    """A subcommand.
+    """A subcommand. One with the option `show-config` also takes `--config.key=value`."""
 
-    Attributes:
-        run: takes the values of the options, and with them `overrides`, the `--config.key=value`
-            arguments, and `paths`.
-        summary: what it does.
-        usage: its arguments.
-        options: by name, what `argparse.ArgumentParser.add_argument` takes.
-        paths: whether it takes arguments that are no options.
-    """
-
-    run: Callable[[Namespace], None]
-    summary: str
-    usage: str
-    options: Mapping[str, Mapping[str, Any]]
-    paths: bool = False
-
-    @property
-    def configurable(self) -> bool:
-        """Whether it takes `--config.key=value`."""
-        return "show-config" in self.options
+    run: Callable[[Namespace], None]  # takes options, `overrides` (of the config) and `paths`
+    summary: str  # what it does
+    usage: str  # its arguments
+    options: Mapping[str, Mapping[str, Any]]  # by name, what `ArgumentParser.add_argument` takes
+    paths: bool = False  # whether it takes arguments that are no options
 
 
 def _required(values: Namespace, name: str) -> str:
@@ -45,10 +31,11 @@ def _required(values: Namespace, name: str) -> str:
 
 def _set(config: Any, values: Namespace) -> Any:
     """The config as the command line changes it; `--show-config` ends the program here."""
-    from flatjax.experiments.config_file import listing, override
+    from flatjax.experiments.config_file import override
+    from flatjax.options import flattened
     config = override(config, values.overrides)
     if values.show_config:
-        print(listing(config))
+        print("\n".join(f"--config.{key}={value}" for key, value in flattened(config).items()))
         raise SystemExit(0)
     return config
 
@@ -77,37 +64,41 @@ def _train(values: Namespace) -> None:
         run_grid(grid, workdir, values.results)
 
 
-def _models(values: Namespace, *, needs_output: bool = True, several: bool = False,
-            default: str = "") -> list[tuple[Any, str | Path]]:
-    """Config and folder of each run, or packed model, that is named; or of the default one.
-
-    A packed model needs an output, as its folder is no place for results.
-    """
+def _models(values: Namespace) -> list[tuple[Any, str | Path]]:
+    """Config and folder of each run, or packed model, that is named."""
     from flatjax.inference.pretrained import folder
     from flatjax.runs.workdir import load_config
-    if default and not (values.workdir or values.pretrained):
-        values.pretrained = [default]
-    count = len(values.workdir) + len(values.pretrained)
-    if not count:
+    workdirs = [*values.workdir, *map(folder, values.pretrained)]
+    if not workdirs:
         raise InputError("--workdir is missing, expected --workdir=DIR, or --pretrained=NAME "
                          "(see --help)")
-    if count > 1 and not several:
-        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
-                         "takes several")
-    workdirs = [*values.workdir, *map(folder, values.pretrained)]
-    if values.pretrained and needs_output and not values.show_config:
-        _required(values, "output")
     return [(_set(load_config(workdir), values), workdir) for workdir in workdirs]
 
 
+def _model(values: Namespace) -> tuple[Any, str | Path]:
+    """As `_models`, of the only one."""
+    if (count := len(values.workdir) + len(values.pretrained)) > 1:
+        raise InputError(f"{count} workdirs or models were named, expected one; flatjax compare "
+                         "takes several")
+    return _models(values)[0]
+
+
+def _output(values: Namespace) -> str | None:
+    """The folder for results; a packed model's own is no place for them."""
+    return _required(values, "output") if values.pretrained else values.output
+
+
 def _evaluate(values: Namespace) -> None:
-    ((config, workdir),) = _models(values)
+    config, workdir = _model(values)
+    output = _output(values)
     from flatjax.evaluation.evaluate import evaluate
-    evaluate(config, workdir, values.output)
+    evaluate(config, workdir, output)
 
 
 def _reconstruct(values: Namespace) -> None:
-    ((config, workdir),) = _models(values, needs_output=False, default="multicoil")
+    if not (values.workdir or values.pretrained):
+        values.pretrained = ["multicoil"]
+    config, workdir = _model(values)
     inputs = [*values.paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
@@ -118,23 +109,22 @@ def _reconstruct(values: Namespace) -> None:
 
 
 def _compare(values: Namespace) -> None:
-    models = _models(values, several=True)
-    output = _required(values, "output")
+    models, output = _models(values), _required(values, "output")
     from flatjax.evaluation.compare import compare, labels
     compare(dict(zip(labels([workdir for _, workdir in models]), models, strict=True)), output,
             values.accelerations)
 
 
 def _export(values: Namespace) -> None:
-    ((config, workdir),) = _models(values, needs_output=False)
+    config, workdir = _model(values)
     from flatjax.inference.export import export_run
     export_run(config, workdir, _required(values, "to"))
 
 
 def _pack(values: Namespace) -> None:
-    ((config, workdir),) = _models(values)
+    config, workdir = _model(values)
     from flatjax.inference.pretrained import pack
-    pack(config, workdir, _required(values, "to"), values.output)
+    pack(config, workdir, _required(values, "to"), _output(values))
 
 
 def _inspect(values: Namespace) -> None:
@@ -203,8 +193,9 @@ COMMANDS = {
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5), or a magnitude volume, whose "
-                             "acquisition is simulated with the settings --config.acquisition.*"),
+                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a magnitude "
+                             "volume, whose acquisition is simulated with the settings "
+                             "--config.acquisition.*"),
             **_MODEL,
             "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
                              "--workdir, otherwise ./reconstructions"),

@@ -4,6 +4,7 @@ Slices of one person show the same anatomy, so no person is ever in two parts of
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -39,7 +40,7 @@ def split_subjects(subjects: Sequence[str], *, validation: Sequence[str] = (),
     if both:
         raise InputError(f"{', '.join(both)} both in validation and test, expected in one")
     rest = sorted({*subjects} - {*validation, *test},
-                  key=lambda name: sha256(f"{seed}/{name}".encode()).digest())
+                  key=lambda name: sha256(os.fsencode(f"{seed}/{name}")).digest())
     roles = {"test": test, "validation": validation}
     for role, share in (("test", test_share), ("validation", validation_share)):
         if not 0 < share < 1:

@@ -4,28 +4,22 @@
 a folder each, and puts them side by side. Differences from the first run are paired by slice.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-import h5py
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
-from flatjax.data.base import Volume
-from flatjax.data.batches import measure_volume, stack
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, check_at_least
-from flatjax.evaluation import figures, tables, trajectory
-from flatjax.evaluation.evaluate import evaluate
-from flatjax.evaluation.scoring import OBJECT, QUALITY
+from flatjax.evaluation import figures, tables
+from flatjax.evaluation.evaluate import evaluate_sets
+from flatjax.evaluation.scoring import OBJECT, QUALITY, Scored
 from flatjax.evaluation.tables import Row
 from flatjax.files import make_folder
-from flatjax.mri import center_crop, combine
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 Runs = Mapping[str, tuple[ConfigDict, str | Path]]  # by label, `(config, workdir)`
@@ -41,8 +35,8 @@ def labels(workdirs: Sequence[str | Path]) -> list[str]:
     for index, workdir in enumerate(workdirs):
         if parts[index] in parts[:index]:
             raise InputError(f"the workdir {workdir} is named twice; name every run once")
-    count = next(n for n in itertools.count(1) if len({one[-n:] for one in parts}) == len(parts))
-    return ["_".join(one[-count:]) for one in parts]
+    kept = next(n for n in count(1) if len({one[-n:] for one in parts}) == len(parts))
+    return ["_".join(one[-kept:]) for one in parts]
 
 
 def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
@@ -63,7 +57,7 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
     return config
 
 
-def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> list[Row]:
+def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> None:
     """Evaluate runs on the same slices and write them side by side.
 
     Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
@@ -81,7 +75,7 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
             first; before anything is evaluated where that can be told.
     """
     first = next(iter(runs))
-    tested = _check(runs)
+    _check(runs)
     asked = {f"_R{r:g}": {label: at_acceleration(config, r) for label, (config, _) in runs.items()}
              for r in accelerations} or {"": {label: config for label, (config, _) in runs.items()}}
     for configs in asked.values():
@@ -89,40 +83,34 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
     output = make_folder(output)
     rows: list[Row] = []
     for suffix, configs in asked.items():
-        folders = {label: output / f"{label}{suffix}" for label in runs}
-        results = {label: tables.with_slices(evaluate(configs[label], workdir, folders[label]),
-                                             folders[label])
-                   for label, (_, workdir) in runs.items()}
-        found = tables.make_rows({test_set: {label: {0: results[label][test_set]} for label in runs}
-                                  for test_set in results[first]}, dict.fromkeys(runs, first))
+        sets = {label: evaluate_sets(configs[label], workdir, output / f"{label}{suffix}")
+                for label, (_, workdir) in runs.items()}
+        found = tables.combine_seeds(
+            Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first, label)
+            for label, own in sets.items() for name, one in own.items())
         rows += found
         tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
-        main = [row for row in found if row.test_set == found[0].test_set]
-        if main:
-            figures.save(draw(main, tested[main[0].test_set][0], configs[first], folders),
-                         output / f"comparison{suffix}.png")
-        moving = {row.label: folders[row.label] for row in main
-                  if row.metrics[0]["steps"][-1] and configs[row.label].evaluation.figures}
+        if not found:
+            continue
+        main = found[0].test_set
+        shown = {label: own[main] for label, own in sets.items()}
+        figures.save(draw([row for row in found if row.test_set == main],
+                          {label: one.middle for label, one in shown.items()}),
+                     output / f"comparison{suffix}.png")
+        moving = {label: one.moving for label, one in shown.items() if one.moving}
         if moving:
-            figures.save(trajectory.draw({
-                label: trajectory.read_table(folder / "trajectory.csv")
-                for label, folder in moving.items()}), output / f"trajectories{suffix}.png")
-            trajectory.animate(output / f"forming{suffix}.gif", {
-                label: trajectory.read_states(folder / "trajectory.h5")
-                for label, folder in moving.items()})
+            figures.save(figures.trajectories(moving), output / f"trajectories{suffix}.png")
+            figures.animate(output / f"forming{suffix}.gif",
+                            {label: shown[label].middle for label in moving})
     print(markdown(rows))
     print(f"the comparison is in {output}")
-    return rows
 
 
-def _check(runs: Runs) -> dict[str, list[Volume]]:
-    """The test sets of all runs, once it is sure that they are the same and every run has weights.
-
-    They have to be the same also where subjects were split.
-    """
+def _check(runs: Runs) -> None:
+    """Refuse runs without weights, and those that are not tested on what the first one is."""
     first, config = next((label, config) for label, (config, _) in runs.items())
     dataset = configuration.make_dataset(config)
-    sets: dict[str, dict[str, list[Volume]]] = {}
+    tested: dict[str, set[str]] = {}
     for label, (own, workdir) in runs.items():
         for section in ("data", "acquisition"):
             a, b = config[section].to_dict(), own[section].to_dict()
@@ -134,31 +122,28 @@ def _check(runs: Runs) -> dict[str, list[Volume]]:
                         f"with --config.{section}.{key}=VALUE")
         own = at_test_time(own, load_config(workdir))
         load_params(workdir, own, configuration.make_method(own))
-        sets[label] = restore_split(dataset, config.data, workdir).test
-        names, wanted = ({volume.name for volumes in sets[which].values() for volume in volumes}
-                         for which in (label, first))
-        if names != wanted:
+        test = restore_split(dataset, config.data, workdir).test
+        tested[label] = {volume.name for volumes in test.values() for volume in volumes}
+        if tested[label] != tested[first]:
             raise InputError(f"{first} and {label} are not tested on the same volumes "
-                             f"({', '.join(sorted(names ^ wanted))} of one alone), expected the "
-                             "same for all: their subjects were split in different ways; evaluate "
-                             "on data that no run was trained on, by --config.data.path=FOLDER and "
-                             "--config.data.split=False")
-    return sets[first]
+                             f"({', '.join(sorted(tested[label] ^ tested[first]))} of one alone), "
+                             "expected the same for all: their subjects were split in different "
+                             "ways; evaluate on data that no run was trained on, by "
+                             "--config.data.path=FOLDER and --config.data.split=False")
 
 
 def markdown(rows: list[Row]) -> str:
     """The table, one for each acceleration and test set."""
-    told = ("NFE", "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
-            "data residual")
-    columns = (tables.columns("run") | tables.score_columns(_score, QUALITY)
-               | tables.difference_columns(rows[0].label if rows else "") | tables.columns(*told))
+    other = rows[0].label if rows else ""
+    titles = ("run", "PSNR (dB)", "SSIM", "NMSE", f"PSNR - {other}", f"SSIM - {other}", "NFE",
+              "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
+              "data residual")
     out = []
-    for nominal, test_set in dict.fromkeys((_nominal(row), row.test_set) for row in rows):
-        own = [row for row in rows if (_nominal(row), row.test_set) == (nominal, test_set)]
-        achieved = own[0].mean("acceleration", "achieved")
-        out += [f"**{test_set}**, R = {nominal:g} (achieved {achieved:.2f}), "
-                f"{tables.size(own[0])}; {tables.start(own[0])}", "",
-                *tables.of_rows(own, columns), ""]
+    for (nominal, _), found in groupby(rows, lambda row: (_nominal(row), row.test_set)):
+        own = list(found)
+        out += tables.section(
+            own, titles, lambda row, key: tables.over_volumes(row.metrics[0], "method", key), other,
+            f"R = {nominal:g} (achieved {own[0].mean('acceleration', 'achieved'):.2f}), ")
     out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
                "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
                "samples; memory is that of the compiled reconstruction of one batch; drops are how "
@@ -167,12 +152,8 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(out)
 
 
-def _score(row: Row, key: str) -> str:
-    return tables.over_volumes(row.metrics[0], "method", key)
-
-
 def _nominal(row: Row) -> float:
-    return row.metrics[0]["acceleration"]["nominal"]
+    return row.mean("acceleration", "nominal")
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -190,37 +171,28 @@ def _plain(row: Row) -> dict[str, Any]:
                 "num_volumes", "checkpoint_step", "config_hash", "device")}, **inside}
 
 
-def draw(rows: list[Row], volume: Volume, config: ConfigDict, folders: Mapping[str, Path]
-         ) -> Figure:
-    """A volume's middle slice by all runs above its errors in one window; below, PSNR by cost.
+def draw(rows: list[Row], shown: Mapping[str, Scored]) -> "figures.Figure":
+    """A slice by all runs above its errors in one window; below, the PSNR of rows by their cost.
 
-    Rows are of the volume's test set at the acceleration of the config, whatever its run;
-    `evaluate` wrote into the folders.
+    Rows are of one test set at one acceleration, and `shown` the same slice by each run.
     """
-    slices = measure_volume(volume, configuration.make_acquisition(config))
-    index = len(slices) // 2
-    batch = stack(slices[index:index + 1])
-    target, measured = np.asarray(batch.target[0]), batch.measurement
-    start = center_crop(combine(measured.kspace, measured.maps, config.combine), target.shape)
-    images = {"zero-filled": np.asarray(start[0])}
-    for label, folder in folders.items():
-        path = folder / "reconstructions" / f"{volume.name.removesuffix('.h5')}.h5"
-        with h5py.File(path) as file:
-            images[label] = file["reconstruction"][index]
+    one = next(iter(shown.values()))
+    target, start = one.target[0], one.zero_filled[0]
+    images = {"zero-filled": start} | {
+        label: own.reconstruction[0] for label, own in shown.items()}
     width, height = figures.size_of(1 + len(images), target)
-    figure = plt.figure(figsize=(max(9, width), height + 4.2), layout="constrained")
+    figure = figures.blank((max(9, width), height + 4.2))
     parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
     upper, lower = parts
     # One wild image should not hide the errors of the others: colors end at the start's largest.
-    figures.panels(upper, images, target, float(np.abs(images["zero-filled"] - target).max()))
-    upper.suptitle(f"{volume.name}, slice {index + 1} of {len(slices)}, R = "
-                   f"{_nominal(rows[0]):g}", fontsize=10)
+    figures.panels(upper, images, target, float(np.abs(start - target).max()))
+    upper.suptitle(f"{one.name}, R = {_nominal(rows[0]):g}", fontsize=10)
     axes = lower.subplots(1, 2, sharey=True)
-    series, colors = [[row] for row in rows], figures.colors_of([row.label for row in rows])
-    figures.costs(axes[0], series, lambda row: row.mean("nfe"), colors)
-    figures.costs(axes[1], series, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
-    for one in axes:
-        one.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
+    colors = figures.colors_of(rows)
+    figures.costs(axes[0], rows, lambda row: row.mean("nfe"), colors)
+    figures.costs(axes[1], rows, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
+    for each in axes:
+        each.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
     axes[0].set_xlabel("network evaluations per slice")
     axes[1].set(xlabel=f"milliseconds per slice on {rows[0].metrics[0]['device']}", ylabel="")
     axes[0].legend(fontsize=7)

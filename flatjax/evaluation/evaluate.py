@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import jax
@@ -16,7 +16,7 @@ from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, NonFiniteError
 from flatjax.evaluation import figures, scoring, tables
-from flatjax.evaluation.scoring import OBJECT, QUALITY, Measures, Scored
+from flatjax.evaluation.scoring import ALONG, OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.options import flattened
 from flatjax.runs.workdir import at_test_time, load_config, load_params
@@ -45,6 +45,21 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             output that cannot be written.
         NonFiniteError: if a reconstruction is not finite; it is saved.
     """
+    return {name: one.metrics for name, one in evaluate_sets(config, workdir, output).items()}
+
+
+class Evaluated(NamedTuple):
+    """What an evaluation gave of one test set."""
+
+    metrics: dict[str, Any]  # the contents of `metrics.json`
+    slices: dict[str, np.ndarray]  # the scores of `QUALITY`, `[slices]` float64
+    middle: Scored  # the middle slice of the first volume
+    moving: list[Measures]  # of the volumes that are drawn, those whose images move
+
+
+def evaluate_sets(config: ConfigDict, workdir: str | Path,
+                  output: str | Path | None = None) -> dict[str, Evaluated]:
+    """As `evaluate`, with what `metrics.json` does not hold."""
     asked, config = config, at_test_time(config, load_config(workdir))
     options = configuration.make_evaluation(config)
     method = configuration.make_method(config)
@@ -55,10 +70,10 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     rng = jax.random.key(config.seed)
     params = jax.device_put(params)
     score = scoring.scorer(method, config.combine)
-    results = {}
+    results: dict[str, Evaluated] = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
-        measured, drawn, broken, timed = [], [], [], None
+        measured, middles, broken, timed = [], [], [], None
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
@@ -68,9 +83,10 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             if not np.isfinite(scored.reconstruction).all():
                 broken.append(volume.name)
             elif np.isfinite(scored.target).all():
-                measured.append(scoring.measures_of(scored))
-                if len(drawn) < options.figures:
-                    drawn.append(scored)
+                drawn = len(measured) < options.figures
+                measured.append(scoring.measures_of(scored, along=drawn))
+                if drawn or not middles:
+                    middles.append(scored.at(len(scored.target) // 2))
         if broken:
             raise NonFiniteError(
                 f"the reconstruction of {', '.join(broken)} is not finite (see {folder}), expected "
@@ -80,7 +96,7 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
         nominal = sum(ends(config.acquisition.acceleration)) / 2  # the middle of a range
-        results[name] = {
+        metrics = {
             "test_set": name,
             "checkpoint_step": step,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
@@ -89,10 +105,12 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             **scoring.cost(method, params, rng, timed),
             **scoring.summary(measured, config.method.name, nominal),
         }
-        _write(folder, results[name], measured)
-        figures.draw_run(folder, drawn, config.method.name)
+        _write(folder, metrics, measured)
+        results[name] = Evaluated(
+            metrics, {key: np.concatenate([v.slices[key] for v in measured]) for key in QUALITY},
+            middles[0], _draw(folder, measured[:options.figures], middles, config.method.name))
     if results:
-        print(tables.of_run(results))
+        print(tables.of_run({name: one.metrics for name, one in results.items()}))
     print(f"metrics, reconstructions and figures are in {output}")
     return results
 
@@ -141,3 +159,24 @@ def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> N
         {"volume": v.name, "slice": index, **{key: v.slices[key][index] for key in QUALITY}}
         for v in measured for index in range(len(v.slices["psnr"]))])
     write_json(folder / "metrics.json", metrics)
+
+
+def _draw(folder: Path, volumes: list[Measures], middles: list[Scored], method: str
+          ) -> list[Measures]:
+    """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
+
+    Of each volume the middle slice with its states and errors; of all slices of those that move,
+    which are returned, the measures of all states, as a figure and as `trajectory.csv`, a row per
+    image and state.
+    """
+    for volume, middle in zip(volumes, middles, strict=False):
+        figures.save(figures.comparison(middle, method), folder / f"comparison_{volume.stem}.png")
+    moving = [volume for volume in volumes if len(volume.steps) > 1]
+    if moving:
+        tables.write_csv(folder / "trajectory.csv", [
+            {"image": f"{volume.stem} {index}", "state": state, "times": f"{time:.6g}"} | {
+                key: f"{volume.states[key][state, index]:.6g}" for key in ALONG}
+            for volume in moving for index in range(len(volume.slices["psnr"]))
+            for state, time in enumerate(moving[0].times)])
+        figures.save(figures.trajectories({method: moving}), folder / "trajectory.png")
+    return moving

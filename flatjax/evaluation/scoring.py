@@ -19,7 +19,9 @@ from flatjax.mri.sampling import achieved_acceleration
 QUALITY = ("psnr", "ssim", "nmse")  # over the whole image, as fastMRI does
 OBJECT = ("psnr_object", "ssim_object")  # inside the object
 STABILITY = ("straightness", "psnr_drops", "psnr_drop_db", "measurement_residual")  # by slice
+ALONG = ("psnr", "ssim", "path_distance", "straightness", "residual")  # by state and slice
 STATES = 51  # at most so many of a method's states are scored: more would not fit in memory
+_BY_SLICE = ("target", "zero_filled", "reconstruction", "std", "residual")
 _BY_STATE = ("states", "straightness", "path_distance", "residuals")
 _TIMED = 5  # reconstructions that are timed, at most
 _LONG_ENOUGH = 10.0  # seconds to time them for
@@ -47,6 +49,13 @@ class Scored(NamedTuple):
     def stem(self) -> str:
         """The name without the `.h5` of fastMRI's, for files made of it."""
         return self.name.removesuffix(".h5")
+
+    def at(self, index: int) -> "Scored":
+        """A slice alone, copied, so that the others can be let go; its name says which it is."""
+        arrays = {key: np.take(getattr(self, key), [index], axis=int(key in _BY_STATE))
+                  for key in (*_BY_SLICE, *_BY_STATE) if getattr(self, key) is not None}
+        return self._replace(
+            name=f"{self.name}, slice {index + 1} of {len(self.target)}", **arrays)
 
 
 def scorer(method: Method, combine_kind: str) -> Callable[..., dict[str, Array]]:
@@ -94,21 +103,20 @@ def score_volume(score: Callable[..., dict[str, Array]], params: Any, rng: Array
 
     `score` is from `scorer`; it gets `batch_size` slices at once, and a key of its own for each.
     """
-    parts, steps, times = [], np.zeros(0), np.zeros(0)
+    parts, arrays = [], dict[str, Any](std=None)
     for index, (batch, count) in enumerate(padded_batches(slices, batch_size)):
         out = jax.device_get(score(params, jax.random.fold_in(rng, index), batch))
-        steps, times = out.pop("steps"), out.pop("times")
+        arrays |= {key: out.pop(key) for key in ("steps", "times")}  # the same for all slices
         images, ideal = out.pop("images"), out.pop("ideal")
         out |= {"straightness": metrics.straightness(images),
                 "path_distance": metrics.path_distance(images, ideal)}
         parts.append({key: value[:, :count] if key in _BY_STATE else value[:count]
                       for key, value in out.items()})
-    arrays: dict[str, Any] = {"std": None}
     for key in parts[0]:
         arrays[key] = np.concatenate([part[key] for part in parts], axis=int(key in _BY_STATE))
     arrays["nfe"] = float(np.mean(arrays["nfe"]))
     return Scored(
-        name=name, target=np.stack([one.target for one in slices]), steps=steps, times=times,
+        name=name, target=np.stack([one.target for one in slices]),
         acceleration=float(np.mean([achieved_acceleration(s.measurement.mask) for s in slices])),
         **arrays)
 
@@ -133,18 +141,20 @@ class Measures(NamedTuple):
     """What is kept of a scored volume: numbers, where its images and states take much memory."""
 
     name: str
+    stem: str
     method: dict[str, float]  # quality of the volume, by `full_quality`
     zero_filled: dict[str, float]
     slices: dict[str, np.ndarray]  # `QUALITY`, with the volume's peak, and `STABILITY`, `[slices]`
+    states: dict[str, np.ndarray]  # of `ALONG`, `[states, slices]`; quality if it was asked for
     steps: np.ndarray
+    times: np.ndarray
     psnr_per_step: np.ndarray  # of the volume in each state, `[states]`
-    path_distance: np.ndarray  # `[states, slices]`
     acceleration: float
     nfe: float
 
 
-def measures_of(volume: Scored) -> Measures:
-    """The numbers of a scored volume."""
+def measures_of(volume: Scored, *, along: bool = False) -> Measures:
+    """The numbers of a scored volume, with the quality `along` its states if that is asked for."""
     peak = float(volume.target.max())
     slices = []
     for index, (image, target) in enumerate(zip(volume.reconstruction, volume.target, strict=True)):
@@ -154,14 +164,21 @@ def measures_of(volume: Scored) -> Measures:
             "psnr_drops": drops, "psnr_drop_db": drop_db,
             "straightness": volume.straightness[-1, index],
             "measurement_residual": volume.residual[index]})
+    states = {"path_distance": volume.path_distance, "straightness": volume.straightness,
+              "residual": volume.residuals}
+    for key, metric in (("psnr", metrics.psnr), ("ssim", metrics.ssim)) if along else ():
+        states[key] = np.array([
+            [metric(prediction=image[None], target=target[None], data_range=peak)
+             for image, target in zip(state, volume.target, strict=True)]
+            for state in volume.states])
     return Measures(
-        name=volume.name,
+        name=volume.name, stem=volume.stem,
         method=full_quality(prediction=volume.reconstruction, target=volume.target),
         zero_filled=full_quality(prediction=volume.zero_filled, target=volume.target),
         slices={key: np.array([one[key] for one in slices]) for key in slices[0]},
-        steps=volume.steps,
+        states=states, steps=volume.steps, times=volume.times,
         psnr_per_step=metrics.psnr_per_step(trajectory=volume.states, target=volume.target),
-        path_distance=volume.path_distance, acceleration=volume.acceleration, nfe=volume.nfe)
+        acceleration=volume.acceleration, nfe=volume.nfe)
 
 
 def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[str, Any]:
@@ -189,9 +206,9 @@ def summary(volumes: list[Measures], method: str, acceleration: float) -> dict[s
         **{key: float(np.mean(np.concatenate([v.slices[key] for v in volumes])))
            for key in STABILITY},
         "path_distance_per_step": np.concatenate(
-            [v.path_distance for v in volumes], axis=1).mean(axis=1).tolist(),
+            [v.states["path_distance"] for v in volumes], axis=1).mean(axis=1).tolist(),
         "num_volumes": len(volumes),
-        "num_slices": sum(v.path_distance.shape[1] for v in volumes),
+        "num_slices": sum(len(v.slices["psnr"]) for v in volumes),
     }
 
 

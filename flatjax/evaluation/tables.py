@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flatjax.evaluation.scoring import QUALITY
 from flatjax.evaluation.statistics import Difference, paired_difference
 from flatjax.files import write_json, write_text
 
@@ -24,11 +23,11 @@ class Row(NamedTuple):
 
     label: str
     test_set: str
-    metrics: tuple[dict[str, Any], ...]  # per seed, as from `with_slices`
     seeds: tuple[int, ...]
+    metrics: tuple[dict[str, Any], ...]  # per seed: `metrics.json`, and `slices`, scores by slice
     baseline: str  # label of the run that it is compared with
-    against: dict[str, Difference] | None  # differences from it in the scores of `PAIRED`
-    series: str = ""  # the same for rows that differ in nothing but their number of steps
+    series: str  # the same for rows that differ in nothing but their number of steps
+    against: dict[str, Difference] | None = None  # of the baseline, in the scores of `PAIRED`
 
     def values(self, *keys: str) -> np.ndarray:
         """An entry of the metrics, `[seeds, ...]` float64."""
@@ -50,44 +49,34 @@ class Row(NamedTuple):
         return self.mean("zero_filled", "psnr", "mean"), self.mean("zero_filled", "ssim", "mean")
 
 
-def make_rows(results: Mapping[str, Mapping[str, Mapping[int, dict[str, Any]]]],
-              baselines: Mapping[str, str]) -> list[Row]:
-    """Rows of several runs, each with its differences from its baseline on the same slices.
+def combine_seeds(rows: Iterable[Row]) -> list[Row]:
+    """Rows of a seed each as rows of all seeds, test set by test set.
 
-    Args:
-        results: metrics as from `with_slices`, by test set, label and seed. Differences are of
-            scores that are averaged over the seeds.
-        baselines: by label, the label of the baseline.
+    Each gets its differences from its baseline on the same slices, of scores that are averaged over
+    the seeds.
     """
-    rows = []
-    for test_set, runs in results.items():
-        means = {label: {key: np.mean([one["slices"][key] for one in seeds.values()], axis=0)
-                         for key in PAIRED} for label, seeds in runs.items()}
-        for label, seeds in runs.items():
-            own, base, against = means[label], means.get(baselines[label]), None
-            if base and label != baselines[label] and len(own["psnr"]) == len(base["psnr"]):
-                against = {key: paired_difference(own[key], base[key]) for key in PAIRED}
-            rows.append(Row(label, test_set, tuple(seeds.values()), tuple(seeds),
-                            baselines[label], against))
-    return rows
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        same = found.setdefault(row.test_set, {})
+        known = same.get(row.label)
+        same[row.label] = row if known is None else known._replace(
+            seeds=known.seeds + row.seeds, metrics=known.metrics + row.metrics)
+    return [row._replace(against=_differences(row, same.get(row.baseline)))
+            for same in found.values() for row in same.values()]
 
 
-def with_slices(results: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
-    """What `evaluate` returned, with `"slices"`: the scores `[slices]` by name that it wrote."""
-    found = {}
-    for name, metrics in results.items():
-        below = folder / name / "slices.csv"
-        with (below if below.is_file() else folder / "slices.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        found[name] = metrics | {"slices": {key: [float(row[key]) for row in rows]
-                                            for key in QUALITY}}
-    return found
+def _differences(row: Row, base: Row | None) -> dict[str, Difference] | None:
+    if base is None or base is row:
+        return None
+    pairs = {key: [one.values("slices", key).mean(axis=0) for one in (row, base)]
+             for key in PAIRED}
+    if len({len(one) for one in pairs["psnr"]}) > 1:
+        return None
+    return {key: paired_difference(*pair) for key, pair in pairs.items()}
 
 
-Columns = dict[str, Callable[[Row], str]]  # the cells of a table's columns by their titles
-
-# What tables tell of a row besides its scores.
-_COLUMNS: Columns = {
+# Cells by the titles of their columns: what tables tell of a row besides scores and differences.
+_CELLS: dict[str, Callable[[Row], str]] = {
     "run": lambda row: row.label,
     "baseline": lambda row: row.baseline if row.against else "",
     "zero-filled (dB)": lambda row: f"{row.zero_filled()[0]:.2f}",
@@ -102,31 +91,32 @@ _COLUMNS: Columns = {
 }
 
 
-def columns(*titles: str) -> Columns:
-    """Columns of what is told of a row besides its scores."""
-    return {title: _COLUMNS[title] for title in titles}
+def section(rows: list[Row], titles: Sequence[str], score: Callable[[Row, str], str], other: str,
+            told: str = "", *, start: bool = True) -> list[str]:
+    """The Markdown lines of one test set: a line of what it is, and the table of its rows.
 
+    Args:
+        rows: of the test set.
+        titles: of the columns: of `_CELLS`, of scores, and "PSNR - NAME" and "SSIM - NAME".
+        score: the cell of a row's score of that name.
+        other: the NAME of what rows are compared with.
+        told: of the test set, beside its name and size.
+        start: whether to tell what zero filling scores.
+    """
+    def difference(row: Row, key: str) -> str:
+        if not row.against:
+            return ""
+        mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
+        return f"{mean} [{low}, {high}]"
 
-def score_columns(cell: Callable[..., str], keys: Iterable[str]) -> Columns:
-    """Columns of scores, whose cells are `cell(row, key=score)`."""
-    return {_TITLES[key]: partial(cell, key=key) for key in keys}
-
-
-def difference_columns(other: str) -> Columns:
-    """Columns of the differences from another run, with their intervals."""
-    return {f"{key.upper()} - {other}": partial(_difference, key=key) for key in PAIRED}
-
-
-def _difference(row: Row, key: str) -> str:
-    if not row.against:
-        return ""
-    mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
-    return f"{mean} [{low}, {high}]"
-
-
-def of_rows(rows: Iterable[Row], columns: Columns) -> list[str]:
-    """The lines of a Markdown table of rows."""
-    return markdown(list(columns), ([cell(row) for cell in columns.values()] for row in rows))
+    cells = (_CELLS
+             | {title: lambda row, key=key: score(row, key) for key, title in _TITLES.items()}
+             | {f"{key.upper()} - {other}": partial(difference, key=key) for key in PAIRED})
+    slices, volumes = (rows[0].metrics[0][key] for key in ("num_slices", "num_volumes"))
+    psnr, ssim = rows[0].zero_filled()
+    return [f"**{rows[0].test_set}**, {told}{slices} slices of {volumes} volume"
+            + "s" * (volumes > 1) + f"; zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}" * start, "",
+            *markdown(titles, ([cells[title](row) for title in titles] for row in rows)), ""]
 
 
 def spread(mean: float, std: float | None, key: str) -> str:
@@ -147,42 +137,26 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
             *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def start(row: Row) -> str:
-    """What zero filling scores on a test set."""
-    psnr, ssim = row.zero_filled()
-    return f"zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}"
-
-
-def size(row: Row) -> str:
-    """How many slices and volumes a test set has."""
-    volumes = row.metrics[0]["num_volumes"]
-    return f"{row.metrics[0]['num_slices']} slices of {volumes} volume{'s' * (volumes > 1)}"
-
-
 def devices(rows: Iterable[Row]) -> str:
     """All devices that rows were evaluated on."""
     return "; ".join(sorted({one["device"] for row in rows for one in row.metrics}))
 
 
-def of_run(results: dict[str, dict[str, Any]]) -> str:
-    """What `evaluate` returned beside zero filling's scores, as Markdown.
-
-    Scores inside the object may be missing, as in older files.
-    """
-    first = next(iter(results.values()))
-    keys = [key for key in _TITLES if key in first["method"]]
+def of_run(results: Mapping[str, dict[str, Any]]) -> str:
+    """What `evaluate` returned beside zero filling's scores, as Markdown."""
     rows = []
     for name, metrics in results.items():
         rows += [[name, metrics[images].get("name", "zero-filled"),
-                  *(over_volumes(metrics, images, key) for key in keys)]
+                  *(over_volumes(metrics, images, key) for key in _TITLES)]
                  for images in ("zero_filled", "method")]
         gains = {key: metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
-                 for key in keys}
+                 for key in _TITLES}
         rows.append([name, "gain", *("" if key == "nmse" else f"{gain:+.{_DIGITS[key]}f}"
                                      for key, gain in gains.items())])
+    first = next(iter(results.values()))
     acceleration = first["acceleration"]
     return "\n".join([
-        *markdown(["test set", "images", *(_TITLES[key] for key in keys)], rows), "",
+        *markdown(["test set", "images", *_TITLES.values()], rows), "",
         f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
         f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
         f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
@@ -197,8 +171,8 @@ def plain_differences(row: Row) -> dict[str, float | None]:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, below their keys; one that a row lacks is left empty."""
     table = io.StringIO()
-    keys = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(table, list(keys), lineterminator="\n")
+    writer = csv.DictWriter(table, dict.fromkeys(key for row in rows for key in row),
+                            lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())

@@ -56,7 +56,7 @@ def load_config_file(name: str) -> Any:
 
 
 def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
-    """The config with `--config.key=value` arguments applied; other arguments are refused.
+    """The config with `--config.key=value` arguments applied.
 
     Another name of the method, of a part of it or of the data set brings that one's options,
     keeping those they share.
@@ -64,10 +64,6 @@ def override(config: ConfigDict, argv: list[str]) -> ConfigDict:
     Raises:
         InputError: for a key that the config does not have, or a value of another type.
     """
-    stray = [a for a in argv if not a.startswith(("--config.", "--noconfig."))]
-    if stray:
-        raise InputError(f"unexpected argument {stray[0]!r}; options are written --name=value "
-                         "(see --help)")
     names = {match[1]: match[2] for match in map(_NAMED.fullmatch, argv) if match}
     configuration.with_names(config, names)
     _check_keys(argv, list(flattened(config)))
@@ -97,8 +93,3 @@ def _check_keys(argv: list[str], known: list[str]) -> None:
             hint = f"; did you mean --config.{' or --config.'.join(near)}?" if near else ""
             raise InputError(f"the config has no key {key!r}, expected one that --show-config "
                              f"lists{hint}")
-
-
-def listing(config: ConfigDict) -> str:
-    """Every key of a config with its value, as the command line takes them, one per line."""
-    return "\n".join(f"--config.{key}={value}" for key, value in flattened(config).items())

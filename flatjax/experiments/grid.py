@@ -1,23 +1,19 @@
 """Grids of runs: an ablation or a comparison by one command, that goes on where it stopped.
 
 A config file whose `get_config` returns a `Grid` trains what is missing, evaluates it, and writes
-one table and one figure. What a run scored is one small JSON file per evaluation; a grid whose
-files are all there trains nothing, so that those files can be kept where the checkpoints are not.
-Grids whose folders of results lie side by side share what they have in common.
-
-The same command may be started several times at once, one per device or host that shares the
-folder: each takes runs that no other is training.
+one table and one figure. What a run scored is one small JSON file per evaluation: these can be kept
+where the checkpoints are not, and grids whose folders of results lie side by side share them. The
+same command may run several times at once: each takes runs that no other is training.
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import reduce
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from flatjax.config import with_names
 from flatjax.errors import InputError
+from flatjax.options import flattened
 
 
 class Run(NamedTuple):
@@ -66,17 +62,18 @@ def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict(config.to_dict())
     with_names(config, {key.removesuffix(".name"): value for key, value in changes.items()
                         if key.endswith(".name")})
-    for key, value in changes.items():
-        *sections, name = key.split(".")
-        try:
-            part = reduce(lambda whole, section: whole[section], sections, config)
-            ranged = isinstance(value, tuple) or isinstance(part[name], tuple)
-            with part.ignore_type() if ranged else nullcontext():  # a range, or a number for one
-                part.update({name: value})
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{key} = {value!r} cannot be set: {error}; expected a key of the "
-                             "config and a value of its type") from error
-    return config
+    values = flattened(config)
+    ranges = {key: value for key, value in changes.items()  # in place of a number, or the reverse
+              if isinstance(value, tuple) or isinstance(values.get(key), tuple)}
+    try:
+        config.lock()  # it takes no new keys
+        config.update_from_flattened_dict({key: changes[key] for key in changes.keys() - ranges})
+        with config.ignore_type():
+            config.update_from_flattened_dict(ranges)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{dict(changes)} cannot be set: {error}; expected keys of the config and "
+                         "values of their types") from error
+    return config.unlock()
 
 
 def trials(grid: Grid) -> list[Trial]:

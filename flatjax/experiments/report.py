@@ -1,16 +1,15 @@
 """The table and the figure of a grid of runs."""
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from flatjax.evaluation import figures, tables
 from flatjax.evaluation.scoring import OBJECT, QUALITY, STABILITY
-from flatjax.evaluation.tables import PAIRED, Row
+from flatjax.evaluation.tables import Row
 from flatjax.experiments.grid import Grid, label, trials
 from flatjax.experiments.outcomes import outcome
 
@@ -29,20 +28,17 @@ def write(grid: Grid, results: Path) -> str:
 
 def make_rows(grid: Grid, results: Path) -> list[Row]:
     """All rows that results are on file for, test set by test set, in the grid's order."""
-    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
-    series, baselines = {}, {}
-    every = trials(grid)
+    every, rows = trials(grid), []
     for run, options in grid.runs.items():
         for evaluation in options.evaluations:
-            name = label(run, evaluation)
-            baselines[name] = options.baseline or grid.baseline
             for trial in every:
                 one = outcome(trial, evaluation, results) if trial.run == run else None
                 if one:
-                    series[name] = _but_steps(one.trained) + _but_steps(one.evaluated)
-                    for test_set, metrics in one.sets.items():
-                        found.setdefault(test_set, {}).setdefault(name, {})[trial.seed] = metrics
-    return [row._replace(series=series[row.label]) for row in tables.make_rows(found, baselines)]
+                    series = _but_steps(one.trained) + _but_steps(one.evaluated)
+                    rows += [Row(label(run, evaluation), test_set, (trial.seed,), (metrics,),
+                                 options.baseline or grid.baseline, series)
+                             for test_set, metrics in one.sets.items()]
+    return tables.combine_seeds(rows)
 
 
 def _but_steps(config: dict[str, Any]) -> str:
@@ -61,8 +57,9 @@ def _plain(row: Row) -> dict[str, Any]:
         per_seed = row.values("method", key, "mean")
         out |= {key: float(per_seed.mean()), f"{key}_std": row.slice_std(key),
                 f"{key}_min": float(per_seed.min()), f"{key}_max": float(per_seed.max())}
-    out |= {"baseline": row.baseline, **tables.plain_differences(row)}
-    out |= dict(zip(("zero_filled_psnr", "zero_filled_ssim"), row.zero_filled(), strict=True))
+    psnr, ssim = row.zero_filled()
+    out |= {"baseline": row.baseline, **tables.plain_differences(row),
+            "zero_filled_psnr": psnr, "zero_filled_ssim": ssim}
     out |= {key: row.mean(key) for key in ("nfe", "parameters", *STABILITY, "num_slices")}
     return out | {key: row.mean("method", key, "mean") for key in OBJECT
                   if all(key in one["method"] for one in row.metrics)}  # not in older files
@@ -80,17 +77,14 @@ def markdown(grid: Grid, rows: list[Row]) -> str:
     if complete < wanted:
         out += [f"{complete} of {wanted} evaluations of {len(every)} runs are there.", ""]
     several = len({row.baseline for row in rows}) > 1
-    for test_set in dict.fromkeys(row.test_set for row in rows):
-        own = [row for row in rows if row.test_set == test_set]
+    other = "baseline" if several else grid.baseline
+    for _, found in groupby(rows, lambda row: row.test_set):
+        own = list(found)
         alike = len({row.zero_filled() for row in own}) == 1  # not so under other acquisitions
-        columns = (
-            tables.columns("run", *["zero-filled (dB)"] * (not alike))
-            | tables.score_columns(_score, PAIRED) | tables.columns(*["baseline"] * several)
-            | tables.difference_columns("baseline" if several else grid.baseline)
-            | tables.columns("straightness", "drops (dB)", "residual", "NFE", "parameters"))
-        out += [f"**{test_set}**, {tables.size(own[0])}"
-                + (f"; {tables.start(own[0])}" if alike else ""), "",
-                *tables.of_rows(own, columns), ""]
+        titles = ("run", *["zero-filled (dB)"] * (not alike), "PSNR (dB)", "SSIM",
+                  *["baseline"] * several, f"PSNR - {other}", f"SSIM - {other}", "straightness",
+                  "drops (dB)", "residual", "NFE", "parameters")
+        out += tables.section(own, titles, _score, other, start=alike)
     seeds = sorted({trial.seed for trial in every})
     out.append(f"Seeds {', '.join(map(str, seeds))}; means over volumes ± standard deviation over "
                "slices, in brackets the range over seeds. Differences are paired by slice, each "
@@ -108,31 +102,30 @@ def _score(row: Row, key: str) -> str:
         f" ({low} to {high})" if len(each) > 1 else "")
 
 
-def draw(grid: Grid, rows: list[Row]) -> Figure:
+def draw(grid: Grid, rows: list[Row]) -> "figures.Figure":
     """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps.
 
     Where runs differ in network evaluations, PSNR against these too.
     """
     sets = list(dict.fromkeys(row.test_set for row in rows))
-    colors = figures.colors_of(list(dict.fromkeys(row.label for row in rows)))
+    colors = figures.colors_of(rows)
     columns = 2 + (len({row.metrics[0]["nfe"] for row in rows}) > 1)
     height = max(3.2, 0.22 * len(colors) + 1.2)
-    figure, axes = plt.subplots(len(sets), columns, squeeze=False, layout="constrained",
-                                figsize=(6 * columns, height * len(sets)))
+    figure = figures.blank((6 * columns, height * len(sets)))
+    axes = figure.subplots(len(sets), columns, squeeze=False)
     for (scores, curves, *costs), test_set in zip(axes, sets, strict=True):
         own = [row for row in rows if row.test_set == test_set]
         start = len({row.zero_filled() for row in own}) > 1
         for at, row in enumerate(own):
-            each = row.values("method", "psnr", "mean")
+            each, color = row.values("method", "psnr", "mean"), colors[row.label]
             if start:
                 scores.plot(row.zero_filled()[0], at, "x", color="gray")
-            scores.plot(each.mean(), at, "o", color=colors[row.label], markersize=8)
+            scores.plot(each.mean(), at, "o", color=color, markersize=8)
             scores.plot(each, np.full(len(each), at), "|", color="black", markersize=10)
-            paths = [one["psnr_per_step"] for one in row.metrics]
-            if len(paths[0]) > 1:
-                steps = np.asarray(row.metrics[0]["steps"], float)
-                curves.plot(steps / steps[-1], np.mean(paths, axis=0), marker=".",
-                            color=colors[row.label])
+            steps = row.values("steps")[0]
+            if len(steps) > 1:
+                curves.plot(steps / steps[-1], row.values("psnr_per_step").mean(axis=0),
+                            marker=".", color=color)
         scores.set_yticks(range(len(own)), [row.label for row in own], fontsize=8)
         scores.invert_yaxis()
         scores.grid(axis="x", alpha=0.3)
@@ -144,11 +137,7 @@ def draw(grid: Grid, rows: list[Row]) -> Figure:
         curves.set_ylim(bottom=max(low, curves.get_ylim()[0]))
         curves.grid(alpha=0.3)
         for axis in costs:
-            series: dict[str, list[Row]] = {}
-            for row in own:
-                series.setdefault(row.series, []).append(row)
-            figures.costs(axis, series.values(), lambda row: row.mean("nfe"), colors)
-            joined = len(series) < len(own)
+            joined = figures.costs(axis, own, lambda row: row.mean("nfe"), colors)
             axis.set(xlabel="network evaluations per slice", title="against their cost, " + (
                 "joined where only steps differ" if joined else "same colors"))
             if joined:

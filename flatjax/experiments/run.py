@@ -1,6 +1,7 @@
 """Running a grid: training and evaluating what is missing, or telling what that would take."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from flatjax import config as configuration
 from flatjax.errors import BusyError, NonFiniteError, TrainingError
 from flatjax.evaluation import tables
-from flatjax.evaluation.evaluate import evaluate
+from flatjax.evaluation.evaluate import evaluate_sets
 from flatjax.experiments import outcomes, report
 from flatjax.experiments.grid import Grid, Trial, trials
 from flatjax.experiments.outcomes import Outcome, missing_evaluations, outcome
@@ -78,10 +79,9 @@ def complete(trial: Trial, workdir: Path, results: Path) -> None:
         for name in missing:
             config = trial.evaluations[name]
             output = workdir / "evaluations" / (name or "plain")
-            sets = tables.with_slices(evaluate(config, workdir, output), output)
-            for metrics in sets.values():
-                metrics["slices"] = {key: np.round(scores, 6).tolist()
-                                     for key, scores in metrics["slices"].items()}
+            sets = {key: one.metrics | {"slices": {
+                score: np.round(values, 6).tolist() for score, values in one.slices.items()}}
+                for key, one in evaluate_sets(config, workdir, output).items()}
             trained, evaluated = (json.loads(configuration.to_json(one))
                                   for one in (trial.config, config))
             outcomes.save(Outcome(trained, evaluated, training_rate(workdir), sets),
@@ -96,12 +96,12 @@ def describe(grid: Grid, workdir: str | Path, results: str | Path | None = None)
     workdir = Path(workdir)
     results = Path(results or workdir / "results")
     every = trials(grid)
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = defaultdict(list)
     for trial in every:
         known = [one.slices_per_second for evaluation in trial.evaluations
                  if (one := outcome(trial, evaluation, results))]
-        known.append(training_rate(workdir / trial.name))
-        rates.setdefault(trial.config.method.name, []).extend(rate for rate in known if rate)
+        rates[trial.config.method.name] += filter(None, [*known, training_rate(
+            workdir / trial.name)])
     rows, total = [], 0.0
     for trial in every:
         config, rate = trial.config, rates[trial.config.method.name]

@@ -84,7 +84,7 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
     check_above(0, factor=factor)
 
     def init(sigma: float, steps: int) -> Params:
-        return _first(sigma, steps) | {"noise_power": jnp.full(steps, 0.5)}
+        return _first(sigma, steps) | {"noise_power": jnp.full(steps, 0.5, jnp.float32)}
 
     def factors(params: Params, noise: Any) -> tuple[Array, np.ndarray]:
         decades = jnp.log(noise / _REFERENCE_NOISE)
@@ -97,7 +97,7 @@ def noise_sigma(*, sigma: float | None = None, jitter: float = 2.0,
         noise = jnp.clip(factor * known, *_NOISE_RANGE)
         if rng is None:
             return noise
-        wrong = noise * jitter**jax.random.uniform(rng, noise.shape, minval=-1.0)
+        wrong = noise * jitter**jax.random.uniform(rng, noise.shape, noise.dtype, minval=-1.0)
         return jnp.clip(wrong, *_NOISE_RANGE)
 
     return Likelihood(sigma, init, factors, told, explicit=False)

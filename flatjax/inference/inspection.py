@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
@@ -60,11 +59,12 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
     slices, coils, *size = scan.shape
     mask, center = _sampling(scan, kspace)
     missing = list(scan.missing)
-    if coils > 1 and scan.maps is None and min(center) < KERNEL:
+    if coils > 1 and not (scan.maps or scan.calibration) and min(center) < KERNEL:
         missing.append(f"calibration lines ({KERNEL} or more, or maps)")
     measured = not scan.simulated
     return {
-        "file": str(scan.file), "format": scan.form, "slices": str(slices),
+        "file": str(scan.file), "format": scan.form,
+        "slices": f"{slices // scan.frames}{f' x {scan.frames}' * (scan.frames > 1)}",
         "coils": str(coils) if measured else "-", "k-space": _product(size),
         "image": _product(scan.crop or size),
         "voxel (mm)": " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",
@@ -85,7 +85,7 @@ def _product(numbers: Sequence[int]) -> str:
     return " x ".join(map(str, numbers))
 
 
-def draw(scan: Scan, index: int, kspace: np.ndarray) -> Figure:
+def draw(scan: Scan, index: int, kspace: np.ndarray) -> "figures.Figure":
     """A slice's k-space on a logarithmic scale, its mask, and its image, coils combined by RSS."""
     mask, center = _sampling(scan, kspace)
     samples = np.sqrt(np.sum(np.abs(kspace) ** 2, axis=0))

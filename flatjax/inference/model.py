@@ -46,7 +46,7 @@ class Model:
         Args:
             kspace: `[ky, kx]` of one coil, `[coil, ky, kx]` or `[slice, coil, ky, kx]`, complex,
                 centered (zero frequency at n // 2), zero where not sampled.
-            mask: what was sampled, `[ky or 1, kx]`; by default where samples are not zero.
+            mask: what was sampled, `[ky or 1, kx or 1]`; by default where samples are not zero.
             maps: sensitivities `[coil, y, x]` or `[slice, coil, y, x]`; by default ESPIRiT's from
                 the fully sampled center.
             seed: of a method that draws samples.
@@ -98,9 +98,10 @@ class Model:
                 raise InputError(f"maps have shape {np.shape(maps)}, expected {tuple(shape)} as "
                                  "every slice of kspace has it")
             every_maps = np.broadcast_to(given, slices.shape)
-        if mask is not None and np.shape(mask) not in ((1, shape[-1]), tuple(shape[1:])):
-            raise InputError(f"mask has shape {np.shape(mask)}, expected {tuple(shape[1:])} or "
-                             f"(1, {shape[-1]})")
+        ky, kx = shape[1:]
+        if mask is not None and np.shape(mask) not in ((1, kx), (ky, 1), (ky, kx)):
+            raise InputError(f"mask has shape {np.shape(mask)}, expected {(ky, kx)} or {(1, kx)} "
+                             f"or {(ky, 1)}")
         prepared = (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
         results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
         images = [found["image"] for _, found in results]

@@ -33,6 +33,7 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     """
     sampled = open_mask(mask, scan.shape[2:]) if mask else scan.mask
     reader = open_maps(maps, scan.shape) if maps else scan.maps
+    calibration = None if reader else scan.calibration
     seed = seed_from_name(scan.name)
     noise, rng = 0.0, np.random.default_rng(seed)
     if scan.simulated:
@@ -40,18 +41,19 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
         sampled = draw_mask(acquisition, scan.shape[2:], seed) if sampled is None else sampled
     slice_with_signal(scan)
     every = range(scan.shape[0])
-    for kspace, own in zip(scan.read(every), reader(every) if reader else [None] * len(every),
-                           strict=True):
+    for kspace, own, lines in zip(scan.read(every), *(
+            one(every) if one else [None] * len(every) for one in (reader, calibration)),
+            strict=True):
         if noise:
             kspace = acquire(kspace, 1, complex_noise(rng, kspace.shape, noise))
         try:
-            yield prepare(kspace, sampled, own)
+            yield prepare(kspace, sampled, own, lines)
         except InputError as error:
             raise InputError(f"{scan.file}: {error}") from error
 
 
 def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
-            maps: np.ndarray | None = None) -> Prepared:
+            maps: np.ndarray | None = None, calibration: np.ndarray | None = None) -> Prepared:
     """One slice as methods take it, whatever its unit and the phase of its receiver.
 
     It is divided by its largest sample. Maps that are made here take up the smooth phase of the
@@ -65,6 +67,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         maps: `[coil, y, x]`; by default made of the fully sampled center: of several coils by
             ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
             InputError for several coils without.
+        calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
     """
     found = find_mask(kspace)
     mask = np.broadcast_to(found if mask is None else mask * found, kspace.shape[1:])
@@ -77,7 +80,13 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         maps = np.ones_like(kspace) / np.float32(np.sqrt(len(kspace)))
     else:
         kspace = kspace / np.float32(peak)
-        maps = _calibrated(kspace, mask) if maps is None else normalized(maps.copy(), floor=1e-6)
+        if maps is not None:
+            maps = normalized(maps.copy(), floor=1e-6)
+        elif calibration is not None and calibration.any():
+            peaked = calibration / np.abs(calibration).max()
+            maps = _calibrated(peaked, np.broadcast_to(find_mask(peaked), kspace.shape[1:]))
+        else:
+            maps = _calibrated(kspace, mask)
         if not maps.any():
             raise InputError("the coil maps are zero everywhere, expected those of this scan")
         image = np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0)

@@ -4,27 +4,29 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import h5py
 import jax
 import nibabel
 import numpy as np
 from jax import Array
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
 
-from flatjax import config as configuration
+from flatjax import __version__, config as configuration
 from flatjax.data.io.kspace import Scan, find_scans, open_scan
 from flatjax.errors import InputError
 from flatjax.evaluation import figures
 from flatjax.evaluation.figures import Panel
-from flatjax.files import make_folder, write_atomically
+from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration
+from flatjax.runs import weights
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 # `(params, rng, measurement) -> {name: [batch, y, x] float32}`, jitted
@@ -37,10 +39,12 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                       maps: str | Path = "", keep_going: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
-    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, and `std` of a method that
-    draws posterior samples), `NAME.nii` and `NAME.png`, and returns the paths of the first. k-space
-    of `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, all), and the images
-    of one file.
+    Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
+    of several repetitions or the like, and `std` of a method that draws posterior samples;
+    attributes say how it was made), `NAME.nii` with the same axes reversed, or those of the input
+    volume, and `NAME.png`. Returns the paths of the first. k-space of
+    `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, `.mat` or plain `.h5`,
+    all), and the images of one file.
 
     Args:
         config, workdir: of the run; the config's acquisition is that of volumes.
@@ -60,7 +64,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     size = configuration.make_evaluation(config).batch_size
     files = find_scans(inputs)
     rng = jax.random.key(config.seed)
-    params = jax.device_put(load_params(workdir, config, method)[0])
+    params, step = load_params(workdir, config, method)
+    params = jax.device_put(params)
     output = make_folder(output or Path(workdir) / "reconstructions")
 
     @jax.jit
@@ -82,7 +87,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                                      f"{known}; rename it, or name another output folder")
             slices = measure(scan, acquisition, mask, maps)
             results = reconstruct_slices(reconstruct, params, rng, slices, size)
-            facts = _write(targets, scan, results)
+            facts = _write(targets, scan, results, _origin(workdir, step, config, scan, mask))
             taken[targets[0].resolve()] = f"the reconstruction of {file}"
             written.append(targets[0])
             tqdm.write(f"{file}: {facts} -> {targets[0]}")
@@ -113,7 +118,24 @@ def reconstruct_slices(reconstruct: Reconstruct, params: Params, rng: Array,
             yield one, {name: one.scale * image[i] for name, image in images.items()}
 
 
-def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
+def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path
+            ) -> dict[str, str | int]:
+    """How a reconstruction is made, as the attributes of its file tell."""
+    model, source = Path(workdir).resolve(), "samples that are not zero"
+    if mask or scan.mask is not None:
+        source = str(mask or scan.file)
+    elif scan.simulated:
+        source = "drawn as the config says"
+    return {"model": printable(model.name if (model / weights.FILE).is_file() else str(model)),
+            "method": config.method.name, "checkpoint_step": step,
+            "config_hash": configuration.config_hash(config), "flatjax": __version__,
+            "mask": printable(source),
+            "unit": "1 is the maximum of the volume" if scan.simulated else
+                    "that of the k-space, by an orthonormal Fourier transform"}
+
+
+def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
+           origin: dict[str, str | int]) -> str:
     """Write the three files of a scan, and say what was found in it."""
     count, coils, *whole = scan.shape
     crop = scan.crop or whole
@@ -130,13 +152,15 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
             if middle is None or index <= count // 2:
                 middle = index, one
 
-    volumes = {name: np.stack(images) for name, images in found.items()}
-    volume = volumes["reconstruction"]
+    shape = (scan.frames, -1, *crop) if scan.frames > 1 else (-1, *crop)
+    volumes = {name: np.stack(images).reshape(shape) for name, images in found.items()}
+    volume, acceleration = volumes["reconstruction"], float(np.mean(accelerations))
 
     def save(temporary: Path) -> None:
         with h5py.File(temporary, "w") as file:
             for name, images in volumes.items():
                 file[name] = images
+            file.attrs.update(origin, acceleration=acceleration)
             if scan.affine is not None:
                 file.attrs["affine"] = scan.affine
 
@@ -144,24 +168,32 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
     if middle:
-        figures.save(draw(scan, *middle, volume[middle[0]]), png)
-    empty = count - len(accelerations)
-    return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}")
+        figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png)
+    empty, frames = count - len(accelerations), scan.frames
+    lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
+    return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
+            f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(lost)}")
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
-    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]`, where the scan lies."""
+    """Slices `[slice, y, x]` as NIfTI's `[x, y, slice]` or the input's axes, where they lie.
+
+    With frames, `[frame, slice, y, x]`, they are its fourth axis.
+    """
     image = nibabel.Nifti1Image(volume.T, scan.affine)
-    image.header.set_zooms(scan.spacing or (1.0, 1.0, 1.0))
+    image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:volume.ndim])
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
+    if scan.axes is not None:
+        turn: Any = ornt_transform(io_orientation(scan.affine), scan.axes)
+        image = image.as_reoriented(turn)
     if scan.affine is not None:
-        image.set_sform(scan.affine, code="scanner")
-        image.set_qform(scan.affine, code="scanner")
+        image.set_sform(image.affine, code="scanner")
+        image.set_qform(image.affine, code="scanner")
     return image
 
 
-def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray) -> Figure:
+def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray) -> "figures.Figure":
     """Zero-filled image and reconstruction of a slice in one gray window, and its mask."""
     kspace, mask, maps = map(np.asarray, one.measurement[:3])
     start = one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))

@@ -123,8 +123,8 @@ def _power_iteration(matrices: Array, start: Array) -> tuple[Array, Array]:
     def step(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
         return normalize(jnp.sum(matrices * state[0], axis=1))
 
-    first, _ = normalize(start + 1e-3 * jnp.max(jnp.abs(start)))
-    return jax.lax.fori_loop(0, _POWER_STEPS, step, (first, jnp.zeros(start.shape[1])))
+    first = normalize(start + 1e-3 * jnp.max(jnp.abs(start)))
+    return jax.lax.fori_loop(0, _POWER_STEPS, step, first)
 
 
 def _phases(frequencies: np.ndarray, size: int, sign: int) -> np.ndarray:

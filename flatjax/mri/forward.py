@@ -160,7 +160,8 @@ def noise_level(kspace: Array, mask: Array) -> Array:
     `[batch]` float32, as in `Measurement`; 0 where it is empty. It is too large where the object
     reaches the edge of k-space, and too small where the scanner filtered or padded k-space there.
     """
-    distance = jnp.where(mask > 0, distance_from_center(kspace.shape[-2:]), jnp.nan)
+    distance = distance_from_center(kspace.shape[-2:]).astype(np.float32)
+    distance = jnp.where(mask > 0, distance, jnp.nan)
     edge = jnp.nanquantile(distance, 1 - _OUTERMOST, axis=(-3, -2, -1), keepdims=True)
     present = jnp.any(kspace != 0, axis=(-2, -1), keepdims=True)
     far = jnp.where((distance >= edge) & present, jnp.abs(kspace), jnp.nan)

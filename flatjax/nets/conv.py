@@ -117,7 +117,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map `[batch, y, x, in]` to `[batch, y, x, features]`."""
-        kernel = self.param("kernel", nn.initializers.he_normal(),
+        kernel = self.param("kernel", nn.initializers.he_normal(dtype=jnp.float32),
                             (3, 3, x.shape[-1], self.features))
         return checkpoint_name(conv2d(x, kernel.astype(x.dtype)), SAVED)
 
@@ -130,7 +130,7 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map `[batch, y, x, in]` to `[batch, 2y, 2x, features]`."""
-        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=2),
+        kernel = self.param("kernel", nn.initializers.he_normal(in_axis=2, dtype=jnp.float32),
                             (2, 2, x.shape[-1], self.features))
         batch, height, width, _ = x.shape
         # A product of two matrices: `einsum` would lay out both it and its gradient anew on a CPU.

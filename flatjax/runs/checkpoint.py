@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from flatjax.errors import InputError, TrainingError
-from flatjax.files import writing
+from flatjax.files import printable, writing
 from flatjax.runs.hosts import is_first
 from flatjax.runs.weights import named
 
@@ -43,6 +43,9 @@ class Checkpoints:
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._metric, self._keep_best, self._writes = metric, keep_best, create
         self._manager = None
+        if (path := printable(str(self.folder))) != str(self.folder):
+            raise InputError(f"the path {path} has bytes that are no UTF-8, expected text: Orbax "
+                             "keeps no checkpoint there; rename the folder")
 
     def steps(self) -> list[int]:
         """The steps saved, rising. Whether each is whole shows when it is read."""

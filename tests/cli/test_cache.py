@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from flatjax.cli import program
 from flatjax.errors import InputError
+from tests.support.kspace_fixture import scan_of
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -64,6 +66,58 @@ def test_where_it_is(tmp_path, monkeypatch, restored):
     program._keep_compiled(None)
     ours = str(tmp_path / "c" / "flatjax" / "xla")
     assert jax.config.jax_compilation_cache_dir.startswith(ours)
+
+
+def start(program, *arguments, **environment):
+    """Its stderr, on a computer that says nothing of where caches belong."""
+    known = {key: value for key, value in os.environ.items()
+             if key not in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
+    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT,
+                          env=known | environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+COMPILE = """
+import sys, jax
+from flatjax.cli import program
+program._keep_compiled(sys.argv[1])
+assert jax.jit(lambda x: jax.numpy.sin(2 * x) + 1)(jax.numpy.zeros(3))[2] == 1
+"""
+
+
+def test_damaged_programs_are_compiled_anew_and_kept_with_one_line(tmp_path):
+    assert not start(COMPILE, tmp_path)
+    entries = sorted(tmp_path.glob("*-cache"))
+    whole = [entry.read_bytes() for entry in entries]
+    for entry, content in zip(entries, whole, strict=True):
+        entry.write_bytes(content[:-10])
+    entries[-1].write_bytes(b"")
+    error = start(COMPILE, tmp_path)
+    assert len(entries) > 1 and error.count("\n") == 1 and "are compiled anew" in error
+    assert all(entry.stat().st_size > len(content) - 10 > 0
+               for entry, content in zip(entries, whole, strict=True))
+    assert not start(COMPILE, tmp_path)
+
+
+HOMELESS = """
+import pwd, sys
+from flatjax import cli
+def unknown(number): raise KeyError(number)
+pwd.getpwuid = unknown
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("option", [[], ["--compilation-cache="]])
+def test_a_user_without_a_home_gets_a_temporary_one_and_one_line(tmp_path, option):
+    """As in a container that is started for any number of a user."""
+    np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
+    (tmp_path / "tmp").mkdir()
+    error = start(HOMELESS, "inspect", tmp_path / "scan.npy", f"--output={tmp_path}", *option,
+                  TMPDIR=str(tmp_path / "tmp"))
+    assert error.count("\n") == 1 and "there is no home folder, a temporary one serves" in error
+    assert (tmp_path / "scan.png").exists() and not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, restored):

@@ -53,6 +53,11 @@ def test_every_subject_has_one_role(count):
     assert any(one != split for one in others)
 
 
+def test_a_name_may_have_bytes_that_are_no_utf_8():
+    names = [*NAMES, os.fsdecode(b"eve\xff")]
+    assert sorted(sum(splits.split_subjects(names).values(), [])) == sorted(names)
+
+
 def test_subjects_may_be_named():
     split = splits.split_subjects(NAMES, test=("eve", "bob"), validation=("cy",))
     assert split == {"train": ["ann", "dan"], "validation": ["cy"], "test": ["bob", "eve"]}

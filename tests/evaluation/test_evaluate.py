@@ -111,7 +111,7 @@ def images_of(figure):
 
 def test_windows_are_shared_and_nothing_is_clipped():
     scored = scored_zero_filling()
-    figure = figures.comparison(scored, 1, "zero_filled")
+    figure = figures.comparison(scored.at(1), "zero_filled")
     gray, errors = images_of(figure)
     assert len(gray) == 3 and len(errors) == 2
     assert {one.get_clim() for one in gray} == {(0, float(scored.target[1].max()))}
@@ -126,7 +126,7 @@ def test_the_figure_of_a_volume_shows_every_state_of_its_slice():
     scored = scored_zero_filling()
     states = np.stack([scored.zero_filled, 0.5 * scored.target, scored.target])
     scored = scored._replace(states=states, steps=np.array([0, 2, 5]))
-    figure = figures.comparison(scored, 1, "flat")
+    figure = figures.comparison(scored.at(1), "flat")
     titles = [axes.get_title().split("\n")[0] for axes in figure.axes if axes.get_title()]
     assert titles == ["target", "zero-filled", "step 2", "step 5", "flat"]
     gray, errors = images_of(figure)
@@ -180,7 +180,7 @@ def test_the_deviation_of_posterior_samples_is_saved_and_drawn(tmp_path):
     evaluation._save(tmp_path, scored)
     with h5py.File(tmp_path / "reconstructions" / "a.h5") as file:
         np.testing.assert_array_equal(file["std"], scored.std)
-    figure = figures.comparison(scored, 1, "zero_filled")
+    figure = figures.comparison(scored.at(1), "zero_filled")
     _, maps = images_of(figure)
     assert len(maps) == 3 and len({one.get_clim() for one in maps}) == 1
     plt.close(figure)
@@ -514,11 +514,11 @@ def test_states_are_let_go_when_their_volume_is_measured(run, tmp_path, monkeypa
     workdir, _ = run
     states = []
 
-    def spy(volume):
+    def spy(volume, **options):
         gc.collect()
         assert not any(one() is not None for one in states)
         states.append(weakref.ref(volume.states))
-        return measures_of(volume)
+        return measures_of(volume, **options)
 
     monkeypatch.setattr(scoring, "measures_of", spy)
     asked = load_config(workdir)

@@ -240,8 +240,8 @@ def test_an_evaluation_that_is_not_finite_is_named_and_the_others_finish(whole, 
             raise NonFiniteError("the reconstruction of a is not finite")
         return grids_evaluate(trained, *folders)
 
-    grids_evaluate = runner.evaluate
-    monkeypatch.setattr(runner, "evaluate", evaluate)
+    grids_evaluate = runner.evaluate_sets
+    monkeypatch.setattr(runner, "evaluate_sets", evaluate)
     grid = small_grid(last=Run(small()))
     with pytest.raises(TrainingError, match="1 of 3 runs failed: unaligned_seed0: .*not finite"):
         run_grid(grid, tmp_path)

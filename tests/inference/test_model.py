@@ -73,6 +73,14 @@ def test_it_shows_itself_in_a_line(model):
     assert len(repr(model)) < 200 and "flat" in repr(model) and "toy" in repr(model)
 
 
+def test_a_mask_may_be_of_rows(model, scan):
+    kspace, maps, _ = scan
+    rows = (np.arange(SHAPE[0]) % 3 > 0)[:, None]
+    np.testing.assert_array_equal(
+        model(kspace[0], mask=rows, maps=maps),
+        model(kspace[0], mask=np.broadcast_to(rows, SHAPE), maps=maps))
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"kspace": np.ones(SHAPE)}, "kspace is float64 of shape .*expected complex"),
     ({"kspace": np.ones(9, complex)}, r"expected complex, \[ky, kx\] or"),

@@ -1,7 +1,9 @@
 """Reconstruction of users' files: what comes in comes out, whatever its unit, phase and format."""
 
 import json
+import os
 import re
+import shutil
 
 import h5py
 import jax
@@ -10,11 +12,13 @@ import nibabel
 import numpy as np
 import pytest
 
+import flatjax
 from flatjax import cli, config
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
 from flatjax.data.io.volumes import read_placed
 from flatjax.errors import InputError
+from flatjax.files import printable
 from flatjax.inference import reconstruct
 from flatjax.inference.prepare import measure, prepare
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
@@ -153,6 +157,39 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
     assert nibabel.load(output / "array.nii").header["sform_code"] == 0
 
 
+def test_the_file_tells_how_it_was_made(tmp_path, workdir):
+    mask = make_mask("equispaced", SIZE, 2, 0.4, 0)
+    scan = mask * scan_of()[0]
+    np.save(tmp_path / "plain.npy", scan)
+    np.savez(tmp_path / "whole.npz", kspace=scan, mask=mask)
+    np.save(tmp_path / "mask.npy", mask)
+    nibabel.save(nibabel.Nifti1Image(np.abs(scan[:, 0]), np.eye(4)), tmp_path / "head.nii.gz")
+    found = {}
+    for name, given in (("plain.npy", ""), ("whole.npz", ""), ("plain.npy", "mask.npy"),
+                        ("head.nii.gz", "")):
+        (path,) = reconstruct_files(config_of(workdir), workdir, [tmp_path / name], tmp_path,
+                                    mask=tmp_path / given if given else "")
+        with h5py.File(path) as file:
+            found[name, given] = dict(file.attrs)
+    one = found["plain.npy", ""]
+    assert one.keys() == {"model", "method", "checkpoint_step", "config_hash", "flatjax", "mask",
+                          "acceleration", "unit"}
+    assert (one["model"], one["method"], one["flatjax"]) == (
+        str(workdir), "zero_filled", flatjax.__version__)
+    assert one["acceleration"] == pytest.approx(mask.size / mask.sum())
+    assert "orthonormal" in one["unit"] and "maximum" in found["head.nii.gz", ""]["unit"]
+    assert [facts["mask"] for facts in found.values()] == [
+        "samples that are not zero", str(tmp_path / "whole.npz"), str(tmp_path / "mask.npy"),
+        "drawn as the config says"]
+
+
+def test_the_name_of_a_shipped_model_is_told_without_where_it_is(tmp_path):
+    np.save(tmp_path / "scan.npy", make_mask("equispaced", SIZE, 2, 0.4, 0) * scan_of()[0])
+    cli.main(["reconstruct", str(tmp_path / "scan.npy"), f"--output={tmp_path}"])
+    with h5py.File(tmp_path / "scan.h5") as file:
+        assert file.attrs["model"] == "multicoil"
+
+
 def test_fastmri_and_ismrmrd_are_cropped_and_placed(tmp_path, workdir):
     fastmri_fixture.write(tmp_path / "file1.h5", coils=3)
     output = tmp_path / "out"
@@ -185,6 +222,58 @@ def test_a_volume_comes_back_in_its_place(tmp_path, workdir):
     expected, where = read_placed(tmp_path / "head.nii.gz")
     np.testing.assert_allclose(found, expected / expected.max(), atol=1e-5)
     np.testing.assert_allclose(placed, where, atol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "ASR", "SPL"])
+def test_a_volume_keeps_the_axes_that_it_had(tmp_path, workdir, axes):
+    voxels = np.random.default_rng(0).uniform(0, 100, (17, 12, 5)).astype(np.float32)
+    affine = np.array([[2.0, 0.1, 0, -9], [0.1, 1.5, 0, 4], [0, 0.3, 3, 7], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(voxels, affine)
+    image = image.as_reoriented(nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes)))
+    nibabel.save(image, tmp_path / "head.nii")
+    reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii"], tmp_path / "out")
+    found, image = nibabel.load(tmp_path / "out" / "head.nii"), nibabel.load(tmp_path / "head.nii")
+    np.testing.assert_allclose(found.affine, image.affine, atol=1e-5)
+    expected = image.get_fdata()
+    np.testing.assert_allclose(found.get_fdata(), expected / expected.max(), atol=1e-5)
+    np.testing.assert_allclose(found.header.get_zooms(), image.header.get_zooms(), atol=1e-5)
+    assert found.header["sform_code"] == found.header["qform_code"] == 1
+
+
+def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
+    values = ismrmrd_kspace()[:, :1]
+
+    def change(one):
+        one.idx.repetition, one.idx.slice = divmod(one.idx.slice, 3)
+        one.position[2] = 11 - 6.0 * one.idx.slice
+
+    path = write_ismrmrd(tmp_path / "scan.h5", np.concatenate([values, 2 * values]), change=change)
+    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    assert "2 times 3 slices of 1 x 20 x 12" in "".join(capsys.readouterr())
+    found, image = reconstruction(tmp_path / "out" / "scan.h5"), nibabel.load(
+        tmp_path / "out" / "scan.nii")
+    assert found.shape == (2, 3, 10, 10) and image.shape == (10, 10, 3, 2)
+    np.testing.assert_allclose(found[1], 2 * found[0], rtol=1e-4)
+    np.testing.assert_array_equal(image.get_fdata(), found.T)
+    np.testing.assert_allclose(image.affine, open_scan(path).affine, atol=1e-5)
+    path = write_ismrmrd(tmp_path / "scan.h5", np.concatenate([values, values]),
+                         change=change, directions=False)
+    reconstruct_files(config_of(workdir), workdir, [path], tmp_path / "out")
+    image = nibabel.load(tmp_path / "out" / "scan.nii")
+    assert image.shape == (10, 10, 3, 2)
+    np.testing.assert_allclose(image.header.get_zooms()[:3], (3, 2, 5))
+
+
+def test_slices_at_uneven_distances_are_told_in_one_line(tmp_path, workdir, capsys):
+    def change(one):
+        one.position[2] = -6.0 * [0, 1, 4][one.idx.slice]
+
+    path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1], change=change)
+    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    line, = (line for line in "".join(capsys.readouterr()).splitlines() if "affine" in line)
+    assert ", no affine (slices lie 6 to 18 mm apart) -> " in line
+    assert nibabel.load(tmp_path / "out" / "scan.nii").header["sform_code"] == 0
 
 
 def test_a_volume_is_measured_as_the_config_says(tmp_path):
@@ -275,6 +364,22 @@ def test_braces_in_a_name_are_a_name(tmp_path, workdir):
     run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+
+
+@pytest.mark.parametrize("name", [b"T1$x_{$.npy", b"b\xff.npy"])
+def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name):
+    """Of titles, where `$` begins a formula, and of a console that takes UTF-8 alone."""
+    np.save(tmp_path / "plain.npy", scan_of(coils=1)[0])
+    file = tmp_path / "in" / os.fsdecode(name)
+    file.parent.mkdir()
+    shutil.copy(tmp_path / "plain.npy", file)
+    shutil.copy(tmp_path / "plain.npy", file.with_name("z.npy"))
+    assert run(workdir, str(file.parent), f"--output={tmp_path / 'out'}") == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{stem}.{kind}" for kind in ("h5", "nii", "png") for stem in (file.stem, "z")}
+    cli.main(["inspect", str(file), f"--output={tmp_path / 'inspect'}"])
+    assert (tmp_path / "inspect" / f"{file.stem}.png").exists()
+    assert f"{printable(file.stem)}.h5" in capsys.readouterr().out
 
 
 def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):

@@ -80,6 +80,26 @@ def test_every_method_is_finite_and_scales_with_the_data(name):
             assert one.max() < 1e-4, (case, factor)
 
 
+IMEX = {"space__name": "image", "solver": "imex"}
+
+
+@pytest.mark.parametrize("name, more", [
+    *((name, {}) for name in METHODS), ("flat", IMEX | {"likelihood__name": "noise"}),
+    ("flow_matching", {"solver": "adaptive"}), ("varnet", {"sensitivities__name": "learned"})])
+def test_where_jax_enables_64_bits_every_method_keeps_to_32(name, more):
+    method, batch, key = build(name, **OPTIONS[name] | more), hard_batch(), jax.random.key(0)
+    with jax.enable_x64(True):
+        params = jax.jit(method.init)(key, batch)
+        calls = ((jax.value_and_grad(method.loss, has_aux=True), params, key, batch),
+                 (method.reconstruct, params, key, batch.measurement))
+        results = [jax.jit(function)(*arguments) for function, *arguments in calls]
+        programs = [str(jax.make_jaxpr(function)(*arguments)) for function, *arguments in calls]
+    assert results[1].image.dtype == np.float32 and results[1].kspace.dtype == np.complex64
+    for leaf in jax.tree.leaves((params, results[0])):
+        assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
+    assert not any("c128[" in program for program in programs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["flat", "varnet"])
 def test_gradients_of_such_slices_are_finite(name):

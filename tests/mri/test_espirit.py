@@ -18,10 +18,13 @@ BOX = (ESPIRIT["calib_width"],) * 2
 OPTIONS = {"kernel": ESPIRIT["kernel_width"], "threshold": ESPIRIT["thresh"]}
 
 
-def test_maps_and_eigenvalues_are_sigpys():
+@pytest.mark.parametrize("wide", [False, True])
+def test_maps_and_eigenvalues_are_sigpys(wide):
+    """Also where JAX enables 64 bits."""
     with np.load(Path(__file__).parents[1] / "golden" / "sigpy_espirit.npz") as golden:
         theirs, expected = golden["maps"], golden["eigenvalue"]
-    maps, eigenvalue = espirit(coils_problem(), BOX, crop=0, **OPTIONS)
+    with jax.enable_x64(wide):
+        maps, eigenvalue = espirit(coils_problem(), BOX, crop=0, **OPTIONS)
     assert maps.dtype == np.complex64 and eigenvalue.dtype == np.float32
     inside = expected > 0.95
     assert 0.3 < inside.mean() < 0.9

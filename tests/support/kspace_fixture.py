@@ -1,5 +1,6 @@
 """k-space, and files of it as other programs write them."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -30,17 +31,36 @@ def bart_order(values):
         *values.shape[2:], 1, values.shape[1], *[1] * 9, values.shape[0], 1, 1)
 
 
+def write_matlab(path, **arrays):
+    """As MATLAB's `save(path, '-v7.3')`: axes from the last, complex numbers as real and imag."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            stored = np.asarray(array).T
+            if np.iscomplexobj(stored):
+                pairs = np.empty(stored.shape, [("real", stored.real.dtype),
+                                                ("imag", stored.real.dtype)])
+                pairs["real"], pairs["imag"], stored = stored.real, stored.imag, pairs
+            file.create_dataset(name, data=stored, compression="gzip", chunks=True)
+    with path.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM")
+    return path
+
+
 def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=None, shift=2,
-                  directions=True, lines=range(LINES), slices=None):
-    """A file by the ISMRMRD library of `[slice, coil, ky, kx]`, its line 0 at column `shift`."""
+                  directions=True, lines=range(LINES), slices=None, recon=RECON, late=4, edit=None,
+                  group="dataset"):
+    """A file by the ISMRMRD library of `[slice, coil, ky, kx]`, its line 0 at column `shift`.
+
+    Its echo begins `late`. `edit` changes the header, `change` each acquisition.
+    """
     ismrmrd = pytest.importorskip("ismrmrd")
-    xsd = ismrmrd.xsd
+    xsd, encoded = ismrmrd.xsd, values.shape[2:]
     space = [xsd.encodingSpaceType(
         matrixSize=xsd.matrixSizeType(x=x, y=y, z=1),
         fieldOfView_mm=xsd.fieldOfViewMm(x=2.0 * x, y=3.0 * y, z=5))
-        for x, y in (ENCODED, RECON)]
+        for x, y in (encoded, recon)]
     limits = xsd.encodingLimitsType(kspace_encoding_step_1=xsd.limitType(
-        minimum=0, maximum=LINES - 1, center=ENCODED[1] // 2 - shift))
+        minimum=0, maximum=max(lines), center=encoded[1] // 2 - shift))
     encoding = xsd.encodingType(encodedSpace=space[0], reconSpace=space[1], encodingLimits=limits,
                                 trajectory=xsd.trajectoryType(trajectory))
     header = xsd.ismrmrdHeader(
@@ -48,8 +68,10 @@ def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=No
             H1resonanceFrequency_Hz=63_000_000),
         measurementInformation=xsd.measurementInformationType(
             protocolName="T2 & more", patientPosition=xsd.patientPositionType("HFS")))
+    if edit:
+        edit(xsd, header)
     path.unlink(missing_ok=True)
-    with ismrmrd.Dataset(str(path), "dataset") as out:
+    with ismrmrd.Dataset(str(path), group) as out:
         out.write_xml_header(xsd.ToXML(header))
         noise = ismrmrd.Acquisition.from_array(np.ones((values.shape[1], 7), np.complex64))
         noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
@@ -57,8 +79,8 @@ def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=No
         for s in range(values.shape[0]) if slices is None else slices:
             for line in lines:
                 one = ismrmrd.Acquisition.from_array(
-                    np.ascontiguousarray(values[s, :, 4:, line + shift]))
-                one.center_sample = ENCODED[0] // 2 - 4  # a partial echo
+                    np.ascontiguousarray(values[s, :, late:, line + shift]))
+                one.center_sample = encoded[0] // 2 - late  # a partial echo
                 one.idx.slice, one.idx.kspace_encode_step_1 = s, line
                 if directions:
                     one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = (0, 1, 0), (1, 0, 0), (
@@ -70,6 +92,16 @@ def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=No
                     change(one)
                 out.append_acquisition(one)
     return path
+
+
+def calibrated(mode):
+    """What makes a header tell its calibrationMode."""
+    def edit(xsd, header):
+        header.encoding[0].parallelImaging = xsd.parallelImagingType(
+            accelerationFactor=xsd.accelerationFactorType(
+                kspace_encoding_step_1=2, kspace_encoding_step_2=1),
+            calibrationMode=xsd.calibrationModeType(mode))
+    return edit
 
 
 def ismrmrd_kspace():

@@ -164,6 +164,11 @@ def test_where_no_checkpoint_can_be_read_none_is_touched(whole, tmp_path, monkey
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "broken-4"]
 
 
+def test_a_workdir_that_is_no_utf_8_is_refused(tmp_path):
+    with pytest.raises(InputError, match="b.udcff/checkpoints has bytes .* rename the folder"):
+        Checkpoints(tmp_path / os.fsdecode(b"b\xff"), "psnr")
+
+
 def test_changed_numbers_in_a_checkpoint_are_found_out(tmp_path):
     with closing(Checkpoints(tmp_path, "psnr", create=True)) as checkpoints:
         for step in (1, 2):
@@ -305,6 +310,8 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_when_there_i
                                                   "written before is intact: free space")):
         broken.save(2, states[1], {"psnr": 2.0})
         broken.close()
+    with suppress(StorageError):
+        broken.close()  # its threads end with the process; here what they still do is awaited
     with closing(Checkpoints(workdir, "psnr", create=True)) as checkpoints:
         step, state = checkpoints.load("latest")
         np.testing.assert_array_equal(state["x"], states[0]["x"])

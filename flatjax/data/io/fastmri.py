@@ -196,7 +196,7 @@ def index_folder(folder: Path, cache: str = "",
                          "archive there, or name another folder")
     path = folder.parent / INDEX_NAME.format(folder.name)
     if cache:
-        key = sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        key = sha256(bytes(folder.resolve())).hexdigest()[:12]
         path = make_folder(Path(cache).expanduser()) / f"fastmri-{key}.json"
     known = _load_index(path)
     wanted = [file for file in files if not names or file.name in names]

@@ -61,15 +61,24 @@ class Header:
                              f"{_LARGEST}; download the file again")
         return int(digits)
 
+    def field_of_view(self, space: str) -> tuple[float, float, float] | None:
+        """Size in mm along x, y and z of encodedSpace or reconSpace, if told."""
+        path = f"encoding/{space}/fieldOfView_mm/"
+        try:
+            x, y, z = (float(self.text(path + axis)) for axis in "xyz")
+        except ValueError:
+            return None
+        return (x, y, z) if all(0 < size < np.inf for size in (x, y, z)) else None
+
     def spacing(self) -> tuple[float, float, float] | None:
         """Size in mm along `(x, y, slice)` of the voxels of images `[slice, y, x]`, if told.
 
         Their rows run along the readout and their columns along phase encoding.
         """
-        space = "encoding/encodedSpace"
+        whole = self.field_of_view("encodedSpace")
         try:
-            x, y, z = (float(self.text(f"{space}/fieldOfView_mm/{axis}"))
-                       / int(self.text(f"{space}/matrixSize/{axis}")) for axis in "yxz")
+            matrix = [int(self.text(f"encoding/encodedSpace/matrixSize/{axis}")) for axis in "xyz"]
+            y, x, z = (size / n for size, n in zip(whole or (), matrix, strict=True))
         except (ValueError, ZeroDivisionError, OverflowError):
             return None
         return (x, y, z) if all(0 < size < 1e5 for size in (x, y, z)) else None

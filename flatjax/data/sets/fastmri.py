@@ -251,7 +251,7 @@ def _misfit(record: Record, role: str, use: Options) -> str:
 def _part(scans: list[FastmriScan], fraction: float) -> list[FastmriScan]:
     """About that part of the scans, at least one, whatever else lies in the folder."""
     count = max(1, round(fraction * len(scans)))
-    ranked = sorted(scans, key=lambda scan: sha256(scan.file.name.encode()).digest())
+    ranked = sorted(scans, key=lambda scan: sha256(bytes(Path(scan.file.name))).digest())
     return sorted(ranked[:count], key=lambda scan: scan.file.name)
 
 

@@ -40,7 +40,8 @@ def discrete_levels(alpha_bar: np.ndarray) -> Levels:
     """The levels of diffusion steps 0 to T, `[T + 1]`; step t has the time t / T."""
     total, table = len(alpha_bar) - 1, jnp.asarray(alpha_bar, jnp.float32)
     return Levels(lambda t: table[jnp.round(total * t).astype(int)],
-                  lambda rng, count: jax.random.randint(rng, (count,), 1, total + 1) / total)
+                  lambda rng, count: jnp.float32(
+                      jax.random.randint(rng, (count,), 1, total + 1)) / total)
 
 
 def image_noise(rng: Array, measured: Measurement) -> Array:

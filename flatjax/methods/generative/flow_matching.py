@@ -86,7 +86,7 @@ def make(network: nn.Module, schedule: np.ndarray, *, solver: str = "euler",
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         measured, kspace, _ = common.normalize(batch)
         key_time, key_noise = jax.random.split(rng)
-        t = jax.random.uniform(key_time, kspace.shape[:1])
+        t = jax.random.uniform(key_time, kspace.shape[:1], jnp.float32)
         start = random_start(key_noise, measured, tau)
         end = common.project(kspace, measured) if data_consistency else kspace
         state = flow.interpolate(start, end, t[:, None, None, None])

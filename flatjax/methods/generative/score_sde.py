@@ -82,7 +82,7 @@ def sample(score: Predict, consistent: Callable[[Array], Array], start: Array, r
         sigma_min, sigma_max, snr: of `geometric_sigma` and `langevin`.
         trajectory, record: as in `scan_steps`, whose result this is, too.
     """
-    times = jnp.linspace(1.0, 0.0, steps)
+    times = jnp.linspace(1.0, 0.0, steps, dtype=jnp.float32)
     variances = geometric_sigma(times, sigma_min, sigma_max) ** 2
     reached = jnp.append(variances[1:], 0)
     removed = variances - reached
@@ -124,7 +124,7 @@ def make(network: nn.Module, *, steps: int = 1000, snr: float = 0.16,
         """For which `sqrt(alpha_bar) x_t`, what the network sees, is `diffusion.diffuse`."""
         return 1 / (1 + geometric_sigma(t, sigma_min, sigma_max) ** 2)
 
-    levels = Levels(alpha_bar, lambda rng, count: jax.random.uniform(rng, (count,)))
+    levels = Levels(alpha_bar, lambda rng, count: jax.random.uniform(rng, (count,), jnp.float32))
     loss, noise_in = denoiser(image_network(network), levels, prediction)
 
     def rollout(params: Params, rng: Array, measured: Measurement, trajectory: bool | int,

@@ -47,7 +47,8 @@ def make(network: nn.Module, space: StateSpace, *, steps: int = 12, learned: str
     def start(sigma: float, steps: int) -> Params:
         if learned == "timesteps":
             return {"delta": jnp.asarray(delta)}
-        return {"eta": jnp.ones(steps)} | ({"lam": jnp.ones(steps)} if learned == "both" else {})
+        ones = jnp.ones(steps, jnp.float32)
+        return {"eta": ones} | ({"lam": ones} if learned == "both" else {})
 
     def factors(params: Params, noise: Array | None) -> tuple[ArrayLike, ArrayLike]:
         lam = -params["delta"] if learned == "timesteps" else params.get("lam", -delta)

@@ -45,7 +45,7 @@ def make(network: nn.Module, *, steps: int = 12, weights: str = "per_cascade",
 
     def init(rng: Array, batch: Batch) -> Params:
         return common.init_network(network, rng, batch, None if shared else steps) | {
-            "eta": jnp.ones(steps)}
+            "eta": jnp.ones(steps, jnp.float32)}
 
     def rollout(params: Params, measured: Measurement, trajectory: bool | int) -> common.Rolled:
         y, mask, maps, _ = measured

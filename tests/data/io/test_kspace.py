@@ -4,12 +4,16 @@ import io
 import itertools
 import os
 import pickle
+import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from flatjax.data.io.kspace import (
     find_scans,
@@ -19,16 +23,19 @@ from flatjax.data.io.kspace import (
     slice_with_signal,
 )
 from flatjax.errors import InputError
+from flatjax.mri.host.simulate import host_ifft2c
 from tests.support import fastmri_fixture
 from tests.support.kspace_fixture import (
     LINES,
     RECON,
     SHAPE,
     bart_order,
+    calibrated,
     ismrmrd_kspace,
     kspace,
     write_cfl,
     write_ismrmrd,
+    write_matlab,
 )
 
 
@@ -95,6 +102,88 @@ def test_bart_comes_back(tmp_path):
     np.testing.assert_array_equal(read(open_scan(short))[0], values[0])
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_bart_may_have_any_two_of_its_three_axes_in_space(tmp_path, axis):
+    values = kspace()
+    array = bart_order(values)[:, :, 0]
+    array = np.expand_dims(array, axis)
+    scan = open_scan(write_cfl(tmp_path / "scan.cfl", array, array.shape))
+    np.testing.assert_array_equal(read(scan), values)
+
+
+def test_what_is_advised_for_a_3d_scan_of_bart_reconstructs_it(tmp_path):
+    array = kspace(shape=(20, 4, 16, 24)).T[:, :, None].swapaxes(2, 4)[..., 0]  # x, y, z, coil
+    path = write_cfl(tmp_path / "scan.cfl", array, array.shape)
+    with pytest.raises(InputError, match="dimension 2 of 20") as caught:
+        open_scan(path)
+    commands = re.findall("'bart (fft|transpose) ([^']*)'", str(caught.value))
+    assert len(commands) == 2
+    if not shutil.which("bart"):
+        pytest.skip("bart is not installed")
+    for name, arguments in [*commands, ("fft", "-u -i 7 scan whole")]:
+        subprocess.run(["bart", name, *arguments.split()], cwd=tmp_path, check=True)
+    scan = open_scan(tmp_path / "b.cfl")
+    assert scan.shape == (24, 4, 16, 20)
+    whole = np.fromfile(tmp_path / "whole.cfl", "<c8").reshape(4, 20, 16, 24)  # coil, z, y, x
+    np.testing.assert_allclose(host_ifft2c(read(scan)), whole.transpose(3, 0, 2, 1), atol=1e-4)
+
+
+def test_hdf5_without_a_header_is_read_as_an_archive_of_arrays(tmp_path):
+    values, mask = kspace(), np.arange(12) % 3 == 0
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"], file["mask"], file["affine"] = values, mask, np.diag([2.0, 3.0, 4.0, 1.0])
+    scan = open_scan(tmp_path / "scan.h5")
+    np.testing.assert_array_equal(read(scan), values)
+    np.testing.assert_array_equal(scan.mask, mask[None])
+    assert scan.spacing == (2.0, 3.0, 4.0) and scan.missing == ("maps",)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 1, 0)])
+@pytest.mark.parametrize("axes", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_matlab_files_are_read_in_the_order_of_numpy_or_of_matlab(tmp_path, order, axes, dtype):
+    values = kspace().astype(dtype)
+    stored = values.transpose(order)
+    if axes < 4:
+        stored = values[0].transpose([axis - 1 for axis in order if axis > 0])
+    stored = values[0, 0] if axes == 2 else stored
+    mask = np.arange(10)[:, None] % 2
+    scan = open_scan(write_matlab(tmp_path / "scan.mat", kspace=stored, mask=mask))
+    whole = values if axes == 4 else values[:1] if axes == 3 else values[:1, :1]
+    np.testing.assert_allclose(read(scan), whole, rtol=1e-6)
+    np.testing.assert_array_equal(scan.mask, np.broadcast_to(mask, (10, 12)))
+    with pytest.raises(InputError, match="of which 12 or 12 may be coils"):
+        open_scan(write_matlab(tmp_path / "scan.mat", kspace=np.zeros((12, 12, 12), complex)))
+    with pytest.raises(InputError, match="has no array kspace, only data; rename"):
+        open_scan(write_matlab(tmp_path / "scan.mat", data=stored))
+
+
+def test_a_mask_of_rows_is_one_of_lines(tmp_path):
+    rows = np.arange(10)[:, None] % 2
+    np.save(tmp_path / "mask.npy", rows)
+    mask = open_mask(tmp_path / "mask.npy", (10, 12))
+    np.testing.assert_array_equal(mask, np.broadcast_to(rows, (10, 12)))
+
+
+def test_names_in_capitals_are_read_too(tmp_path):
+    values, array = kspace(), bart_order(kspace())
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "b.npz", kspace=values, mask=np.ones(12), maps=values)
+    write_cfl(tmp_path / "c.cfl", array, array.shape)
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        file["kspace"] = values
+    write_matlab(tmp_path / "e.mat", kspace=values)
+    for file in sorted(tmp_path.iterdir()):
+        file.rename(file.with_suffix(file.suffix.upper()))
+    files = find_scans([tmp_path])
+    assert [file.name for file in files] == ["a.NPY", "b.NPZ", "c.CFL", "d.HDF5", "e.MAT"]
+    for file in [*files, tmp_path / "c.HDR"]:
+        np.testing.assert_array_equal(read(open_scan(file)), values)
+    assert open_mask(tmp_path / "b.NPZ", (10, 12)).all()
+    for name in ("a.NPY", "b.NPZ", "c.CFL"):
+        np.testing.assert_array_equal(next(open_maps(tmp_path / name, SHAPE)([1])), values[1])
+
+
 def test_fastmri_files_open_on_their_own(tmp_path):
     mask = np.arange(36) % 4 == 0
     mask[14:22] = True
@@ -129,7 +218,7 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0) and scan.missing == ("affine",)
 
 
-def test_ismrmrd_averages_repeats_and_takes_calibration_where_nothing_else_is(tmp_path):
+def test_ismrmrd_averages_repeats_and_takes_embedded_calibration_where_nothing_else_is(tmp_path):
     values = ismrmrd_kspace()
 
     factors = itertools.cycle([1.5, 0.5])  # the same line twice, as far off either way
@@ -142,7 +231,8 @@ def test_ismrmrd_averages_repeats_and_takes_calibration_where_nothing_else_is(tm
     np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-5)
     # calibration alone fills line 5; beside the imaging line 0 it is not mixed in
     path = write_ismrmrd(tmp_path / "scan.h5", values,
-                         flags={5: ["ACQ_IS_PARALLEL_CALIBRATION"]}, slices=[0])
+                         flags={5: ["ACQ_IS_PARALLEL_CALIBRATION"]}, slices=[0],
+                         edit=calibrated("embedded"))
     np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-6)
     seen = []
 
@@ -153,7 +243,7 @@ def test_ismrmrd_averages_repeats_and_takes_calibration_where_nothing_else_is(tm
             one.data[:] = 99
 
     path = write_ismrmrd(tmp_path / "scan.h5", values, change=calibrate_again, slices=[0],
-                         lines=[0, 1, 2, 3, 4, 5, 5, 6, 7, 8])
+                         lines=[0, 1, 2, 3, 4, 5, 5, 6, 7, 8], edit=calibrated("interleaved"))
     np.testing.assert_allclose(read(open_scan(path))[0], values[0], rtol=1e-6)
 
 
@@ -280,7 +370,8 @@ def broken(tmp_path, case):
             header.write_text("")
     elif case.startswith("h5"):
         path = tmp_path / "scan.h5"
-        fastmri_fixture.write(path, kspace=good[:, :, 0, 0] if case == "h5 rank" else good,
+        fastmri_fixture.write(path, kspace={"h5 rank": good[:, :, 0, 0], "h5 header": good[0]}.get(
+            case, good),
                               **{"ismrmrd_header": None} if case == "h5 header" else {},
                               with_reference=False, shape=SHAPE[2:], crop=(8, 8))
         if case == "h5 cut short":
@@ -295,8 +386,11 @@ def broken(tmp_path, case):
     elif case == "folder":
         path.mkdir()
     elif case == "suffix":
+        path = tmp_path / "scan.dat"
+        path.write_bytes(b"raw")
+    elif case == "old MATLAB":
         path = tmp_path / "scan.mat"
-        path.write_bytes(b"MATLAB")
+        scipy.io.savemat(path, {"kspace": good})
     elif case == "unreadable":
         np.save(path, good)
     return path
@@ -334,13 +428,14 @@ def broken(tmp_path, case):
     ("cfl huge", "slices of at most 4 GiB"),
     ("cfl 3-D", "has dimension 2 of 6"),
     ("h5 rank", "kspace is complex64 of shape"),
-    ("h5 header", "has no dataset ismrmrd_header"),
+    ("h5 header", "there is no ismrmrd_header, so the first axis may be slices or coils"),
     ("h5 cut short", "cut short or damaged"),
     ("h5 is text", "cut short or damaged"),
     ("h5 other", "has neither a dataset kspace"),
     ("missing", "cannot be opened .No such file"),
     ("folder", "cannot be opened .Is a directory"),
-    ("suffix", "unknown format '.mat', expected"),
+    ("suffix", "unknown format '.dat', expected"),
+    ("old MATLAB", "is not of MATLAB 7.3; save it with"),
     ("unreadable", "cannot be opened .Permission denied"),
 ])
 def test_broken_files_are_refused_in_one_line(tmp_path, monkeypatch, case, message):

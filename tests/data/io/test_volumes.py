@@ -48,7 +48,8 @@ def check(path, atol=0.0, expected=HEAD, spacing=SPACING, raw=None):
     {}, {"encoding": "raw"}, {"encoding": "bzip2"}, {"space": "right-anterior-superior"},
     {"space": "left-anterior-superior"}, {"stored": (2, 0, 1)}, {"stored": (1, 2, 0)},
     {"skip": b"12345"}, {"skip": b"12345", "encoding": "raw"},
-    {"encoding": "raw", "byte_skip": "-1", "skip": b"anything"},
+    *({"encoding": encoding, "byte_skip": "-1", "skip": b"anything"}
+      for encoding in ("raw", "gzip", "bzip2")),
     {"space": "", "space_directions": None, "spacings": "2 1.5 2.5"},
     {"kinds": None, "extra": "key:=value\nspace origin: (1,2,3)\nspace units: \"mm\" \"mm\""},
     {"dimension": "4", "sizes": "1 19 22 31", "space": "right-anterior-superior",
@@ -56,11 +57,26 @@ def check(path, atol=0.0, expected=HEAD, spacing=SPACING, raw=None):
 ])
 def test_nrrd(tmp_path, options):
     check(write_nrrd(tmp_path / "head.nrrd", HEAD, **options))
-    check(write_nrrd(tmp_path / "head.nrrd.gz", HEAD, **options | (
-        {"byte_skip": "0", "skip": b""} if options.get("byte_skip") else {})))
+    check(write_nrrd(tmp_path / "head.nrrd.gz", HEAD, **options))
     voxels = "voxels.raw.gz" if options.get("encoding", "gzip") == "gzip" else "voxels.raw"
     if voxels == "voxels.raw":
         check(write_nrrd(tmp_path / "head.nhdr", HEAD, beside=voxels, **options))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
+def test_voxels_at_the_end_of_an_nrrd_are_those_that_pynrrd_reads(tmp_path, encoding):
+    nrrd = pytest.importorskip("nrrd")
+    path = write_nrrd(tmp_path / "head.nrrd", HEAD, encoding=encoding, byte_skip="-1",
+                      skip=b"anything", space="right-anterior-superior")
+    np.testing.assert_array_equal(read_volume(path)[0], nrrd.read(str(path))[0])
+
+
+@pytest.mark.parametrize("write, name", [
+    (write_nifti, "a.nii"), (write_nifti, "a.nii.gz"), (write_nrrd, "a.nrrd"),
+    (write_minc1, "a.mnc"), (write_minc2, "a.mnc.gz")])
+def test_names_in_capitals_are_read_too(tmp_path, write, name):
+    path = write(tmp_path / name, HEAD)
+    check(path.rename(tmp_path / name.upper()), atol=1)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "<i2", ">i2", ">u2", "<i4", "<f4", ">f8"])
@@ -220,7 +236,7 @@ def test_files_of_another_kind(tmp_path, name, content):
     ({"space_directions": "(1,0,0) (1,0,0) (0,0,nan)"}, "voxels of 1 x 1 x nan mm"),
     ({"space_directions": "(1,0,0) (1,0,0) (0,0,1)"}, "three different directions"),
     ({"encoding": "ascii"}, "encoding 'ascii' .*expected real numbers, one of raw, gzip"),
-    ({"byte_skip": "-1"}, "byte skip is -1 with encoding gzip"),
+    ({"byte_skip": "-2"}, "byte skip is -2, expected a whole number, or -1"),
     ({"byte_skip": "99999999999"}, "holds 0 bytes of voxels"),
     ({"data_file": "../../etc/passwd"}, "data file is '../../etc/passwd', expected the name of on"),
     ({"data_file": "/etc/passwd"}, "data file is '/etc/passwd', expected"),

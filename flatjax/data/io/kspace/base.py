@@ -21,15 +21,18 @@ class Scan(NamedTuple):
     file: Path
     name: str  # for the files made of it: the file's without its suffix
     form: str  # name of the format
-    shape: Shape
+    shape: Shape  # with several frames the slices of the first, then those of the next
     read: Reader  # of k-space, each slice `[coil, ky, kx]` complex64 and finite
     mask: np.ndarray | None = None  # the file's, `[ky or 1, kx]` float32 of 0 and 1
     maps: Reader | None = None  # of the file's coil sensitivities, `[coil, y, x]` complex64
+    calibration: Reader | None = None  # of k-space for the maps alone; a slice may be all zero
+    frames: int = 1  # echoes, cardiac phases, repetitions and sets of each slice
     crop: tuple[int, int] | None = None  # `(h, w)` of the image that is kept, centered; all if None
     # `[4, 4]` from voxel indices `(x, y, slice)` of the images `[slice, y, x]`, after the crop, to
     # mm toward right, anterior and superior
     affine: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None  # of `(x, y, slice)` in mm
+    axes: np.ndarray | None = None  # of the volume as it is stored, see `volumes.read_oriented`
     facts: dict[str, str] = {}  # noqa: RUF012  what else the file tells, as its contrast, by name
     missing: tuple[str, ...] = ()  # names of what the format could hold and the file does not
     simulated: bool = False  # fully sampled k-space made of an image, still to be measured

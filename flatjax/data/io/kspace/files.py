@@ -3,22 +3,21 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from flatjax.data.io import fastmri
 from flatjax.data.io.checks import reading
-from flatjax.data.io.kspace.arrays import open_array, open_cfl, open_numpy
+from flatjax.data.io.kspace.arrays import array_names, open_array, open_arrays, open_cfl
 from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, guarded, maps_for
 from flatjax.data.io.kspace.ismrmrd import open_ismrmrd
-from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_placed, stem
+from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_oriented, stem
 from flatjax.data.io.volumes.common import voxel_sizes
 from flatjax.data.slices import IMAGE_PHASE, display_slices, make_sample
 from flatjax.errors import InputError
 from flatjax.mri.host.simulate import birdcage_maps, image_phase
 
 NUMPY, BART, HDF5 = (".npy", ".npz"), (".cfl", ".hdr"), (".h5", ".hdf5", ".mrd")
-FORMATS = (*NUMPY, ".cfl", *HDF5)
+FORMATS = (*NUMPY, ".cfl", *HDF5, ".mat")
 _SEED = 20  # of the phases of images that k-space is simulated of, one smooth phase per slice
 
 
@@ -34,7 +33,7 @@ def find_scans(paths: Sequence[str | Path]) -> list[Path]:
         inside = [path]
         if path.is_dir():
             inside = sorted(one for one in path.glob("[!.]*")
-                            if one.name.endswith(FORMATS) or format_of(one.name))
+                            if one.name.lower().endswith(FORMATS) or format_of(one.name))
         if not inside:
             raise InputError(f"{path}: holds no file named {', '.join((*FORMATS, *READERS))}; name "
                              "another folder or a file, and check its permissions")
@@ -51,25 +50,23 @@ def open_scan(file: str | Path, coils: int = 1) -> Scan:
     file = Path(file)
     with reading(file):
         scan = _open(file, coils)
-    return scan._replace(read=guarded(file, scan.read),
-                         maps=guarded(file, scan.maps) if scan.maps else None)
+    return scan._replace(**{name: guarded(file, reader) for name in ("read", "maps", "calibration")
+                            if (reader := getattr(scan, name))})
 
 
 def _open(file: Path, coils: int) -> Scan:
-    if file.suffix in NUMPY:
-        return open_numpy(file)
-    if file.suffix in BART:
-        return Scan(file.with_suffix(".cfl"), file.stem, "BART .cfl",
-                    *open_cfl(file).slices())
-    if file.suffix in HDF5:
-        with h5py.File(file) as content:
-            names = sorted(map(str, content))  # those that are not Unicode are bytes
+    suffix = file.suffix.lower()
+    if suffix in NUMPY:
+        return open_arrays(file, f"NumPy {suffix}")
+    if suffix == ".mat":
+        return open_arrays(file, "MATLAB .mat")
+    if suffix in BART:
+        return Scan(file, file.stem, "BART .cfl", *open_cfl(file).slices())
+    if suffix in HDF5:
+        names = array_names(file)
         if "kspace" in names:
-            return _open_fastmri(file)
-        if "dataset" in names:
-            return open_ismrmrd(file)
-        raise InputError("has neither a dataset kspace, as fastMRI's files, nor a group dataset, "
-                         f"as ISMRMRD's, only {', '.join(names[:8])}; convert it")
+            return _open_fastmri(file) if "ismrmrd_header" in names else open_arrays(file, "HDF5")
+        return open_ismrmrd(file)
     if format_of(file.name):
         return _open_volume(file, coils)
     raise InputError(f"unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a volume "
@@ -82,10 +79,10 @@ def open_maps(file: str | Path, shape: Shape) -> Reader:
     InputError for a file that is missing, damaged, or no maps for this scan.
     """
     file = Path(file)
-    if file.suffix not in NUMPY + BART:
+    if file.suffix.lower() not in NUMPY + BART:
         raise InputError(f"{file}: expected coil maps as .npy, .npz or .cfl; convert them")
     with reading(file):
-        found = open_cfl(file) if file.suffix in BART else open_array(file, "maps")
+        found = open_cfl(file) if file.suffix.lower() in BART else open_array(file, "maps")
         return guarded(file, maps_for(shape, *found.slices()))
 
 
@@ -95,7 +92,7 @@ def open_mask(file: str | Path, shape: tuple[int, int]) -> np.ndarray:
     InputError for a file that is missing, damaged, or no mask for this scan.
     """
     file = Path(file)
-    if file.suffix not in NUMPY:
+    if file.suffix.lower() not in NUMPY:
         raise InputError(f"{file}: expected a mask as .npy or .npz; save it with numpy.save")
     with reading(file):
         return open_array(file, "mask").mask(shape)
@@ -119,7 +116,7 @@ def _open_fastmri(file: Path) -> Scan:
 
 def _open_volume(file: Path, coils: int) -> Scan:
     """Axial slices of a magnitude volume, read whole, as k-space of simulated birdcage coils."""
-    voxels, affine = read_placed(file)
+    voxels, affine, axes = read_oriented(file)
     images, _ = display_slices(as_magnitude(file, voxels), voxel_sizes(affine), "axial")
     shape = images.shape[1:]
     # columns run against x and rows against y
@@ -134,5 +131,5 @@ def _open_volume(file: Path, coils: int) -> Scan:
 
     return Scan(file, stem(file.name), f"volume {format_of(file.name)}",
                 (len(images), coils, *shape), read, maps=lambda indices: (maps for _ in indices),
-                affine=affine @ turned, spacing=voxel_sizes(affine @ turned),
+                affine=affine @ turned, spacing=voxel_sizes(affine @ turned), axes=axes,
                 missing=("k-space",), simulated=True)

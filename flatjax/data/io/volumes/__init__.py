@@ -23,8 +23,8 @@ READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
 }
 NEGATIVE_SHARE = 0.01  # of the maximum: what interpolation may have left below zero
 
-__all__ = ["READERS", "Raw", "as_magnitude", "format_of", "read_magnitude", "read_placed",
-           "read_volume", "stem"]
+__all__ = ["READERS", "Raw", "as_magnitude", "format_of", "read_magnitude",
+           "read_oriented", "read_placed", "read_volume", "stem"]
 
 
 def format_of(name: str) -> str:
@@ -39,15 +39,17 @@ def stem(name: str) -> str:
     return shorter[:-len(format_of(name))] if format_of(name) else shorter
 
 
-def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read_oriented(file: str | Path, raw: Raw | None = None
+                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read a volume of real numbers and where it lies.
 
     `raw` says how the voxels of a file without a header lie; by default its name does.
 
     Returns:
-        `(volume, affine)`: `[x, y, z]` float32, axes toward right, anterior and superior, to
-        the nearest, and `[4, 4]` float64 from its indices to mm in these directions. A file that
-        does not tell where its axes point is taken to be stored that way, its first voxel at 0.
+        `(volume, affine, axes)`: `[x, y, z]` float32, axes toward right, anterior and superior, to
+        the nearest, `[4, 4]` float64 from its indices to mm in these directions, and how the file's
+        own axes lie, as `nibabel.io_orientation` has it. A file that does not tell where its axes
+        point is taken to be stored that way, its first voxel at 0.
 
     Raises:
         InputError: naming the file and what is wrong: missing, not readable, damaged or cut
@@ -61,12 +63,17 @@ def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, n
                          "dcm2niix")
     with reading(file):
         voxels, affine = read_raw(file, raw) if reader is read_raw else reader(file)
-        volume, affine = to_ras(voxels, affine)
+        volume, placed, axes = to_ras(voxels, affine)
         bad = volume.size - np.count_nonzero(np.isfinite(volume))
         if bad:
             raise InputError(f"{bad} voxels are NaN or infinite, expected finite numbers; replace "
                              "them, with 0 for instance")
-    return volume, affine
+    return volume, placed, axes
+
+
+def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_oriented`, without the file's own axes."""
+    return read_oriented(file, raw)[:2]
 
 
 def read_volume(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, Spacing]:

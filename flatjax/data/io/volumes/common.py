@@ -13,7 +13,7 @@ from flatjax.errors import InputError
 
 Spacing = tuple[float, float, float]
 Stream = io.BufferedIOBase  # of bytes: a file, or what decompresses one
-_CHUNK = 1 << 24
+CHUNK = 1 << 24  # bytes that are read at once
 
 
 def is_packed(file: Path) -> bool:
@@ -33,7 +33,7 @@ def read_most(stream: Stream, count: int) -> bytearray:
     They are taken in chunks, so that memory grows with the file and not with what it declares.
     """
     content = bytearray()
-    while chunk := stream.read(min(_CHUNK, count - len(content))):
+    while chunk := stream.read(min(CHUNK, count - len(content))):
         content += chunk
     return content
 
@@ -58,11 +58,13 @@ def check_volume(shape: Sequence[int], dtype: np.dtype) -> None:
         raise InputError(f"its voxels are {dtype}, expected real numbers; save the magnitude")
 
 
-def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def to_ras(volume: np.ndarray, affine: np.ndarray
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order and flip the axes of a volume so that they point right, anterior and superior.
 
     Of any three axes and an affine `[>= 3, 4]` to mm in these directions, whose position counts as
-    0 where it is not finite: `[x, y, z]` float32, contiguous, and `[4, 4]` from its indices to mm.
+    0 where it is not finite: `[x, y, z]` float32, contiguous, `[4, 4]` from its indices to mm, and
+    the orientation `[3, 2]` that the volume had, as nibabel has it.
     """
     square = np.eye(4)
     square[:3] = affine[:3]
@@ -78,7 +80,7 @@ def to_ras(volume: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
                          "header")
     turned = apply_orientation(volume, orientation)
     placed = square @ inv_ornt_aff(orientation, volume.shape)
-    return np.ascontiguousarray(turned, np.float32), placed
+    return np.ascontiguousarray(turned, np.float32), placed, orientation
 
 
 def voxel_sizes(affine: np.ndarray) -> Spacing:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import Stream, check_volume, open_stream, read_voxels
+from flatjax.data.io.volumes.common import CHUNK, Stream, check_volume, open_stream, read_voxels
 from flatjax.errors import InputError
 
 _LONGEST_HEADER = 1 << 20
@@ -115,12 +115,16 @@ def _voxels(stream: Stream, fields: dict[str, str], shape: tuple[int, ...]) -> n
     for _ in range(line_skip):
         if not stream.readline(_LONGEST_HEADER):
             break
-    if byte_skip == -1 and encoding == "raw":
-        stream.seek(-dtype.itemsize * math.prod(shape), io.SEEK_END)
-    elif byte_skip < 0:
-        raise InputError(f"byte skip is {byte_skip} with encoding {encoding}, expected a "
-                         "whole number, or -1 with raw; write it again")
+    if byte_skip < -1:
+        raise InputError(f"byte skip is {byte_skip}, expected a whole number, or -1; write it "
+                         "again")
     stream = _OPENERS[encoding](stream)
+    if byte_skip == -1:  # the voxels end the file, or what it unpacks to
+        content = bytearray()
+        while chunk := stream.read(CHUNK):
+            content += chunk
+            del content[:-dtype.itemsize * math.prod(shape)]
+        stream = io.BytesIO(content)
     stream.seek(max(byte_skip, 0), io.SEEK_CUR)
     return read_voxels(stream, shape, dtype).reshape(shape, order="F")
 
