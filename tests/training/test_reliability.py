@@ -306,12 +306,13 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_when_there_i
     with closing(Checkpoints(workdir, "psnr", create=True)) as checkpoints:
         checkpoints.save(1, states[0], {"psnr": 1.0})
     broken = Checkpoints(workdir, "psnr", create=True)
-    with (full_disk(workdir, kind), pytest.raises(StorageError, match="cannot write .*what was "
-                                                  "written before is intact: free space")):
-        broken.save(2, states[1], {"psnr": 2.0})
-        broken.close()
-    with suppress(StorageError):
-        broken.close()  # its threads end with the process; here what they still do is awaited
+    with full_disk(workdir, kind):
+        with pytest.raises(StorageError, match="cannot write .*what was written before is intact: "
+                                               "free space"):
+            broken.save(2, states[1], {"psnr": 2.0})
+            broken.close()
+        with suppress(StorageError):
+            broken.close()  # its threads end with the process; here what they still do is awaited
     with closing(Checkpoints(workdir, "psnr", create=True)) as checkpoints:
         step, state = checkpoints.load("latest")
         np.testing.assert_array_equal(state["x"], states[0]["x"])
