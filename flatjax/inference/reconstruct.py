@@ -144,7 +144,7 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result]) -> str:
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
     if middle:
-        figures.save(draw(scan, *middle, volume[middle[0]]), png)
+        figures.save(draw(scan, *middle, volume[middle[0]]), png, pdf=False)
     empty = count - len(accelerations)
     return (f"{count} slices{f', {empty} of them empty,' * bool(empty)} of {coils} x "
             f"{' x '.join(map(str, whole))}, R = {np.mean(accelerations):.2f}")

@@ -101,7 +101,7 @@ def test_measures_are_those_of_their_definitions(volumes, bent):
 
 
 def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
-    assert len(_draw(tmp_path, measured(bent), [one.at(1) for one in bent], "bent")) == 2
+    assert len(_draw(tmp_path, measured(bent), [one.at(1) for one in bent], "bent", 6)) == 2
     rows = list(csv.DictReader((tmp_path / "trajectory.csv").open()))
     assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
     assert [row["image"] for row in rows[::4]] == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
@@ -113,13 +113,18 @@ def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
 
 def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
     found = {"ideal": score(volumes, ideal), "bent": bent}
-    figure = figures.trajectories({name: measured(one) for name, one in found.items()})
-    assert len(figure.axes) == 5
-    for axes in figure.axes:
+    figure = figures.trajectories({name: measured(one) for name, one in found.items()},
+                                  {"ideal": "flat", "bent": "varnet"}, 9)
+    *shown, key = figure.axes
+    assert len(shown) == 5
+    for axes in shown:
         assert len(axes.lines) == 2 and len(axes.collections) == 2
-    for line, one in zip(figure.axes[0].lines, found.values(), strict=True):
+    for line, one in zip(shown[0].lines, found.values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), along_of(one)["psnr"].mean(axis=1))
-    alone = figures.trajectories({"bent": measured(bent)})
+    assert key.get_legend().get_title().get_text().startswith("mean over 6 of 9 slices")
+    low, high = shown[4].get_ylim()
+    assert low > 1e-4 and high < 10, "a residual of zero at the start leaves room for the others"
+    alone = figures.trajectories({"bent": measured(bent)}, {"bent": "flat"}, 6)
     assert len(alone.axes[0].lines) == 7, "and every image of a single method"
     plt.close("all")
 
