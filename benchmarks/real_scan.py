@@ -11,7 +11,7 @@ nine. The model was trained on simulated coils and heads, has never seen a real 
 tuned. As a control, slices of its own validation volumes, simulated with known maps, go through
 the same.
 
-Prints two tables and writes real_scan.json and real_scan.png.
+Prints two tables and writes real_scan.json and real_scan.{png,pdf}.
 """
 
 import argparse
@@ -165,12 +165,13 @@ def noise_bound(kspace, mask):
     return float(np.sqrt(np.mean(np.abs(kspace[:, far]) ** 2)))
 
 
+@figures.styled
 def draw(images, mask, errors):
     """The methods' images from all measured points in one gray window, and their centers."""
-    figure = figures.blank((2.6 * (len(images) + 1), 5.6))
+    figure = figures.blank((figures.WIDE, 0.43 * figures.WIDE))
     axes = figure.subplots(2, len(images) + 1)
     axes[0, 0].imshow(mask, cmap="gray", interpolation="nearest")
-    axes[0, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}", fontsize=9)
+    axes[0, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}")
     peak = max(np.quantile(image, 0.995) for image in images.values())
     height, width = mask.shape
     zoom = slice(round(0.3 * height), round(0.62 * height)), slice(
@@ -179,7 +180,7 @@ def draw(images, mask, errors):
         label = f"{name}\nheld-out error {errors[name]:.3f}"
         for panel, shown in zip(column, (image, image[zoom]), strict=True):
             panel.imshow(shown, cmap="gray", vmin=0, vmax=peak, interpolation="nearest")
-        column[0].set_title(label, fontsize=9)
+        column[0].set_title(label)
     for panel in axes.flat:
         panel.set_axis_off()
     return figure

@@ -112,7 +112,7 @@ def agreement(measured: mri.Measurement, dtype: Any, steps: int = 12) -> dict[st
 
 def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> "figures.Figure":
     """Differences after each cascade, those that are not 0, and the rounding of each precision."""
-    figure = figures.blank((6, 4))
+    figure = figures.blank((figures.COLUMN, 2.4))
     axes = figure.subplots()
     for precision, marker in (("float32", "o"), ("float64", "s")):
         for (label, values), fill in zip(found[precision].items(), ("full", "none"), strict=True):
@@ -120,10 +120,11 @@ def draw_agreement(found: dict[str, dict[str, np.ndarray]]) -> "figures.Figure":
                           linestyle=":", color="C0" if marker == "o" else "C1",
                           label=f"{precision}: {label}")
         axes.axhline(np.finfo(precision).eps, color="0.6", linewidth=0.8)
-        axes.text(1, 1.3 * np.finfo(precision).eps, f"eps of {precision}", color="0.4", fontsize=8)
+        axes.text(12, np.finfo(precision).eps / 1.5, f"eps of {precision}", color="0.4", ha="right",
+                  va="top")
     axes.set(xlabel="cascade", ylabel="relative difference", ylim=(1e-17, 1e-4),
              title="Cascades and Euler steps are the same map")
-    axes.legend(fontsize=8)
+    axes.legend()
     return figure
 
 
@@ -166,11 +167,11 @@ def slope(counts: list[int], errors: list[float]) -> float:
 
 def draw_convergence(counts: list[int], errors: dict[str, list[float]]) -> "figures.Figure":
     """Error against network evaluations, log-log, with each slope."""
-    figure = figures.blank((6, 4.5))
+    figure = figures.blank((figures.COLUMN, 2.4))
     axes = figure.subplots()
     for name, marker in SOLVERS.items():
         spent = [flow.SOLVERS[name].evaluations * steps for steps in counts]
-        label = "K cascades (Euler)" if name == "euler" else name
+        label = "K cascades" if name == "euler" else name
         axes.loglog(spent, errors[name], marker=marker,
                     label=f"{label}: order {slope(counts, errors[name]):.2f}")
     axes.set(xlabel="network evaluations", ylabel="relative error of the last state",
@@ -199,7 +200,8 @@ def learned_steps(workdir: str) -> dict[str, Any]:
     eta = np.asarray(params["eta"], np.float64)
     delta, sigma = unit_interval(eta)
     found = {"name": f"{Path(workdir).name} ({config.method.name})", "checkpoint_step": int(step),
-             "eta": eta, "profile": -np.asarray(delta), "sigma": float(sigma[0]),
+             "method": config.method.name, "eta": eta,
+             "profile": -np.asarray(delta), "sigma": float(sigma[0]),
              "schedule": -np.diff(flow.time_grid(len(eta))),
              "steps_back": int((np.asarray(delta) > 0).sum())}
     if "lam" in params:
@@ -212,36 +214,36 @@ def learned_steps(workdir: str) -> dict[str, Any]:
 
 def draw_profiles(runs: list[dict[str, Any]]) -> "figures.Figure":
     """Profiles of (c), and the times that they amount to."""
-    figure = figures.blank((10, 4))
+    figure = figures.blank((figures.WIDE, 2.2))
     left, right = figure.subplots(1, 2)
-    for index, run in enumerate(runs):
-        steps = np.arange(len(run["eta"]))
-        left.plot(steps, run["profile"], "o-", color=f"C{index}", label=run["name"])
-        left.plot(steps, run["schedule"], ":", color=f"C{index}", label="FLAT's schedule")
-        right.plot(1 - np.append(0, np.cumsum(run["profile"])), "o-", color=f"C{index}")
-        right.plot(1 - np.append(0, np.cumsum(run["schedule"])), ":", color=f"C{index}")
-    left.axhline(0, color="0.6", linewidth=0.8)
+    for run in runs:
+        left.plot(run["profile"], label=run["name"], **figures.look(run["method"]))
+        right.plot(1 - np.append(0, np.cumsum(run["profile"])), **figures.look(run["method"]))
+    for steps in sorted({len(run["eta"]) for run in runs}):
+        left.plot(-np.diff(flow.time_grid(steps)), ":", color="0.4", label=f"FLAT, K = {steps}")
+        right.plot(flow.time_grid(steps), ":", color="0.4")
+    left.axhline(0, color="0.6", linewidth=0.5)
     left.set(xlabel="cascade", ylabel="eta / sum(eta)", title="Learned step sizes as timesteps")
-    left.legend(fontsize=8)
+    left.legend()
     right.set(xlabel="after cascade", ylabel="time t", title="Where each cascade stands")
     return figure
 
 
 def draw_both(runs: list[dict[str, Any]]) -> "figures.Figure":
     """Timesteps and noise scales of (d); a cascade without a real sigma has a cross at 0."""
-    figure = figures.blank((10, 4))
+    figure = figures.blank((figures.WIDE, 2.2))
     left, right = figure.subplots(1, 2)
-    for index, run in enumerate(runs):
-        steps, sigma = np.arange(len(run["eta"])), run["sigma_of_both"]
-        left.plot(steps, run["delta_of_lam"], "o-", color=f"C{index}", label=run["name"])
-        left.plot(steps, -run["schedule"], ":", color=f"C{index}", label="FLAT's schedule")
-        right.plot(steps, sigma, "o-", color=f"C{index}")
-        right.plot(steps[np.isnan(sigma)], np.zeros(np.isnan(sigma).sum()), "x",
-                   color=f"C{index}")
-        right.axhline(len(steps)**-0.5, linestyle=":", color=f"C{index}")
-    left.axhline(0, color="0.6", linewidth=0.8)
+    for run in runs:
+        look, sigma = figures.look(run["method"]), run["sigma_of_both"]
+        left.plot(run["delta_of_lam"], label=run["name"], **look)
+        right.plot(sigma, **look)
+        right.plot(np.where(np.isnan(sigma), 0, np.nan), "x", color=look["color"])
+    for steps in sorted({len(run["eta"]) for run in runs}):
+        left.plot(np.diff(flow.time_grid(steps)), ":", color="0.4", label=f"FLAT, K = {steps}")
+        right.axhline(steps**-0.5, linestyle=":", color="0.4")
+    left.axhline(0, color="0.6", linewidth=0.5)
     left.set(xlabel="cascade", ylabel="delta = -lam / sum(lam)", title="Timesteps when lam is free")
-    left.legend(fontsize=8)
+    left.legend()
     right.set(xlabel="cascade", ylabel="sigma = (lam / (eta sum(lam)))^0.5",
               title="Noise scale of each step")
     return figure
@@ -300,19 +302,20 @@ def splitting(measured: mri.Measurement, counts: list[int]) -> dict[str, Any]:
 
 def draw_splitting(found: dict[str, Any]) -> "figures.Figure":
     """Error of both kinds of networks against K, and the bound of the explicit one."""
-    figure = figures.blank((6, 4.5))
+    figure = figures.blank((figures.COLUMN, 2.4))
     axes = figure.subplots()
     for (name, errors), marker in zip(found["errors"].items(), "os", strict=True):
-        axes.loglog(found["steps"], errors, marker=marker, label=name)
+        line, = axes.loglog(found["steps"], errors, marker=marker)
+        axes.text(found["steps"][0], errors[0] / 10, name, color=line.get_color(), va="top")
     bound = 1 / (2 * found["sigma"] ** 2)
-    axes.axvline(bound, color="0.6", linewidth=0.8)
-    axes.text(bound * 1.05, 1e4, "explicit steps\nstable from here", color="0.4", fontsize=8)
+    axes.axvline(bound, color="0.6", linewidth=0.5)
+    axes.text(bound * 1.05, 1e4, "explicit steps\nstable from here", color="0.4")
     axes.set(xlabel="cascades K", ylabel="relative error of the last state", ylim=(1e-4, 1e11),
              title=f"Two kinds of unrolled networks, one flow (sigma = {found['sigma']:g})")
-    axes.legend()
     return figure
 
 
+@figures.styled
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Draw all that the arguments allow; returns what `theorem1.json` holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

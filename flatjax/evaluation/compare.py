@@ -9,13 +9,13 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, check_at_least
 from flatjax.evaluation import figures, tables
+from flatjax.evaluation.animation import animate
 from flatjax.evaluation.evaluate import evaluate_sets
 from flatjax.evaluation.scoring import OBJECT, QUALITY, Scored
 from flatjax.evaluation.tables import Row
@@ -60,9 +60,9 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
 def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> None:
     """Evaluate runs on the same slices and write them side by side.
 
-    Writes `comparison.{md,csv,json}`, `comparison.png`, `trajectories.png` and `forming.gif`, an
-    image forming under all runs, and what `evaluate` writes into a folder per run; with several
-    accelerations the pictures and a folder per run for each of them.
+    Writes `comparison.{md,csv,json}`, `comparison.{png,pdf}`, `trajectories.{png,pdf}` and
+    `forming.gif`, an image forming under all runs, and what `evaluate` writes into a folder per
+    run; with several accelerations the pictures and a folder per run for each of them.
 
     Args:
         runs: by label, of the same data and acquisition; the others are compared with the first.
@@ -86,7 +86,7 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
         sets = {label: evaluate_sets(configs[label], workdir, output / f"{label}{suffix}")
                 for label, (_, workdir) in runs.items()}
         found = tables.combine_seeds(
-            Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first, label)
+            Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first)
             for label, own in sets.items() for name, one in own.items())
         rows += found
         tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
@@ -99,9 +99,11 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
                      output / f"comparison{suffix}.png")
         moving = {label: one.moving for label, one in shown.items() if one.moving}
         if moving:
-            figures.save(figures.trajectories(moving), output / f"trajectories{suffix}.png")
-            figures.animate(output / f"forming{suffix}.gif",
-                            {label: shown[label].middle for label in moving})
+            figures.save(figures.trajectories(
+                moving, {label: configs[label].method.name for label in moving},
+                found[0].metrics[0]["num_slices"]), output / f"trajectories{suffix}.png")
+            animate(output / f"forming{suffix}.gif",
+                    {label: shown[label].middle for label in moving})
     print(markdown(rows))
     print(f"the comparison is in {output}")
 
@@ -171,30 +173,21 @@ def _plain(row: Row) -> dict[str, Any]:
                 "num_volumes", "checkpoint_step", "config_hash", "device")}, **inside}
 
 
+@figures.styled
 def draw(rows: list[Row], shown: Mapping[str, Scored]) -> "figures.Figure":
-    """A slice by all runs above its errors in one window; below, the PSNR of rows by their cost.
+    """A slice by all runs above its errors in one window; below, scores and costs of the runs.
 
     Rows are of one test set at one acceleration, and `shown` the same slice by each run.
     """
     one = next(iter(shown.values()))
-    target, start = one.target[0], one.zero_filled[0]
-    images = {"zero-filled": start} | {
-        label: own.reconstruction[0] for label, own in shown.items()}
-    width, height = figures.size_of(1 + len(images), target)
-    figure = figures.blank((max(9, width), height + 4.2))
-    parts: Any = figure.subfigures(2, 1, height_ratios=(height, 4.2))
+    target, found = one.target[0], {label: own.reconstruction[0] for label, own in shown.items()}
+    height, below = figures.height_of(2 + len(found), target), len(rows) * figures.LINE + 0.8
+    figure = figures.blank((figures.WIDE, height + below))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(height, below))
     upper, lower = parts
-    # One wild image should not hide the errors of the others: colors end at the start's largest.
-    figures.panels(upper, images, target, float(np.abs(start - target).max()))
-    upper.suptitle(f"{one.name}, R = {_nominal(rows[0]):g}", fontsize=10)
-    axes = lower.subplots(1, 2, sharey=True)
-    colors = figures.colors_of(rows)
-    figures.costs(axes[0], rows, lambda row: row.mean("nfe"), colors)
-    figures.costs(axes[1], rows, lambda row: 1000 * row.mean("seconds_per_slice"), colors)
-    for each in axes:
-        each.axhline(rows[0].zero_filled()[0], color="gray", linestyle=":", label="zero-filled")
-    axes[0].set_xlabel("network evaluations per slice")
-    axes[1].set(xlabel=f"milliseconds per slice on {rows[0].metrics[0]['device']}", ylabel="")
-    axes[0].legend(fontsize=7)
-    lower.suptitle(f"mean over {rows[0].test_set}", fontsize=10)
+    figures.panels(upper, {"zero-filled": one.zero_filled[0]} | found, target, found)
+    upper.suptitle(f"{one.name}, R = {_nominal(rows[0]):g}")
+    figures.dots(lower.subplots(1, len(figures.COLUMNS), sharey=True),
+                 {row.label: [row] for row in rows}, start=True)
+    lower.suptitle(f"mean over {rows[0].test_set}; time on {rows[0].metrics[0]['device']}")
     return figure

@@ -108,7 +108,8 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
         _write(folder, metrics, measured)
         results[name] = Evaluated(
             metrics, {key: np.concatenate([v.slices[key] for v in measured]) for key in QUALITY},
-            middles[0], _draw(folder, measured[:options.figures], middles, config.method.name))
+            middles[0], _draw(folder, measured[:options.figures], middles, config.method.name,
+                              metrics["num_slices"]))
     if results:
         print(tables.of_run({name: one.metrics for name, one in results.items()}))
     print(f"metrics, reconstructions and figures are in {output}")
@@ -161,8 +162,8 @@ def _write(folder: Path, metrics: dict[str, Any], measured: list[Measures]) -> N
     write_json(folder / "metrics.json", metrics)
 
 
-def _draw(folder: Path, volumes: list[Measures], middles: list[Scored], method: str
-          ) -> list[Measures]:
+def _draw(folder: Path, volumes: list[Measures], middles: list[Scored], method: str,
+          total: int) -> list[Measures]:
     """Draw volumes of a test set into its folder, replacing what an earlier evaluation drew.
 
     Of each volume the middle slice with its states and errors; of all slices of those that move,
@@ -178,5 +179,6 @@ def _draw(folder: Path, volumes: list[Measures], middles: list[Scored], method: 
                 key: f"{volume.states[key][state, index]:.6g}" for key in ALONG}
             for volume in moving for index in range(len(volume.slices["psnr"]))
             for state, time in enumerate(moving[0].times)])
-        figures.save(figures.trajectories({method: moving}), folder / "trajectory.png")
+        figures.save(figures.trajectories({method: moving}, {method: method}, total),
+                     folder / "trajectory.png")
     return moving

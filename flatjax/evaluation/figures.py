@@ -1,37 +1,64 @@
-"""Figures of images, of scores against their cost, and of the states on the way to an image.
+"""Figures of images, of scores, and of the states on the way to an image, made to be printed.
 
-Images of one figure share one gray window, from 0 to the target's maximum, and their error maps
-share one color scale: nothing is stretched to look better.
-
+They are 180 mm wide (`WIDE`), or a column of 88 mm (`COLUMN`), with text of 7 points, and a method
+has one color and marker in all of them. Images of one figure share one gray window, from 0 to the
+target's maximum, and their error maps share one color scale: nothing is stretched to look better.
 matplotlib is imported where something is drawn, and pyplot with its backends never.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from flatjax.evaluation import metrics
 from flatjax.evaluation.scoring import Measures, Scored, quality
 from flatjax.evaluation.tables import Row
 from flatjax.files import printable, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure, FigureBase
 
-_PANEL = 2.0  # inches
+COLUMN, WIDE = 88 / 25.4, 180 / 25.4  # inches
+LINE = 4.2 / 25.4  # inches, of a table's line in a figure
+# Okabe and Ito's colors, which color-blind readers tell apart, with gray in place of yellow.
+_LOOKS = {"flat": ("#D55E00", "o"), "varnet": ("#0072B2", "o"), "flow_matching": ("#009E73", "s"),
+          "mc_ddpm": ("#CC79A7", "s"), "vanilla": ("#E69F00", "o"), "modl": ("#56B4E9", "o"),
+          "score_sde": ("#000000", "s"), "unet": ("#000000", "^"), "dds": ("#888888", "s"),
+          "compressed_sensing": ("#888888", "^"), "zero_filled": ("#888888", "x")}
+COLORS = [*dict.fromkeys(color for color, _ in _LOOKS.values())]
+_LINES = ("-", "--", ":", "-.")  # of runs of one method
+_STYLE: Any = {
+    "font.size": 7, "axes.titlesize": "medium", "figure.titlesize": "medium",
+    "lines.linewidth": 1, "lines.markersize": 4, "axes.linewidth": 0.5, "grid.linewidth": 0.4,
+    "grid.color": "0.85", "axes.axisbelow": True, "axes.prop_cycle": f"cycler(color={COLORS})",
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "image.interpolation": "none", "pdf.fonttype": 42, "savefig.dpi": 220}
+
+COLUMNS: dict[str, Callable[[Row], np.ndarray]] = {  # what `dots` shows, for each seed
+    "PSNR (dB)": lambda row: row.values("method", "psnr", "mean"),
+    "SSIM": lambda row: row.values("method", "ssim", "mean"),
+    "network evaluations": lambda row: row.values("nfe"),
+    "ms per slice": lambda row: 1000 * row.values("seconds_per_slice")}
+SCORES = {"PSNR (dB)": 1.0, "SSIM": 0.02}  # and the least that an axis of them spans
 _PER_ROW = 8  # at most
 _BAND = (10, 90)  # percentiles of the images
 _MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
              "straightness": "straightness so far", "residual": "||M k - y|| / ||y||"}
-_LOGARITHMIC = {"path_distance", "residual"}
-_FLOOR = 1e-6  # of what is drawn on a logarithmic axis
-_FRAMES, _HELD = 40, 10  # of an animation: from time 1 to 0, and of the result
-_FRAME_RATE = 10
+_FLOORS = {"path_distance": 1e-3, "residual": 1e-3}  # of logarithmic axes; less is drawn there
+
+
+@contextmanager
+def _in_style() -> Iterator[None]:
+    from matplotlib import rc_context
+    with rc_context(_STYLE):
+        yield
+
+
+styled = _in_style()  # decorates what draws or saves
 
 
 def blank(size: tuple[float, float]) -> "Figure":
@@ -40,13 +67,21 @@ def blank(size: tuple[float, float]) -> "Figure":
     return Figure(size, layout="constrained")
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure."""
-    _take_literally(figure)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+@styled
+def save(figure: "Figure", path: Path, *, pdf: bool = True) -> None:
+    """Write a figure as PNG of 256 colors, and as PDF beside it."""
+    def write(temporary: Path) -> None:
+        figure.savefig(temporary)
+        with Image.open(temporary) as image:
+            image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(temporary)
+
+    take_literally(figure)
+    write_atomically(path, write)
+    if pdf:
+        write_atomically(path.with_suffix(".pdf"), figure.savefig)
 
 
-def _take_literally(figure: "Figure") -> None:
+def take_literally(figure: "Figure") -> None:
     """Draw names in the texts of a figure as they are: a `$` in them begins no formula."""
     from matplotlib.text import Text
     for text in figure.findobj(Text):
@@ -55,22 +90,28 @@ def _take_literally(figure: "Figure") -> None:
             text.set_parse_math(False)
 
 
-def comparison(shown: Scored, method: str) -> "Figure":
-    """Target, zero filling, every state after it and the reconstruction of one slice, with errors.
+def look(method: str, at: int = 6) -> dict[str, Any]:
+    """Color and marker of a method; of what is none, the color `at` that place."""
+    return dict(zip(("color", "marker"), _LOOKS.get(method, (COLORS[at % 8], "o")), strict=True))
 
-    Below the target, in the window of the errors, the standard deviation over posterior samples
-    of a method that draws them. The slice is a volume's `at`.
+
+@styled
+def comparison(shown: Scored, method: str) -> "Figure":
+    """Target, zero filling, the states between and the reconstruction of one slice, with errors.
+
+    Colors of errors end where the reconstruction's do. Below the target, in the same window, the
+    standard deviation over posterior samples of a method that draws them. The slice is a volume's
+    `at`.
     """
     images = {"zero-filled": shown.zero_filled[0]}
     images |= {f"step {step}": state[0] for step, state in zip(
-        shown.steps[1:], shown.states[1:], strict=True)}
+        shown.steps[1:], shown.states[1:], strict=True)
+        if not np.array_equal(state, shown.reconstruction)}
     images[method] = shown.reconstruction[0]
     target = shown.target[0]
-    figure = blank(size_of(1 + len(images), target))
-    panels(figure, images, target,
-           max(float(np.abs(image - target).max()) for image in images.values()),
-           std=None if shown.std is None else shown.std[0])
-    figure.suptitle(f"{shown.name}, R = {shown.acceleration:.2f}", fontsize=10)
+    figure = blank((WIDE, height_of(1 + len(images), target)))
+    panels(figure, images, target, [method], std=None if shown.std is None else shown.std[0])
+    figure.suptitle(f"{shown.name}, R = {shown.acceleration:.2f}")
     return figure
 
 
@@ -83,99 +124,109 @@ class Panel(NamedTuple):
     high: float
 
 
+@styled
 def row(shown: Sequence[Panel], title: str) -> "Figure":
     """Images side by side, each in its own window and frame: a mask of ones shows too."""
-    figure = blank((11, 4.4))
+    figure = blank((WIDE, 0.4 * WIDE))
     for one, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high,
-                   interpolation="nearest")
-        one.set_title(panel.title, fontsize=10)
-        one.set_xticks([])
-        one.set_yticks([])
-    figure.suptitle(title, fontsize=10)
+        one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high)
+        one.set(title=panel.title, xticks=[], yticks=[])
+        one.spines[:].set_visible(True)
+    figure.suptitle(title)
     return figure
 
 
-def colors_of(rows: Sequence[Row]) -> dict[str, Any]:
-    """A color for each label."""
-    from matplotlib import colormaps
-    labels = list(dict.fromkeys(row.label for row in rows))
-    colors = colormaps["turbo"](np.linspace(0.05, 0.95, len(labels)))
-    return dict(zip(labels, colors, strict=True))
+def dots(axes: Sequence["Axes"], groups: Mapping[str, Sequence[Row]],
+         size: Callable[[Row], float] = lambda row: 4.0, *, start: bool = False) -> None:
+    """Draw a line of dots for each group of rows, in axes for the first of `COLUMNS`.
 
-
-def costs(axes: "Axes", rows: Sequence[Row], cost: Callable[[Row], float],
-          colors: Mapping[str, Any]) -> bool:
-    """PSNR against a cost, logarithmic, with a place for methods that cost nothing.
-
-    Rows of a series are joined, and called by the words that their labels have in common; returns
-    whether there are such.
+    A dot is the mean over seeds, which are bars; its look is that of the row's method. A cross is
+    what zero filling scores, if the `start` is asked for.
     """
+    every = [row for own in groups.values() for row in own]
+    bars = any(len(row.seeds) > 1 for row in every)
+    for one, (title, value) in zip(axes, COLUMNS.items(), strict=False):
+        for at, own in enumerate(groups.values()):
+            for row in own:
+                each = value(row)
+                one.plot(each.mean(), at, markersize=size(row), **look(row.method))
+                if len(each) > 1 and title in SCORES:
+                    one.plot(each, np.full(len(each), at), "|k", markersize=6, markeredgewidth=0.6)
+            if start and title in SCORES:
+                one.plot(own[0].zero_filled()[title == "SSIM"], at, "x", color=COLORS[-1])
+        if title in SCORES:
+            one.set_xlim(*at_least(one.get_xlim(), title))
+            title += "\nbars: seeds" * bars + "\ncrosses: zero filling" * start
+        else:
+            logarithmic(one, [value(row).mean() for row in every])
+        one.set_xlabel(title)
+        one.tick_params(left=False)
+        one.grid()
+    axes[0].set_yticks(range(len(groups)), [name.replace("_", " ") for name in groups])
+    axes[0].set_ylim(len(groups) - 0.2, -0.6)
+
+
+def at_least(limits: tuple[float, float], score: str) -> tuple[float, float]:
+    """Limits of the axis of a score such that what is little looks little."""
+    middle, half = sum(limits) / 2, max(limits[1] - limits[0], SCORES[score]) / 2
+    return middle - half, middle + half
+
+
+def logarithmic(axes: "Axes", costs: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with a place for what costs nothing."""
     from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
-    series: dict[str, list[Row]] = {}
-    for row in rows:
-        series.setdefault(row.series, []).append(row)
-    joined = len(series) < len(rows)
-    for own, marker in zip(series.values(), cycle("os^" if joined else "o"), strict=False):
-        first, *others = (row.label.replace(",", "").split() for row in own)
-        name = " ".join(word for word in first if all(word in other for other in others)
-                        ) or own[0].label
-        points = sorted((cost(row), row.mean("method", "psnr", "mean")) for row in own)
-        axes.plot(*zip(*points, strict=True), marker=marker, label=name, color=colors[own[0].label])
-    at = [cost(row) for row in rows]
+    low, high = min(costs), max(1, *costs)
+    spare = max(1.4, (12 * low / high) ** 0.5)  # a decade at least, for two ticks
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(-0.1 if min(at) < 1 else min(at) / 2, 2 * max(1, *at))
-    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    axes.set_xlim(low / spare if low >= 1 else -0.2, high * spare)
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 3)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set_ylabel("PSNR (dB)")
-    axes.grid(alpha=0.3)
-    return joined
 
 
-def size_of(count: int, target: np.ndarray) -> tuple[float, float]:
-    """Width and height of `panels` of so many images with the target, in inches."""
+def height_of(count: int, target: np.ndarray) -> float:
+    """Height of `panels` of so many images with the target, in inches, where they are `WIDE`."""
     blocks, columns = _blocks(count)
     height, width = target.shape
-    return columns * _PANEL + 1, blocks * (2 * _PANEL * height / width + 0.5)
+    return blocks * (2 * WIDE / columns * height / width + 0.35)
 
 
 def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.ndarray,
-           largest: float, std: np.ndarray | None = None) -> None:
+           judged: Iterable[str], std: np.ndarray | None = None) -> None:
     """Draw the target and images of it in rows of even length; below each its absolute error.
 
     Args:
         figure: to draw into.
         images: `[y, x] float32` by name.
         target: `[y, x] float32`, to whose maximum all are drawn.
-        largest: error that ends the colors, in the units of the images.
+        judged: the images whose errors end the colors: at their 99.9th percentile, the median over
+            images, for one wild image should not hide the errors of the others.
         std: standard deviation `[y, x] float32` to draw below the target, as an error.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     peak = float(max(target.max(), np.finfo(np.float32).tiny))
+    errors = {name: np.abs(image - target) / peak for name, image in images.items()}
+    largest = float(np.median([np.percentile(errors[name], 99.9) for name in judged])) or 1.0
+    gray: Any = {"cmap": "gray", "vmin": 0, "vmax": peak}
+    colors: Any = {"cmap": "magma", "vmin": 0, "vmax": largest}
     blocks, columns = _blocks(1 + len(images))
     axes = figure.subplots(2 * blocks, columns, squeeze=False)
     for one in axes.flat:
         one.set_axis_off()
-    gray = ScalarMappable(Normalize(0, peak), "gray")
-    error = ScalarMappable(Normalize(0, largest / peak or 1.0), "magma")
-    _image(axes[0, 0], target, "target\n", gray)
-    if std is not None:
-        _image(axes[1, 0], std / peak, "standard deviation", error)
+    axes[0, 0].imshow(target, **gray)
+    axes[0, 0].set_title("target\ndB / SSIM")
     for at, (name, image) in enumerate(images.items(), start=1):
         scores = quality(prediction=image[None], target=target[None])
         above, below = axes[2 * (at // columns):, at % columns][:2]
-        _image(above, image, f"{name}\n{scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f}", gray)
-        _image(below, np.abs(image - target) / peak, "", error)
-    for block in range(blocks):
-        figure.colorbar(gray, ax=axes[2 * block, :], label="intensity")
-        figure.colorbar(error, ax=axes[2 * block + 1, :], label="|error| / target maximum")
-
-
-def _image(axes: "Axes", image: np.ndarray, title: str, colors: "ScalarMappable") -> None:
-    norm: Any = colors.norm  # which the stubs call by a protocol
-    axes.imshow(image, interpolation="nearest", norm=norm, cmap=colors.cmap)
-    axes.set_title(title, fontsize=9)
+        above.imshow(image, **gray)
+        above.set_title(f"{name.replace('_', ' ')}\n{scores['psnr']:.2f} / {scores['ssim']:.3f}")
+        below.imshow(errors[name], **colors)
+    if std is None:
+        place: Any = {"cax": axes[1, 0].inset_axes((0, 0.6, 0.95, 0.07)), "location": "bottom"}
+    else:
+        axes[1, 0].imshow(std / peak, **colors)
+        axes[1, 0].set_title("std of samples")
+        place = {"ax": axes, "shrink": 0.5}
+    figure.colorbar(axes[1, 1].images[0], **place, extend="max", ticks=[0, largest],
+                    format="%.2g", label="|error| / target\nmaximum")
 
 
 def _blocks(count: int) -> tuple[int, int]:
@@ -183,62 +234,40 @@ def _blocks(count: int) -> tuple[int, int]:
     return blocks, -(-count // blocks)
 
 
-def trajectories(runs: Mapping[str, Sequence[Measures]]) -> "Figure":
+@styled
+def trajectories(runs: Mapping[str, Sequence[Measures]], methods: Mapping[str, str],
+                 total: int) -> "Figure":
     """All measures along the time: the mean over slices, and a band of the middle 80 %.
 
-    Volumes are those of each method; of a single method every slice is a thin line.
+    Volumes are those of each run, of whose method the name is told, and may be some of a set of
+    `total` slices. Of a single run every slice is a thin line; of more than four no band is drawn.
     """
-    figure = blank((3.4 * len(_MEASURES), 3.4))
-    axes = figure.subplots(1, len(_MEASURES))
-    for one, (key, label) in zip(axes, _MEASURES.items(), strict=True):
-        for color, (name, volumes) in enumerate(runs.items()):
+    figure = blank((WIDE, 0.5 * WIDE))
+    *shown, key_place = figure.subplots(2, 3).flat
+    looks = {name: look(method) | {"linestyle": _LINES[[*methods.values()][:at].count(method) % 4]}
+             for at, (name, method) in enumerate(methods.items())}
+    for one, (key, label) in zip(shown, _MEASURES.items(), strict=True):
+        floor = _FLOORS.get(key, -np.inf)
+        for name, volumes in runs.items():
             times = volumes[0].times
             values = np.concatenate([volume.states[key] for volume in volumes], axis=1)
-            if key in _LOGARITHMIC:
-                values = np.maximum(values, _FLOOR)
-            values = values[:, np.isfinite(values).all(axis=0)]  # an empty slice has infinite PSNR
-            if not values.size:
+            values = np.maximum(values[:, np.isfinite(values).all(axis=0)], floor)
+            if not values.size:  # an empty slice has infinite PSNR
                 continue
             if len(runs) == 1:
-                one.plot(times, values, color="0.8", linewidth=0.6)
-            low, high = np.percentile(values, _BAND, axis=1)
-            one.fill_between(times, low, high, alpha=0.2, linewidth=0, color=f"C{color}")
-            one.plot(times, values.mean(axis=1), marker=".", markersize=5,
-                     label=f"{name}, mean of {values.shape[1]}", color=f"C{color}")
-        one.set(xlabel="time t", title=label, xlim=(1.02, -0.02),
-                yscale="log" if key in _LOGARITHMIC else "linear")
-        one.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+                one.plot(times, values, color="0.8", linewidth=0.4)
+            if len(runs) <= 4:
+                low, high = np.percentile(values, _BAND, axis=1)
+                one.fill_between(times, low, high, alpha=0.2, linewidth=0,
+                                 color=looks[name]["color"])
+            one.plot(times, values.mean(axis=1), label=name.replace("_", " "), markersize=2.5,
+                     **looks[name])
+        one.set(xlabel="time t", title=f"{label}, cut at {floor:g}" if floor > 0 else label,
+                xlim=(1.02, -0.02), yscale="log" if floor > 0 else "linear")
+        one.grid()
+    count = sum(volume.states["psnr"].shape[1] for volume in next(iter(runs.values())))
+    key_place.set_axis_off()
+    key_place.legend(*shown[-1].get_legend_handles_labels(), loc="center",
+                     title=f"mean over {count} of {total} slices"
+                     + "\nand their middle 80 %" * (len(runs) <= 4))
     return figure
-
-
-def animate(path: Path, shown: Mapping[str, Scored]) -> None:
-    """Write a GIF of one slice forming under several methods side by side, then its target.
-
-    Every method shows the last state that it has reached at the frame's time. One gray window.
-    """
-    from matplotlib.animation import FuncAnimation, PillowWriter
-    target = next(iter(shown.values())).target[0]
-    height, width = target.shape
-    figure = blank((2 * (len(shown) + 1), 2.6 * height / width))
-    axes = figure.subplots(1, len(shown) + 1)
-    gray = {"cmap": "gray", "vmin": 0, "vmax": max(float(target.max()), np.finfo(np.float32).tiny),
-            "interpolation": "nearest"}
-    images = [one.imshow(target, **gray) for one in axes]
-    axes[-1].set_title("target\n\n", fontsize=8)
-    for one in axes:
-        one.set_axis_off()
-
-    def show(time: float) -> None:
-        for one, image, (name, run) in zip(axes, images, shown.items(), strict=False):
-            reached = max(np.count_nonzero(run.times >= time - 1e-6), 1) - 1
-            state = run.states[reached]
-            image.set_data(state[0])
-            one.set_title(f"{name}\nt = {run.times[reached]:.2f}\n"
-                          f"{metrics.psnr(prediction=state, target=target[None]):.1f} dB",
-                          fontsize=8)
-        _take_literally(figure)
-
-    movie = FuncAnimation(figure, show, [*np.linspace(1, 0, _FRAMES), *[0.0] * _HELD])
-    write_atomically(path, lambda temporary: movie.save(
-        temporary, writer=PillowWriter(fps=_FRAME_RATE), dpi=80))

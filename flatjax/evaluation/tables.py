@@ -26,8 +26,14 @@ class Row(NamedTuple):
     seeds: tuple[int, ...]
     metrics: tuple[dict[str, Any], ...]  # per seed: `metrics.json`, and `slices`, scores by slice
     baseline: str  # label of the run that it is compared with
-    series: str  # the same for rows that differ in nothing but their number of steps
+    trained: Mapping[str, Any] = {}  # configs, by dotted names
+    evaluated: Mapping[str, Any] = {}
     against: dict[str, Difference] | None = None  # of the baseline, in the scores of `PAIRED`
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.metrics[0]["method"]["name"]
 
     def values(self, *keys: str) -> np.ndarray:
         """An entry of the metrics, `[seeds, ...]` float64."""

@@ -1,6 +1,6 @@
 """The table and the figure of a grid of runs."""
 
-import json
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from flatjax.evaluation.scoring import OBJECT, QUALITY, STABILITY
 from flatjax.evaluation.tables import Row
 from flatjax.experiments.grid import Grid, label, trials
 from flatjax.experiments.outcomes import outcome
+from flatjax.options import flattened
 
-_SHOWN_BELOW = 12.0  # dB of a curve below zero filling; the noise that samplers start from is lower
+_STEPS = ("method.steps", "method.schedule.steps", "method.samples")  # of one trained network
+_UPDATES = ("train.steps", "train.validate_every")
 
 
 def write(grid: Grid, results: Path) -> str:
-    """Write `table.md`, `table.csv`, `table.json` and `figure.png`; return the Markdown."""
+    """Write `table.{md,csv,json}` and `figure.{png,pdf}`; return the Markdown."""
     rows = make_rows(grid, results)
     text = markdown(grid, rows)
     tables.write(results, "table", text, [_plain(row) for row in rows])
@@ -34,19 +36,11 @@ def make_rows(grid: Grid, results: Path) -> list[Row]:
             for trial in every:
                 one = outcome(trial, evaluation, results) if trial.run == run else None
                 if one:
-                    series = _but_steps(one.trained) + _but_steps(one.evaluated)
                     rows += [Row(label(run, evaluation), test_set, (trial.seed,), (metrics,),
-                                 options.baseline or grid.baseline, series)
+                                 options.baseline or grid.baseline,
+                                 flattened(one.trained), flattened(one.evaluated))
                              for test_set, metrics in one.sets.items()]
     return tables.combine_seeds(rows)
-
-
-def _but_steps(config: dict[str, Any]) -> str:
-    """A config as text, without its number of steps and its seed."""
-    method = config["method"] | {"steps": None}
-    if "schedule" in method:
-        method["schedule"] = method["schedule"] | {"steps": None}
-    return json.dumps(config | {"method": method, "seed": None}, sort_keys=True)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -102,44 +96,81 @@ def _score(row: Row, key: str) -> str:
         f" ({low} to {high})" if len(each) > 1 else "")
 
 
+@figures.styled
 def draw(grid: Grid, rows: list[Row]) -> "figures.Figure":
-    """For each test set, PSNR of every run with each seed a dot, and PSNR along the steps.
+    """PSNR and SSIM, for each test set.
 
-    Where runs differ in network evaluations, PSNR against these too.
+    Each row has a line, which those share that differ in their number of updates alone; beside
+    it network evaluations, if these differ, and PSNR along the steps. Where most rows differ from
+    others in steps and samples alone, they are curves over network evaluations instead.
     """
-    sets = list(dict.fromkeys(row.test_set for row in rows))
-    colors = figures.colors_of(rows)
-    columns = 2 + (len({row.metrics[0]["nfe"] for row in rows}) > 1)
-    height = max(3.2, 0.22 * len(colors) + 1.2)
-    figure = figures.blank((6 * columns, height * len(sets)))
-    axes = figure.subplots(len(sets), columns, squeeze=False)
-    for (scores, curves, *costs), test_set in zip(axes, sets, strict=True):
-        own = [row for row in rows if row.test_set == test_set]
-        start = len({row.zero_filled() for row in own}) > 1
-        for at, row in enumerate(own):
-            each, color = row.values("method", "psnr", "mean"), colors[row.label]
-            if start:
-                scores.plot(row.zero_filled()[0], at, "x", color="gray")
-            scores.plot(each.mean(), at, "o", color=color, markersize=8)
-            scores.plot(each, np.full(len(each), at), "|", color="black", markersize=10)
-            steps = row.values("steps")[0]
-            if len(steps) > 1:
-                curves.plot(steps / steps[-1], row.values("psnr_per_step").mean(axis=0),
-                            marker=".", color=color)
-        scores.set_yticks(range(len(own)), [row.label for row in own], fontsize=8)
-        scores.invert_yaxis()
-        scores.grid(axis="x", alpha=0.3)
-        scores.set(xlabel="PSNR (dB); a bar per seed" + start * ", a cross for zero filling",
-                   title=f"{grid.title}: {test_set}")
-        curves.set(xlabel="share of the steps", ylabel="PSNR (dB)",
-                   title="along the steps, same colors")
-        low = min(row.zero_filled()[0] for row in own) - _SHOWN_BELOW
-        curves.set_ylim(bottom=max(low, curves.get_ylim()[0]))
-        curves.grid(alpha=0.3)
-        for axis in costs:
-            joined = figures.costs(axis, own, lambda row: row.mean("nfe"), colors)
-            axis.set(xlabel="network evaluations per slice", title="against their cost, " + (
-                "joined where only steps differ" if joined else "same colors"))
-            if joined:
-                axis.legend(fontsize=7, framealpha=0.5)
+    sets = {name: list(own) for name, own in groupby(rows, lambda row: row.test_set)}
+    first = next(iter(sets.values()))
+    joined = 2 * len(_alike(first, _STEPS)) <= len(first)
+    columns = 2 if joined else 3 + (len({row.mean("nfe") for row in first}) > 1)
+    height = 2.1 if joined else len(_alike(first, _UPDATES)) * figures.LINE + 0.6
+
+    def level(row: Row) -> int:
+        return row.evaluated.get("method.samples", 1) if joined else row.trained["train.steps"]
+
+    levels = sorted({level(row) for row in rows})
+    figure = figures.blank((figures.WIDE, len(sets) * height + 0.2))
+    axes = figure.subplots(len(sets), columns, sharey=False if joined else "row", squeeze=False)
+    for line, (name, own) in zip(axes, sets.items(), strict=True):
+        (_by_cost if joined else _by_run)(line, own, lambda row: 3 + 1.2 * levels.index(level(row)))
+        line[0].set_title(name.replace("_", " "), loc="left")
+    sizes = f"; small to large: {', '.join(f'{one:,}' for one in levels)} "
+    sizes += "samples" if joined else "updates"
+    figure.suptitle(grid.title + sizes * (len(levels) > 1))
     return figure
+
+
+def _alike(rows: list[Row], keys: Iterable[str]) -> dict[str, list[Row]]:
+    """Rows whose configs differ in nothing but these keys, by the label of the first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str([{key: one[key] for key in sorted({*one} - {*keys})}
+                              for one in (row.trained, row.evaluated)]), []).append(row)
+    return {own[0].label: own for own in found.values()}
+
+
+def _by_run(axes: Sequence["figures.Axes"], rows: list[Row], size: Callable[[Row], float]) -> None:
+    """Scores of each run, and PSNR above zero filling along its steps; far below, it is cut."""
+    *scores, along = axes
+    groups = _alike(rows, _UPDATES)
+    figures.dots(scores, groups, size, start=len({row.zero_filled() for row in rows}) > 1)
+    last = [own[-1] for own in groups.values()]
+    gains = [row.values("psnr_per_step").mean(axis=0) - row.zero_filled()[0] for row in last]
+    apart = np.ceil(max(1, *(gain.max() / 0.9 for gain in gains)))
+    for at, (row, gain) in enumerate(zip(last, gains, strict=True)):
+        along.axhline(at + 0.4, color="0.8", linewidth=0.4)
+        along.plot(np.linspace(0, 1, len(gain)), at + 0.4 - np.maximum(gain / apart, -0.4),
+                   ".-", markersize=2.5, color=figures.look(row.method)["color"])
+    along.set(xlabel=f"PSNR above zero filling\n(lines {apart:g} dB apart)", xticks=[0, 1],
+              xticklabels=["start", "end"])
+    along.tick_params(left=False)
+
+
+def _by_cost(axes: Sequence["figures.Axes"], rows: list[Row], size: Callable[[Row], float]) -> None:
+    """Scores against network evaluations, joined where steps alone differ.
+
+    Colors tell methods, or the solvers of a single one.
+    """
+    key = "method.name" if len({row.method for row in rows}) > 1 else "method.solver"
+    kinds = [*dict.fromkeys(row.evaluated.get(key, "") for row in rows)]
+    named = {}
+    for one, title in zip(axes, figures.SCORES, strict=True):
+        for own in _alike(rows, _STEPS[:2]).values():
+            kind, trained = (config.get(key, "") for config in (own[0].evaluated, own[0].trained))
+            points = sorted((row.mean("nfe"), figures.COLUMNS[title](row).mean()) for row in own)
+            look = figures.look(kind, kinds.index(kind))
+            named[kind.replace("_", " ")], = one.plot(
+                *zip(*points, strict=True), **look, markersize=size(own[0]),
+                markerfacecolor=look["color"] if kind == trained else "white")
+        figures.logarithmic(one, [row.mean("nfe") for row in rows])
+        one.set(xlabel="network evaluations per slice", ylabel=title,
+                ylim=figures.at_least(one.get_ylim(), title))
+        one.grid()
+    if len(kinds) > 1:
+        axes[-1].legend(named.values(), named, loc="center left", bbox_to_anchor=(1, 0.5),
+                        title="open: trained\nwith another" if key == "method.solver" else "")

@@ -22,7 +22,7 @@ from flatjax.training.train import train
 
 
 def run_grid(grid: Grid, workdir: str | Path, results: str | Path | None = None) -> None:
-    """Train and evaluate what is missing, then write `table.{md,csv,json}` and `figure.png`.
+    """Train and evaluate what is missing, then write `table.{md,csv,json}` and `figure.{png,pdf}`.
 
     Args:
         grid: what to run.

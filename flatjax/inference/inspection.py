@@ -45,7 +45,7 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -
         if kind not in drawn:
             names = unique_names([*(path.stem for path in drawn.values()), scan.name])
             drawn[kind] = folder / f"{names[-1]}.png"
-            figures.save(draw(scan, index, kspace), drawn[kind])
+            figures.save(draw(scan, index, kspace), drawn[kind], pdf=False)
     if rows:
         print("\n".join(tables.markdown(list(rows[0]), [list(row.values()) for row in rows])))
         print(f"\na slice of each kind is drawn in {', '.join(map(str, drawn.values()))}")
@@ -85,6 +85,7 @@ def _product(numbers: Sequence[int]) -> str:
     return " x ".join(map(str, numbers))
 
 
+@figures.styled
 def draw(scan: Scan, index: int, kspace: np.ndarray) -> "figures.Figure":
     """A slice's k-space on a logarithmic scale, its mask, and its image, coils combined by RSS."""
     mask, center = _sampling(scan, kspace)

@@ -168,7 +168,8 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
     if middle:
-        figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png)
+        figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png,
+                     pdf=False)
     empty, frames = count - len(accelerations), scan.frames
     lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
     return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"

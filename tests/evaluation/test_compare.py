@@ -11,7 +11,7 @@ import pytest
 from flatjax import cli, config
 from flatjax.data import DATASETS, splits
 from flatjax.errors import InputError
-from flatjax.evaluation import figures
+from flatjax.evaluation import animation
 from flatjax.evaluation.compare import at_acceleration, labels
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.statistics import paired_difference
@@ -23,8 +23,8 @@ from tests.support.untrained import workdir
 @pytest.fixture(autouse=True)
 def toy_data(monkeypatch):
     monkeypatch.setitem(DATASETS, "toy", toy.make)
-    monkeypatch.setattr(figures, "_FRAMES", 3)
-    monkeypatch.setattr(figures, "_HELD", 1)
+    monkeypatch.setattr(animation, "_FRAMES", 3)
+    monkeypatch.setattr(animation, "_HELD", 1)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from flatjax import cli, config
 from flatjax.data import DATASETS, Acquisition
@@ -22,7 +23,7 @@ from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.scoring import measures_of, score_volume, scorer, summary
 from flatjax.experiments.config_file import override
 from flatjax.experiments.grid import changed
-from flatjax.methods import zero_filled
+from flatjax.methods import METHODS, zero_filled
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.weights import expected_params
 from flatjax.runs.workdir import at_test_time, load_config
@@ -109,17 +110,44 @@ def images_of(figure):
             [one for one in images if one.get_cmap().name == "magma"])
 
 
-def test_windows_are_shared_and_nothing_is_clipped():
+def test_windows_are_shared_and_errors_end_where_the_methods_do():
     scored = scored_zero_filling()
-    figure = figures.comparison(scored.at(1), "zero_filled")
+    better = (0.3 * scored.zero_filled + 0.7 * scored.target).astype(np.float32)
+    figure = figures.comparison(scored._replace(reconstruction=better).at(1), "flat")
     gray, errors = images_of(figure)
     assert len(gray) == 3 and len(errors) == 2
     assert {one.get_clim() for one in gray} == {(0, float(scored.target[1].max()))}
     np.testing.assert_array_equal(gray[0].get_array(), scored.target[1])
-    assert len({one.get_clim() for one in errors}) == 1
-    assert max(one.get_array().max() for one in errors) == pytest.approx(errors[0].get_clim()[1])
-    assert np.std(errors[0].get_array()) > 0
+    start, own = (one.get_array().data for one in errors)
+    assert {one.get_clim() for one in errors} == {(0, np.percentile(own, 99.9))}
+    assert start.max() > errors[0].get_clim()[1], "zero filling saturates"
+    bar, = (bar for axes in figure.axes for bar in axes.child_axes)
+    assert [text.get_text() for text in bar.get_xticklabels()] == [
+        "0", f"{np.percentile(own, 99.9):.2g}"]
     plt.close(figure)
+
+
+def test_one_wild_image_does_not_hide_the_errors_of_the_others():
+    target = np.ones((8, 9), np.float32)
+    images = {"a": 1.1 * target, "b": 0.9 * target, "wild": 9 * target}
+    figure = plt.figure()
+    figures.panels(figure, images, target, judged=images)
+    assert images_of(figure)[1][0].get_clim() == (0, pytest.approx(0.1, rel=1e-5))
+    plt.close(figure)
+
+
+def test_a_figure_is_a_png_of_few_colors_and_a_pdf_as_wide_as_a_page(tmp_path):
+    figures.save(figures.row([figures.Panel(np.eye(9), "a", 0, 1)] * 2, "b"), tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.mode == "P" and image.width == pytest.approx(180 / 25.4 * 220, abs=1)
+    found = (tmp_path / "x.pdf").read_bytes()
+    width, _ = re.search(rb"/MediaBox \[ 0 0 (\S+) (\S+) \]", found).groups()
+    assert float(width) == pytest.approx(180 / 25.4 * 72, abs=0.1)
+
+
+def test_every_method_has_a_color_and_marker_of_its_own():
+    looks = [tuple(figures.look(method).values()) for method in METHODS]
+    assert len(set(looks)) == len(METHODS) and len({color for color, _ in looks}) <= 8
 
 
 def test_the_figure_of_a_volume_shows_every_state_of_its_slice():
@@ -138,11 +166,12 @@ def test_the_figure_of_a_volume_shows_every_state_of_its_slice():
 def test_panels_are_in_rows_of_even_length_each_image_above_its_error():
     target, *others = np.random.default_rng(0).uniform(1, 2, (10, 8, 9)).astype(np.float32)
     images = {str(at): image for at, image in enumerate(others)}
-    figure = plt.figure(figsize=figures.size_of(10, target))
-    figures.panels(figure, images, target, largest=0.5)
+    figure = plt.figure()
+    figures.panels(figure, images, target, judged="3")
     rows = np.array([axes for axes in figure.axes if axes.get_label() != "<colorbar>"],
                     object).reshape(4, 5)
     peak = float(target.max())
+    largest = np.percentile(np.abs(images["3"] - target) / peak, 99.9)
     for at, (name, image) in enumerate([("target", target), *images.items()]):
         above, below = rows[2 * (at // 5), at % 5], rows[2 * (at // 5) + 1, at % 5]
         assert above.get_title().split("\n")[0] == name
@@ -151,7 +180,7 @@ def test_panels_are_in_rows_of_even_length_each_image_above_its_error():
         if name == "target":
             assert not below.images
         else:
-            assert below.images[0].get_clim() == (0, 0.5 / peak)
+            assert below.images[0].get_clim() == (0, pytest.approx(largest))
             np.testing.assert_allclose(below.images[0].get_array(), np.abs(image - target) / peak,
                                        rtol=1e-6)
     plt.close(figure)

@@ -11,7 +11,7 @@ from PIL import Image
 from flatjax import mri
 from flatjax.data import Acquisition
 from flatjax.data.batches import measure_volume, stack
-from flatjax.evaluation import figures, metrics
+from flatjax.evaluation import animation, figures, metrics
 from flatjax.evaluation.evaluate import _draw
 from flatjax.evaluation.scoring import ALONG, measures_of, score_volume, scorer
 from flatjax.methods import Method, Reconstruction
@@ -101,7 +101,7 @@ def test_measures_are_those_of_their_definitions(volumes, bent):
 
 
 def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
-    assert len(_draw(tmp_path, measured(bent), [one.at(1) for one in bent], "bent")) == 2
+    assert len(_draw(tmp_path, measured(bent), [one.at(1) for one in bent], "bent", 6)) == 2
     rows = list(csv.DictReader((tmp_path / "trajectory.csv").open()))
     assert len(rows) == 24 and [row["state"] for row in rows[:5]] == ["0", "1", "2", "3", "0"]
     assert [row["image"] for row in rows[::4]] == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
@@ -113,28 +113,33 @@ def test_the_table_has_a_row_for_every_image_and_state(bent, tmp_path):
 
 def test_the_figure_shows_means_and_bands_of_every_method(volumes, bent):
     found = {"ideal": score(volumes, ideal), "bent": bent}
-    figure = figures.trajectories({name: measured(one) for name, one in found.items()})
-    assert len(figure.axes) == 5
-    for axes in figure.axes:
+    figure = figures.trajectories({name: measured(one) for name, one in found.items()},
+                                  {"ideal": "flat", "bent": "varnet"}, 9)
+    *shown, key = figure.axes
+    assert len(shown) == 5
+    for axes in shown:
         assert len(axes.lines) == 2 and len(axes.collections) == 2
-    for line, one in zip(figure.axes[0].lines, found.values(), strict=True):
+    for line, one in zip(shown[0].lines, found.values(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), along_of(one)["psnr"].mean(axis=1))
-    alone = figures.trajectories({"bent": measured(bent)})
+    assert key.get_legend().get_title().get_text().startswith("mean over 6 of 9 slices")
+    low, high = shown[4].get_ylim()
+    assert low > 1e-4 and high < 10, "a residual of zero at the start leaves room for the others"
+    alone = figures.trajectories({"bent": measured(bent)}, {"bent": "flat"}, 6)
     assert len(alone.axes[0].lines) == 7, "and every image of a single method"
     plt.close("all")
 
 
 def test_a_name_is_drawn_as_it_is_beside_powers_of_ten(bent, tmp_path, monkeypatch):
     name = "$x_{$ \udcff"  # no formula, and a byte that is no UTF-8
-    figure = figures.trajectories({name: measured(bent)})
+    figure = figures.trajectories({name: measured(bent)}, {name: "flat"}, 6)
     figures.save(figure, tmp_path / "drawn.png")
-    (legend,) = figure.axes[0].get_legend().get_texts()
-    assert legend.get_text() == "$x_{$ \\udcff, mean of 6" and not legend.get_parse_math()
+    (legend,) = figure.axes[5].get_legend().get_texts()
+    assert legend.get_text() == "$x {$ \\udcff" and not legend.get_parse_math()
     power = figure.axes[2].get_yticklabels()[0]
     assert "10^" in power.get_text() and power.get_parse_math()
-    monkeypatch.setattr(figures, "_FRAMES", 1)
-    figures.animate(tmp_path / "forming.gif", {name: bent[0].at(0)})
-    assert {path.name for path in tmp_path.iterdir()} == {"drawn.png", "forming.gif"}
+    monkeypatch.setattr(animation, "_FRAMES", 1)
+    animation.animate(tmp_path / "forming.gif", {name: bent[0].at(0)})
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn.pdf", "drawn.png", "forming.gif"}
 
 
 def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path, monkeypatch):
@@ -143,9 +148,9 @@ def test_the_animation_starts_at_the_start_and_holds_the_result(bent, tmp_path, 
     late = bent[1].at(2)._replace(times=np.array([1.0, 0.0]), states=dark[:, None],
                                   target=bright[1:])
     early = late._replace(times=np.array([1.0, 0.5]), states=bright[:, None])
-    monkeypatch.setattr(figures, "_FRAMES", 8)
-    monkeypatch.setattr(figures, "_HELD", 2)
-    figures.animate(tmp_path / "forming.gif", {"late": late, "early": early})
+    monkeypatch.setattr(animation, "_FRAMES", 8)
+    monkeypatch.setattr(animation, "_HELD", 2)
+    animation.animate(tmp_path / "forming.gif", {"late": late, "early": early})
     with Image.open(tmp_path / "forming.gif") as movie:
         columns = []
         for frame in range(movie.n_frames):

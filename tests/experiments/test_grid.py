@@ -11,6 +11,7 @@ import pytest
 from flatjax import cli, config as configuration
 from flatjax.data import DATASETS
 from flatjax.errors import InputError, NonFiniteError, TrainingError
+from flatjax.evaluation import figures
 from flatjax.evaluation.statistics import paired_difference
 from flatjax.experiments import outcomes, report as grid_report, run as runner
 from flatjax.experiments.config_file import load_config_file
@@ -176,21 +177,55 @@ def test_a_run_may_have_a_baseline_of_its_own(whole):
     assert "| PSNR - aligned |" in text and "| baseline |" not in text
 
 
-def test_the_figure_shows_scores_against_network_evaluations(whole):
+def dots(axes):
+    """The large markers of axes, `[number, 2]`."""
+    return np.concatenate([line.get_xydata() for line in axes.lines if line.get_marker() in "os"])
+
+
+def test_the_figure_has_a_line_for_every_run_and_an_axis_that_makes_little_look_little(whole):
     lines = grid_report.make_rows(small_grid(), whole / "results")
     figure = grid_report.draw(small_grid(), lines)
-    scores, _, costs = figure.axes[:3]
-    assert len(figure.axes) == 2 * 3, "two test sets"
+    assert len(figure.axes) == 2 * 4, "two test sets"
+    psnr, ssim, evaluations, along = figure.axes[:4]
     own = [row for row in lines if row.test_set == "main"]
-    assert [text.get_text() for text in scores.get_yticklabels()] == [row.label for row in own]
-    points = [[nfe, row.values("method", "psnr", "mean").mean()]
-              for row, nfe in zip(own, (2, 3, 2), strict=True)]
-    joined, alone = costs.lines  # the first two differ in their steps alone
-    np.testing.assert_allclose(joined.get_xydata(), points[:2])
-    np.testing.assert_allclose(alone.get_xydata(), points[2:])
-    assert [line.get_label() for line in costs.lines] == ["aligned", "unaligned"]
+    assert [text.get_text() for text in psnr.get_yticklabels()] == [row.label for row in own]
+    np.testing.assert_allclose(dots(evaluations), [[2, 0], [3, 1], [2, 2]])
+    for key, axes, least in (("psnr", psnr, 1), ("ssim", ssim, 0.02)):
+        np.testing.assert_allclose(dots(axes)[:, 0], [row.mean("method", key, "mean")
+                                                      for row in own])
+        assert np.diff(axes.get_xlim()) >= 0.999 * least
+    assert len([line for line in along.lines if line.get_marker() == "."]) == 3
     alike = [row for row in lines if row.label != "aligned, at K 3"]
-    assert len(grid_report.draw(small_grid(), alike).axes) == 2 * 2, "nothing to tell"
+    assert len(grid_report.draw(small_grid(), alike).axes) == 2 * 3, "nothing to tell"
+
+
+def test_budgets_of_a_run_share_its_line_and_its_color_as_larger_dots(whole):
+    first, other = [row for row in grid_report.make_rows(small_grid(), whole / "results")
+                    if row.test_set == "main" and "K 3" not in row.label]
+    longer = first._replace(label="aligned 3x", trained=first.trained | {"train.steps": 99},
+                            evaluated=first.evaluated | {"train.steps": 99})
+    figure = grid_report.draw(small_grid(), [first, longer, other])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["aligned", "unaligned"]
+    np.testing.assert_array_equal(dots(axes)[:, 1], [0, 0, 1])
+    assert axes.lines[1].get_markersize() > axes.lines[0].get_markersize()
+    assert axes.lines[1].get_color() == axes.lines[0].get_color() == figures.look("flat")["color"]
+    assert "small to large: 4, 99 updates" in figure.get_suptitle()
+
+
+def test_runs_of_many_steps_are_curves_over_network_evaluations(whole):
+    first, more, _ = [row for row in grid_report.make_rows(small_grid(), whole / "results")
+                      if row.test_set == "main"]
+    other = first._replace(label="by heun", evaluated=first.evaluated | {"method.solver": "heun"})
+    figure = grid_report.draw(small_grid(), [first, more, other, other])
+    psnr, ssim = figure.axes
+    assert ssim.get_ylabel() == "SSIM"
+    curve, alone = psnr.lines
+    np.testing.assert_allclose(curve.get_xydata(), [
+        [row.mean("nfe"), row.mean("method", "psnr", "mean")] for row in (first, more)])
+    assert curve.get_color() != alone.get_color() and alone.get_markerfacecolor() == "white"
+    named = [text.get_text() for text in ssim.get_legend().get_texts()]
+    assert named == ["euler", "heun"]
 
 
 def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
