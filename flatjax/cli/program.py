@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
         print(_overview(), end="")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"{program}: warning: {' '.join(str(message).split())}\n")
     try:
         _run(name, rest)
     except InputError as error:
