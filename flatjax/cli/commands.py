@@ -104,8 +104,11 @@ def _reconstruct(values: Namespace) -> None:
         raise InputError("no input, expected files or folders of k-space (see --help)")
     from flatjax.inference.reconstruct import reconstruct_files
     output = values.output or ("reconstructions" if values.pretrained else None)
+    undersample = any(word.startswith("--config.acquisition.") for word in values.overrides
+                      if not word.startswith("--config.acquisition.noise"))
     reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
-                      maps=values.maps or "", keep_going=values.keep_going)
+                      maps=values.maps or "", undersample=undersample,
+                      keep_going=values.keep_going)
 
 
 def _compare(values: Namespace) -> None:
@@ -193,9 +196,10 @@ COMMANDS = {
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a magnitude "
-                             "volume, whose acquisition is simulated with the settings "
-                             "--config.acquisition.*"),
+                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a "
+                             "magnitude volume, whose "
+                             "acquisition is simulated. --config.acquisition.* sets it, and "
+                             "undersamples k-space that is fully sampled"),
             **_MODEL,
             "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
                              "--workdir, otherwise ./reconstructions"),

@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> None:
               "", "flatjax SUBCOMMAND --help lists its options.", sep="\n")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"{program}: warning: {' '.join(str(message).split())}\n")
     try:
         _run(name, rest)
         return

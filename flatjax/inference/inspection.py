@@ -1,23 +1,27 @@
 """What files hold, as `flatjax inspect` tells before training or reconstructing."""
 
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from flatjax.data.io.checks import check_mask, reading
 from flatjax.data.io.kspace import Scan, find_mask, find_scans, open_scan, slice_with_signal
 from flatjax.data.subjects import unique_names
 from flatjax.errors import InputError
 from flatjax.evaluation import figures, tables
 from flatjax.evaluation.figures import Panel
 from flatjax.files import make_folder
-from flatjax.mri import center_crop
+from flatjax.inference.checks import check_kspace, energy_offset
+from flatjax.mri import center_crop, noise_level
 from flatjax.mri.espirit import KERNEL
 from flatjax.mri.host.simulate import host_ifft2c
-from flatjax.mri.sampling import achieved_acceleration, calibration_size
+from flatjax.mri.sampling import achieved_acceleration, calibration_size, pattern
 
 _FLOOR = 1e-4  # of the largest sample: where the gray scale of k-space begins
 
@@ -26,17 +30,22 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -
     """List what files hold and draw a slice of each kind: print a table and write PNGs.
 
     Folders are searched with all below them. One slice of every file is read. Files of one format,
-    coil count and size of k-space are of a kind; the first of each is drawn into `output`. Returns
-    what is wrong with the broken files, by their paths. An `InputError` for a path that is missing
-    or holds no data, or a folder that cannot be written.
+    coil count and size of k-space are of a kind; the first of each is drawn into `output`. Prints
+    what is doubtful about k-space, and returns what is wrong with the broken files, by their paths.
+    An `InputError` for a path that is missing or holds no data, or a folder that cannot be written.
     """
     files = _files(paths)
     folder = make_folder(output)
-    rows, errors, drawn = [], {}, {}
+    rows, errors, drawn, doubts = [], {}, {}, []
     for file in tqdm(files, desc="inspect", unit="file", delay=2):
         try:
             scan = open_scan(file)
             index, kspace = slice_with_signal(scan)
+            with reading(scan.file):
+                if scan.mask is not None:
+                    check_mask(kspace, find_mask(kspace), scan.mask)
+                if not scan.simulated:
+                    doubts += [f"{file}: {doubt}" for doubt in check_kspace(kspace)]
         except InputError as error:
             errors[file] = " ".join(str(error).split())
             continue
@@ -49,8 +58,9 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -
     if rows:
         print("\n".join(tables.markdown(list(rows[0]), [list(row.values()) for row in rows])))
         print(f"\na slice of each kind is drawn in {', '.join(map(str, drawn.values()))}")
-    for message in errors.values():
-        print(f"broken: {message}", file=sys.stderr)
+    for kind, messages in (("warning", doubts), ("broken", errors.values())):
+        for message in messages:
+            print(f"{kind}: {message}", file=sys.stderr)
     return errors
 
 
@@ -61,15 +71,21 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
     missing = list(scan.missing)
     if coils > 1 and not (scan.maps or scan.calibration) and min(center) < KERNEL:
         missing.append(f"calibration lines ({KERNEL} or more, or maps)")
-    measured = not scan.simulated
+    noise, snr = _noise(kspace, mask)
+    energy = [n // 2 + n * energy_offset(kspace, axis) for axis, n in enumerate(size, 1)]
+    measured = {
+        "sampling": pattern(mask), "R": f"{achieved_acceleration(mask):.2f}",
+        "center": _product(center),
+        "energy at": _product(["?" if math.isnan(n) else round(n) for n in energy]),
+        "noise": f"{noise:.2g}", "SNR": f"{snr:.0f}"}
     return {
         "file": str(scan.file), "format": scan.form,
         "slices": f"{slices // scan.frames}{f' x {scan.frames}' * (scan.frames > 1)}",
-        "coils": str(coils) if measured else "-", "k-space": _product(size),
+        "coils": "-" if scan.simulated else str(coils), "ky x kx": _product(size),
         "image": _product(scan.crop or size),
         "voxel (mm)": " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",
-        "R": f"{achieved_acceleration(mask):.2f}" if measured else "-",
-        "center": _product(center) if measured else "-",
+        "orientation": "?" if scan.affine is None else "known",
+        **(dict.fromkeys(measured, "-") if scan.simulated else measured),
         "tells": "; ".join(f"{k} {v}" for k, v in scan.facts.items()) or "-",
         "missing": ", ".join(missing) or "-"}
 
@@ -81,7 +97,14 @@ def _sampling(scan: Scan, kspace: np.ndarray) -> tuple[np.ndarray, tuple[int, in
     return mask, (int(rows), int(columns))
 
 
-def _product(numbers: Sequence[int]) -> str:
+def _noise(kspace: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Standard deviation of a sample's noise, and the brightest pixels over that of a pixel."""
+    noise = float(noise_level(jnp.asarray(kspace[None]), jnp.asarray(mask[None, None]))[0])
+    image = np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
+    return noise, float(np.percentile(image, 99.9)) / (noise * mask.mean() ** 0.5 or math.nan)
+
+
+def _product(numbers: Sequence[int | str]) -> str:
     return " x ".join(map(str, numbers))
 
 

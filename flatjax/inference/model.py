@@ -1,5 +1,6 @@
 """A trained model as a function of k-space: `image = flatjax.load("multicoil")(kspace)`."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,10 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration, mri
 from flatjax.errors import InputError
+from flatjax.inference.checks import check_kspace
 from flatjax.inference.prepare import prepare
 from flatjax.inference.pretrained import folder
-from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices
+from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices, turning
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
 from flatjax.runs.workdir import load_config, load_params
@@ -55,7 +57,10 @@ class Model:
             magnitudes in the data's unit, `[y, x]` or `[slice, y, x]` float32.
 
         Raises:
-            InputError: for arrays of another kind or size, or coils without maps and center.
+            InputError: for arrays of another kind or size, k-space that is certainly of another
+                form, a mask that contradicts it, or coils without maps and center.
+
+        Warns of what is doubtful about the k-space, and if its axes are exchanged for the model.
         """
         return self._each(kspace, mask, maps, seed, self._image)
 
@@ -103,6 +108,9 @@ class Model:
             raise InputError(f"mask has shape {np.shape(mask)}, expected {(ky, kx)} or {(1, kx)} "
                              f"or {(ky, 1)}")
         prepared = (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
+        for doubt in check_kspace(max(slices, key=lambda one: np.abs(one).sum())):
+            warnings.warn(doubt, stacklevel=3)
+        function = turning(function, configuration.make_acquisition(self.config))
         results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
         images = [found["image"] for _, found in results]
         return images[0] if np.ndim(kspace) < 4 else np.stack(images)

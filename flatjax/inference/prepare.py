@@ -1,5 +1,6 @@
 """From a scan of any unit and phase to slices as methods take them: mask, coil maps and scale."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,14 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flatjax.data.acquisition import Acquisition, draw_mask, draw_noise
+from flatjax.data.io.checks import check_mask, reading
 from flatjax.data.io.kspace import Scan, find_mask, open_maps, open_mask, slice_with_signal
 from flatjax.errors import InputError
+from flatjax.inference.checks import check_kspace
 from flatjax.mri import Measurement
 from flatjax.mri.espirit import KERNEL
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.sensitivities import LARGEST_BOX, from_box, from_calibration, normalized
 from flatjax.mri.host.simulate import acquire, complex_noise, host_ifft2c
-from flatjax.mri.sampling import calibration_size
+from flatjax.mri.sampling import calibration_size, pattern
 
 
 class Prepared(NamedTuple):
@@ -25,21 +28,33 @@ class Prepared(NamedTuple):
 
 
 def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
-            maps: str | Path = "") -> Iterator[Prepared]:
+            maps: str | Path = "", undersample: bool = False) -> Iterator[Prepared]:
     """The slices of a scan as methods take them; one made of a volume is measured first.
 
-    Mask and maps are files, see `reconstruct_files`. InputError for those of another size, k-space
-    that is all zero, and no calibration region where coil maps are to be made from it.
+    The options are those of `reconstruct_files`. Warnings say what is doubtful about the k-space,
+    and that it is not undersampled although asked for. InputError for k-space of another form or
+    all zero, a mask or maps of another size, a mask that contradicts the data, and no calibration
+    region where coil maps are to be made from it.
     """
     sampled = open_mask(mask, scan.shape[2:]) if mask else scan.mask
     reader = open_maps(maps, scan.shape) if maps else scan.maps
     calibration = None if reader else scan.calibration
     seed = seed_from_name(scan.name)
     noise, rng = 0.0, np.random.default_rng(seed)
+    _, middle = slice_with_signal(scan)
     if scan.simulated:
         noise = draw_noise(acquisition, seed)
-        sampled = draw_mask(acquisition, scan.shape[2:], seed) if sampled is None else sampled
-    slice_with_signal(scan)
+    else:
+        with reading(scan.file):
+            doubts = check_kspace(middle)
+        if undersample and (sampled is not None or pattern(find_mask(middle)) != "full"):
+            undersample = False
+            doubts.append("the options acquisition.* are not applied, as the data are "
+                          "undersampled already or have a mask")
+        for doubt in doubts:
+            warnings.warn(f"{scan.file}: {doubt}", stacklevel=2)
+    if sampled is None and (scan.simulated or undersample):
+        sampled = draw_mask(acquisition, scan.shape[2:], seed)
     every = range(scan.shape[0])
     for kspace, own, lines in zip(scan.read(every), *(
             one(every) if one else [None] * len(every) for one in (reader, calibration)),
@@ -63,13 +78,16 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
 
     Args:
         kspace: `[coil, ky, kx]` complex64.
-        mask: `[ky or 1, kx]`, 1 where sampled; by default where any coil is not zero.
+        mask: `[ky or 1, kx]`, 1 where sampled; by default where any coil is not zero. InputError
+            for one that contradicts the data, see `check_mask`.
         maps: `[coil, y, x]`; by default made of the fully sampled center: of several coils by
             ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
             InputError for several coils without.
         calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
     """
     found = find_mask(kspace)
+    if mask is not None:
+        check_mask(kspace, found, mask)
     mask = np.broadcast_to(found if mask is None else mask * found, kspace.shape[1:])
     kspace = mask * kspace
     peak = float(np.abs(kspace).max())

@@ -1,6 +1,7 @@
 """Reconstruction of a user's own scans by a trained model, without targets."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import h5py
 import jax
+import jax.numpy as jnp
 import nibabel
 import numpy as np
 from jax import Array
@@ -16,6 +18,7 @@ from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
 
 from flatjax import __version__, config as configuration
+from flatjax.data.acquisition import Acquisition, kinds
 from flatjax.data.io.kspace import Scan, find_scans, open_scan
 from flatjax.errors import InputError
 from flatjax.evaluation import figures
@@ -24,8 +27,9 @@ from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
+from flatjax.mri.host.patterns import LINE_KINDS
 from flatjax.mri.host.simulate import host_ifft2c
-from flatjax.mri.sampling import achieved_acceleration
+from flatjax.mri.sampling import achieved_acceleration, pattern
 from flatjax.runs import weights
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
@@ -36,7 +40,8 @@ Result = tuple[Prepared, dict[str, np.ndarray]]  # a slice, and its images `[y, 
 
 def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[str | Path],
                       output: str | Path | None = None, *, mask: str | Path = "",
-                      maps: str | Path = "", keep_going: bool = False) -> list[Path]:
+                      maps: str | Path = "", undersample: bool = False,
+                      keep_going: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
@@ -52,13 +57,16 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         output: folder, by default `workdir/reconstructions`.
         mask: file of the sampling mask, by default the file's own or where samples are not zero.
         maps: file of coil sensitivities, by default the file's own or by ESPIRiT.
+        undersample: k-space that is fully sampled is undersampled as the config's acquisition says,
+            without its noise.
         keep_going: go on with the other files where one is broken, and raise at the end.
 
     Raises:
         InputError: for a broken file, in one line that names it; results that would replace an
             input or each other; a run without weights; a reconstruction that is not finite.
     """
-    config = at_test_time(config, load_config(workdir))
+    trained = load_config(workdir)
+    config = at_test_time(config, trained)
     method = configuration.make_method(config)
     acquisition = configuration.make_acquisition(config)
     size = configuration.make_evaluation(config).batch_size
@@ -74,6 +82,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         return {"reconstruction": result.image} | (
             {} if result.std is None else {"std": result.std})
 
+    turned = turning(reconstruct, configuration.make_acquisition(trained))
     taken = {Path(path).resolve(): "which was given as input"
              for path in (*files, mask, maps) if path}
     written: list[Path] = []
@@ -85,8 +94,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                 if (known := taken.get(target.resolve())):
                     raise InputError(f"{file}: its reconstruction would be written over {target}, "
                                      f"{known}; rename it, or name another output folder")
-            slices = measure(scan, acquisition, mask, maps)
-            results = reconstruct_slices(reconstruct, params, rng, slices, size)
+            slices = measure(scan, acquisition, mask, maps, undersample)
+            results = reconstruct_slices(turned, params, rng, slices, size)
             facts = _write(targets, scan, results, _origin(workdir, step, config, scan, mask))
             taken[targets[0].resolve()] = f"the reconstruction of {file}"
             written.append(targets[0])
@@ -116,6 +125,28 @@ def reconstruct_slices(reconstruct: Reconstruct, params: Params, rng: Array,
         images = jax.device_get(reconstruct(params, jax.random.fold_in(rng, index), measurement))
         for i, one in enumerate(part):
             yield one, {name: one.scale * image[i] for name, image in images.items()}
+
+
+def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
+    """`reconstruct` for lines along either axis, by a model whose masks had lines along one.
+
+    Lines along the other are turned for it, and the images turned back, which a warning says.
+    """
+    def swapped(array: Array) -> Array:
+        return jnp.swapaxes(array, -2, -1)
+
+    def function(params: Params, rng: Array, measurement: Measurement) -> dict[str, Array]:
+        lines = pattern(np.asarray(measurement.mask))
+        if not params or lines not in {"rows", "columns"} - {trained.lines}:
+            return reconstruct(params, rng, measurement)
+        warnings.warn(f"k-space is sampled along {lines}, but the model was trained with "
+                      f"{trained.lines}: its axes are exchanged, and those of the images back",
+                      stacklevel=2)
+        images = reconstruct(params, rng, jax.tree.map(swapped, measurement))
+        return {name: swapped(image) for name, image in images.items()}
+
+    one = trained.lines != "both" and not {*kinds(trained)}.isdisjoint(LINE_KINDS)
+    return function if one else reconstruct
 
 
 def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path

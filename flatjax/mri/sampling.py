@@ -61,6 +61,23 @@ def achieved_acceleration(mask: ArrayLike) -> float:
     return np.size(mask) / sampled if sampled else math.inf
 
 
+def pattern(mask: np.ndarray) -> str:
+    """How masks `[..., ky, kx]` sample: lines as "columns" or "rows", "points", or "full".
+
+    "full" is a box without gaps, as zero padding and partial Fourier leave it.
+    """
+    points = np.asarray(mask.reshape(-1, *mask.shape[-2:]).any(axis=0))
+    rows, columns = (np.asarray(points.any(axis=axis)) for axis in (1, 0))
+    if (has_gaps(rows) and has_gaps(columns)) or (points != rows[:, None] & columns).any():
+        return "points"
+    return "rows" if has_gaps(rows) else "columns" if has_gaps(columns) else "full"
+
+
+def has_gaps(lines: np.ndarray) -> bool:
+    """Whether lines, bool of an axis, are not all side by side."""
+    return bool((np.diff(lines.nonzero()[0]) > 1).any())
+
+
 def valid_columns(width: int, padding: tuple[int, int] | None = None) -> np.ndarray:
     """The columns left <= i < right of a padding (left, right), or all, `[width]` bool."""
     left, right = padding or (0, width)

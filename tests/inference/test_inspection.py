@@ -9,7 +9,7 @@ from flatjax import cli
 from flatjax.data.io.kspace import find_mask, open_scan, slice_with_signal
 from flatjax.inference.inspection import draw, inspect_files
 from flatjax.mri.host.masks import make_mask
-from flatjax.mri.host.simulate import host_ifft2c
+from flatjax.mri.host.simulate import complex_noise, host_ifft2c
 from tests.support import fastmri_fixture
 from tests.support.kspace_fixture import SIZE, scan_of
 
@@ -44,7 +44,7 @@ def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, cap
     out, err = capsys.readouterr()
     assert sum(line.startswith("| ") for line in out.splitlines()) == 1 + 5
     good = row(out, "good.npy")
-    assert (good["slices"], good["coils"], good["k-space"]) == ("3", "4", "24 x 20")
+    assert (good["slices"], good["coils"], good["ky x kx"]) == ("3", "4", "24 x 20")
     assert good["R"] == "1.82" and good["center"] == "24 x 8" and good["format"] == "NumPy .npy"
     assert good["missing"] == "mask, maps, affine"
     assert "calibration lines" in row(out, "no_centre.npy")["missing"]
@@ -58,6 +58,31 @@ def test_a_folder_is_listed_and_a_slice_of_each_kind_drawn(folder, tmp_path, cap
     assert pictures == {"again.png", "file1.png", "head.png"}
     for name in pictures:
         assert plt.imread(tmp_path / "out" / name)[..., :3].std() > 0.05
+
+
+def test_the_form_of_k_space_is_told_and_what_is_doubtful(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    kspace = scan_of(slices=1, shape=(64, 60))[0]
+    kspace += complex_noise(rng, kspace.shape, 0.02)
+    lines = make_mask("equispaced", (60, 64), 4, 0.2, 0).T
+    np.savez(tmp_path / "scan.npz", kspace=lines * kspace, affine=np.eye(4))
+    np.save(tmp_path / "image.npy", host_ifft2c(kspace))
+    np.save(tmp_path / "last.npy", np.moveaxis(kspace, 1, -1))
+    errors = inspect_files([tmp_path], tmp_path / "out")
+    out, err = capsys.readouterr()
+    scan, image = row(out, "scan.npz"), row(out, "image.npy")
+    assert (scan["slices"], scan["coils"], scan["ky x kx"]) == ("1", "4", "64 x 60")
+    assert (scan["sampling"], image["sampling"]) == ("rows", "full")
+    assert (scan["orientation"], image["orientation"]) == ("known", "?")
+    assert [abs(int(n) - m) <= 1 for n, m in zip(scan["energy at"].split(" x "), (32, 30),
+                                                 strict=True)] == [True, True]
+    assert float(scan["noise"]) == pytest.approx(0.02, rel=0.2)
+    bright = np.sqrt(np.sum(np.abs(host_ifft2c(lines * kspace)) ** 2, axis=1)).max()
+    pixel = np.std(host_ifft2c(lines * complex_noise(rng, (64, 60), 0.02)))
+    assert float(scan["SNR"]) == pytest.approx(bright / pixel, rel=0.2)
+    assert list(errors) == [tmp_path / "last.npy"] and "coils were the last axis" in err
+    (warning,) = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert "image.npy: ky and kx looks like an image" in warning
 
 
 def test_pictures_of_one_name_are_numbered(tmp_path):

@@ -1,5 +1,7 @@
 """A trained model as a function: k-space of any unit and rank in, images in that unit out."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from flatjax.data import DATASETS
 from flatjax.errors import InputError
 from flatjax.inference.prepare import prepare
 from flatjax.mri.host.masks import make_mask
-from flatjax.mri.host.simulate import birdcage_maps, host_fft2c
+from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c
 from tests.support import toy
 from tests.support.arrays import smooth_image
 from tests.support.untrained import workdir
@@ -67,6 +69,46 @@ def test_the_states_begin_with_the_zero_filled_image_and_end_with_the_result(mod
         np.fft.ifftshift(kspace, axes=(-2, -1)), norm="ortho"), axes=(-2, -1)), axis=1))
     np.testing.assert_allclose(states[:, 0], start, atol=1e-4 * start.max())
     np.testing.assert_allclose(states[:, -1], model(kspace, maps=maps), atol=1e-4 * start.max())
+
+
+@pytest.mark.parametrize("lines", ["columns", "rows", "both"])
+@pytest.mark.parametrize("coils", [1, 3])
+def test_lines_along_the_axis_that_was_not_trained_are_exchanged(tmp_path, monkeypatch, lines,
+                                                                 coils):
+    monkeypatch.setitem(DATASETS, "toy", toy.make)
+    model = flatjax.load(workdir(tmp_path / "run", config.method("flat", **toy.TINY),
+                                 acquisition=config.acquisition(lines=lines)))
+    maps = np.asarray(birdcage_maps(coils, SHAPE))
+    image = smooth_image(np.random.default_rng(0), SHAPE)
+    columns = (make_mask("random", SHAPE, 2, 0.45, 0) * host_fft2c(maps * image))[None]
+    rows = columns.swapaxes(-2, -1)
+    turned_maps = maps.swapaxes(-2, -1)
+    given = {"columns": (rows, turned_maps), "rows": (columns, maps)}
+    for kspace, own in ((columns, maps), (rows, turned_maps)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = model(kspace, maps=own)
+        if lines != "both" and kspace is given[lines][0]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                straight = model(kspace.swapaxes(-2, -1), maps=own.swapaxes(-2, -1))
+            np.testing.assert_allclose(found, straight.swapaxes(-2, -1), atol=1e-4 * found.max())
+            assert [f"trained with {lines}: its axes are exchanged" in str(one.message)
+                    for one in caught] == [True]
+            with pytest.warns(UserWarning, match="exchanged"):
+                assert model.along(kspace, maps=own).shape[-2:] == kspace.shape[-2:]
+        else:
+            assert not caught
+
+
+def test_what_is_doubtful_is_warned_of_and_what_contradicts_is_refused(model, scan):
+    kspace, maps, mask = scan
+    with pytest.warns(UserWarning, match="ky and kx looks like an image"):
+        model(host_ifft2c(kspace), maps=maps, mask=np.ones_like(mask))
+    with pytest.raises(InputError, match="energy of k-space lies at the edge of kx"):
+        model(np.fft.fftshift(kspace, axes=-1), maps=maps)
+    with pytest.raises(InputError, match="mask contradicts the data"):
+        model(kspace, mask=np.fft.fftshift(mask), maps=maps)
 
 
 def test_it_shows_itself_in_a_line(model):

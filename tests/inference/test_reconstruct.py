@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 
 import h5py
 import jax
@@ -14,6 +15,7 @@ import pytest
 
 import flatjax
 from flatjax import cli, config
+from flatjax.data import DATASETS
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
 from flatjax.data.io.volumes import read_placed
@@ -24,7 +26,7 @@ from flatjax.inference.prepare import measure, prepare
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase
-from tests.support import fastmri_fixture, toy
+from tests.support import fastmri_fixture, toy, untrained
 from tests.support.arrays import complex_normal
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
 
@@ -324,6 +326,56 @@ def test_a_mask_or_maps_of_another_scan_are_refused(tmp_path, workdir, field, va
     with pytest.raises(InputError, match=message):
         reconstruct_files(config_of(workdir), workdir, [tmp_path / "scan.npy"], tmp_path / "out",
                           **{field: tmp_path / "other.npy"})
+
+
+def test_a_mask_that_contradicts_the_data_is_refused_wherever_it_comes_from(tmp_path, workdir):
+    lines = make_mask("equispaced", (40, 36), 4, 0.2, 0)[0]
+    for name, wrong in (("shifted", np.roll(lines, 18)), ("other", np.roll(lines, 1))):
+        file = fastmri_fixture.write(tmp_path / f"{name}.h5", mask=lines, coils=3)
+        file = tmp_path / f"{name}.h5"
+        with h5py.File(file, "r+") as content:
+            content["mask"][:] = wrong
+        thrown, empty = (40 * int(both.sum()) for both in (lines > wrong, wrong > lines))
+        with pytest.raises(InputError, match=f"{name}.h5: the mask contradicts the data: it is 0 "
+                           f"at {thrown} of .* and 1 at {empty} that are"):
+            reconstruct_files(config_of(workdir), workdir, [file], tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_fully_sampled_data_are_undersampled_by_an_option_on_the_command_line(tmp_path, workdir):
+    kspace, images = scan_of(coils=3)
+    np.save(tmp_path / "scan.npy", kspace)
+    np.savez(tmp_path / "masked.npz", kspace=kspace, mask=np.ones(SIZE))
+    output = f"--output={tmp_path / 'out'}"
+    options = (output, *(f"--config.acquisition.{key}" for key in (
+        "mask=equispaced", "acceleration=2", "center_fraction=0.4")))
+    assert run(workdir, str(tmp_path / "scan.npy"), output, "--config.acquisition.noise=9") == 0
+    np.testing.assert_allclose(reconstruction(tmp_path / "out" / "scan.h5"), images, atol=5e-3)
+    assert run(workdir, str(tmp_path / "scan.npy"), *options, "--config.acquisition.noise=9") == 0
+    mask = make_mask("equispaced", SIZE, 2, 0.4, tuple(map(ord, "scan")))
+    found = reconstruction(tmp_path / "out" / "scan.h5")
+    np.save(tmp_path / "scan.npy", mask * kspace)
+    with pytest.warns(UserWarning, match="scan.npy: .*acquisition.* are not applied"):
+        assert run(workdir, str(tmp_path / "scan.npy"), *options) == 0
+    np.testing.assert_array_equal(found, reconstruction(tmp_path / "out" / "scan.h5"))
+    with pytest.warns(UserWarning, match="masked.npz: .*acquisition.* are not applied"):
+        assert run(workdir, str(tmp_path / "masked.npz"), *options) == 0
+
+
+def test_rows_are_turned_for_a_model_of_columns_and_doubts_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", toy.make)
+    run_ = untrained.workdir(tmp_path / "run", config.method("flat", **toy.TINY))
+    kspace = scan_of(coils=1, shape=(24, 24))[0] * make_mask("equispaced", (24, 24), 2, 0.4, 0)
+    np.save(tmp_path / "columns.npy", kspace)
+    np.save(tmp_path / "rows.npy", kspace.swapaxes(-2, -1))
+    assert run(run_, str(tmp_path / "columns.npy")) == 0
+    with pytest.warns(UserWarning, match="along rows, but the model was trained with columns"):
+        assert run(run_, str(tmp_path / "rows.npy")) == 0
+    columns, rows = (reconstruction(run_ / "reconstructions" / f"{name}.h5")
+                     for name in ("columns", "rows"))
+    np.testing.assert_allclose(rows, columns.swapaxes(-2, -1), atol=1e-4 * columns.max())
+    assert warnings.formatwarning("a\nb", UserWarning, "file", 1) == (
+        "flatjax reconstruct: warning: a b\n")
 
 
 def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):

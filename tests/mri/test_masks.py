@@ -10,7 +10,7 @@ import pytest
 from flatjax.errors import InputError
 from flatjax.mri.host import masks, patterns
 from flatjax.mri.host.masks import make_mask, seed_from_name
-from flatjax.mri.sampling import achieved_acceleration, valid_columns
+from flatjax.mri.sampling import achieved_acceleration, pattern, valid_columns
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("make_golden", GOLDEN / "make_golden.py")
@@ -197,6 +197,18 @@ def test_fastmri_kinds_budget_the_full_width():
 def test_valid_columns():
     assert valid_columns(3).tolist() == [True] * 3
     assert valid_columns(4, (1, 3)).tolist() == [False, True, True, False]
+
+
+def test_what_a_mask_samples_is_told():
+    lines = make_mask("equispaced", (40, 36), 4, 0.1, 0)
+    for mask, expected in ((lines, "columns"), (lines * np.ones((40, 1)), "columns"),
+                           (np.stack([lines, np.roll(lines, 1)]), "columns"),
+                           ((np.arange(40) > 9)[:, None] * lines, "columns"),
+                           (np.broadcast_to(lines, (40, 36)).T, "rows"),
+                           (make_mask("poisson", (40, 36), 4, 0.1, 0), "points"),
+                           (np.ones((1, 36)), "full"), (np.ones((40, 36)), "full"),
+                           (np.outer(np.arange(40) > 9, np.arange(36) < 30), "full")):
+        assert pattern(np.asarray(mask)) == expected
 
 
 def test_achieved_acceleration():

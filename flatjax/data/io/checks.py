@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from flatjax.errors import InputError
+from flatjax.mri.sampling import calibration_size, has_gaps
+
+_ROUNDING = 1e-6  # of the largest sample: below it lies what transforms leave of a zero
+_CONTRADICTS = 0.01  # of the points, both left out and missing
 
 
 @contextmanager
@@ -60,6 +64,36 @@ def binary_mask(field: str, values: np.ndarray) -> np.ndarray:
         found = f"from {float(values.min()):g} to {float(values.max()):g}" if real else values.dtype
         raise InputError(f"{field} has values {found}, expected 0 and 1, with some 1; threshold it")
     return np.atleast_2d(values).astype(np.float32)
+
+
+def check_mask(kspace: np.ndarray, found: np.ndarray, mask: np.ndarray) -> None:
+    """Refuse a mask that is shifted, transposed or another scan's, by an `InputError`.
+
+    A mask may leave out samples, to undersample data afterwards, if all that it takes are there.
+    Ends of k-space that are empty, as those of partial Fourier, need not be.
+
+    Args:
+        kspace: a slice, `[coil, ky, kx]`.
+        found: where it was sampled, by `find_mask`, `[ky or 1, kx]`.
+        mask: what is to be used of it, `[ky or 1, kx]`.
+    """
+    found, mask = (np.broadcast_to(np.asarray(one, bool), kspace.shape[1:])
+                   for one in (found, mask))
+    size = np.abs(kspace).max(axis=0)
+    left_out = np.count_nonzero((size > _ROUNDING * size.max()) & ~mask)
+    missing = mask & ~found
+    rows, columns = (lines | has_gaps(lines) for lines in (
+        np.asarray(found.any(axis=axis)) for axis in (1, 0)))
+    inside = rows[:, None] & columns
+    if left_out > _CONTRADICTS * found.sum() \
+            and (missing & inside).sum() > _CONTRADICTS * mask.sum():
+        raise InputError(
+            f"the mask contradicts the data: it is 0 at {left_out} of {found.sum()} samples that "
+            f"are not zero, and 1 at {missing.sum()} that are; it is shifted, transposed or of "
+            "another scan: leave it out to have it found in the data")
+    if min(calibration_size(mask)) < 2 and min(calibration_size(np.fft.fftshift(mask))) >= 4:
+        raise InputError("the mask has its fully sampled center at the edge, expected at n // 2; "
+                         "move it there with numpy.fft.fftshift(mask)")
 
 
 def first_signal(count: int, read: Callable[[int], np.ndarray]) -> tuple[int, np.ndarray]:

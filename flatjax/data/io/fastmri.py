@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from flatjax.data.io.checks import binary_mask, finite, first_signal, reading
+from flatjax.data.io.checks import binary_mask, check_mask, finite, first_signal, reading
 from flatjax.data.io.hdf5 import isolated, stored_dataset
 from flatjax.data.io.header import Header, read_header
 from flatjax.errors import InputError
@@ -26,7 +26,7 @@ from flatjax.mri.sampling import calibration_size, valid_columns
 REFERENCES = ("reconstruction_esc", "reconstruction_rss")
 ATTRIBUTES = ("acquisition", "patient_id", "acceleration")
 INDEX_NAME = ".flatjax-{}.json"  # beside the folder: other loaders take every file inside it
-_VERSION = 3  # of the index: counted up whenever a record or its checks change
+_VERSION = 4  # of the index: counted up whenever a record or its checks change
 
 
 class Record(NamedTuple):
@@ -84,6 +84,8 @@ def _read_record(file: Path) -> Record:
         sampled = acquired if mask is None else acquired & mask
         _, one = first_signal(len(kspace), lambda index: finite("kspace", index, kspace[index]))
         measured = np.asarray(one.reshape(-1, width).any(axis=0))
+        if mask is not None:
+            check_mask(one.reshape(-1, *one.shape[-2:]), measured[None], sampled)
         left_out = acquired & ~sampled
         return Record(
             name=file.name, size=stat.st_size, mtime_ns=stat.st_mtime_ns, kspace=kspace.shape,

@@ -302,7 +302,7 @@ def test_the_index_spares_opening_files_again(tmp_path, opened):
 
 
 @pytest.mark.parametrize("damage", [
-    "", "{", "[]", '{"version": 3}', '{"version": 3, "files": {"file1000011.h5": {"name": 1}}}',
+    "", "{", "[]", '{"version": 4}', '{"version": 4, "files": {"file1000011.h5": {"name": 1}}}',
     "version", "\x00\x01", "[" * 100_000, "shapes",
 ])
 def test_a_damaged_index_is_made_anew(tmp_path, opened, damage):
@@ -311,7 +311,7 @@ def test_a_damaged_index_is_made_anew(tmp_path, opened, damage):
     index = path / fastmri_files.INDEX_NAME.format("singlecoil_val")
     good = index.read_text()
     changed = {"shapes": good.replace("[", '["x",'),
-               "version": good.replace('"version": 3', '"version": 0')}
+               "version": good.replace('"version": 4', '"version": 0')}
     index.write_text(changed.get(damage, damage))
     opened.clear()
     assert bits(make(path).validation[0].load()) == expected
