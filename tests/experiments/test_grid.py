@@ -294,6 +294,9 @@ def test_a_folder_is_not_taken_for_another_configs_run(whole, tmp_path, monkeypa
         InputError, match="checkpoints of another config .method.loss.velocity: 0.1"
     ):
         run_grid(other, workdir)
+    longer = changed(small(), {"train.steps": 8})  # which a run alone goes on to
+    with pytest.raises(InputError, match="train.steps: 4 there, 8 here"):
+        run_grid(Grid("Toy", {"aligned": Run(longer)}, "aligned"), workdir)
     run_grid(Grid("Toy", {"aligned": Run(small(), {"": {"evaluation.batch_size": 1}})}, "aligned"),
              workdir)
     assert not trainings.names and len(table(workdir / "results")) == 2

@@ -87,7 +87,8 @@ IMEX = {"space__name": "image", "solver": "imex"}
     *((name, {}) for name in METHODS), ("flat", IMEX | {"likelihood__name": "noise"}),
     ("flow_matching", {"solver": "adaptive"}), ("varnet", {"sensitivities__name": "learned"})])
 def test_where_jax_enables_64_bits_every_method_keeps_to_32(name, more):
-    method, batch, key = build(name, **OPTIONS[name] | more), hard_batch(), jax.random.key(0)
+    method = build(name, **OPTIONS.get(name, {}) | more)
+    batch, key = hard_batch(), jax.random.key(0)
     with jax.enable_x64(True):
         params = jax.jit(method.init)(key, batch)
         calls = ((jax.value_and_grad(method.loss, has_aux=True), params, key, batch),

@@ -86,7 +86,8 @@ def test_every_training_step_lowers_for_accelerators(name):
     lowered = export.export(update, platforms=["cuda", "tpu"])(
         jax.eval_shape(state), key, jax.eval_shape(lambda: stacked))
     assert lowered.platforms == ("cuda", "tpu")
-    assert "stablehlo.convolution" in lowered.mlir_module()
+    assert "stablehlo.convolution" in lowered.mlir_module() or (
+        "net" not in jax.eval_shape(state).params)
 
 
 def test_the_average_of_the_first_updates_is_of_trained_weights():
