@@ -71,13 +71,14 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
     missing = list(scan.missing)
     if coils > 1 and not (scan.maps or scan.calibration) and min(center) < KERNEL:
         missing.append(f"calibration lines ({KERNEL} or more, or maps)")
-    noise, snr = _noise(kspace, mask)
-    energy = [n // 2 + n * energy_offset(kspace, axis) for axis, n in enumerate(size, 1)]
-    measured = {
-        "sampling": pattern(mask), "R": f"{achieved_acceleration(mask):.2f}",
-        "center": _product(center),
-        "energy at": _product(["?" if math.isnan(n) else round(n) for n in energy]),
-        "noise": f"{noise:.2g}", "SNR": f"{snr:.0f}"}
+    titles = "sampling", "R", "center", "energy at", "noise", "SNR"
+    measured = ["-"] * len(titles)
+    if not scan.simulated:
+        noise, snr = _noise(kspace, mask)
+        energy = [n // 2 + n * energy_offset(kspace, axis) for axis, n in enumerate(size, 1)]
+        measured = [pattern(mask), f"{achieved_acceleration(mask):.2f}", _product(center),
+                    _product(["?" if math.isnan(n) else round(n) for n in energy]),
+                    f"{noise:.2g}", f"{snr:.0f}"]
     return {
         "file": str(scan.file), "format": scan.form,
         "slices": f"{slices // scan.frames}{f' x {scan.frames}' * (scan.frames > 1)}",
@@ -85,7 +86,7 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
         "image": _product(scan.crop or size),
         "voxel (mm)": " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",
         "orientation": "?" if scan.affine is None else "known",
-        **(dict.fromkeys(measured, "-") if scan.simulated else measured),
+        **dict(zip(titles, measured, strict=True)),
         "tells": "; ".join(f"{k} {v}" for k, v in scan.facts.items()) or "-",
         "missing": ", ".join(missing) or "-"}
 
@@ -100,8 +101,13 @@ def _sampling(scan: Scan, kspace: np.ndarray) -> tuple[np.ndarray, tuple[int, in
 def _noise(kspace: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """Standard deviation of a sample's noise, and the brightest pixels over that of a pixel."""
     noise = float(noise_level(jnp.asarray(kspace[None]), jnp.asarray(mask[None, None]))[0])
-    image = np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
-    return noise, float(np.percentile(image, 99.9)) / (noise * mask.mean() ** 0.5 or math.nan)
+    peak = float(np.percentile(_image(kspace), 99.9))
+    return noise, peak / (noise * mask.mean() ** 0.5 or math.nan)
+
+
+def _image(kspace: np.ndarray) -> np.ndarray:
+    """The zero-filled image of `[coil, ky, kx]`, coils combined by root sum of squares."""
+    return np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
 
 
 def _product(numbers: Sequence[int | str]) -> str:
@@ -114,8 +120,7 @@ def draw(scan: Scan, index: int, kspace: np.ndarray) -> "figures.Figure":
     mask, center = _sampling(scan, kspace)
     samples = np.sqrt(np.sum(np.abs(kspace) ** 2, axis=0))
     samples = np.log10(np.maximum(samples / samples.max(), _FLOOR))
-    image = np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
-    image = center_crop(image, scan.crop or image.shape)
+    image = center_crop(_image(kspace), scan.crop or kspace.shape[1:])
     acquired = "made of the image" if scan.simulated else f"{len(kspace)} coils"
     figure = figures.row([
         Panel(samples, f"log10 |k-space|, {acquired}", np.log10(_FLOOR), 0.0),

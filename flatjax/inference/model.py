@@ -79,7 +79,7 @@ class Model:
 
     @cached_property
     def _image(self) -> Reconstruct:
-        return jax.jit(lambda *args: {"image": self.method.reconstruct(*args).image})
+        return self._turning(lambda *args: {"image": self.method.reconstruct(*args).image})
 
     @cached_property
     def _states(self) -> Reconstruct:
@@ -90,7 +90,10 @@ class Model:
             maps = measured.maps if result.maps is None else result.maps
             return {"image": jnp.moveaxis(mri.combine(result.trajectory, maps), 0, 1)}
 
-        return jax.jit(states)
+        return self._turning(states)
+
+    def _turning(self, function: Reconstruct) -> Reconstruct:
+        return turning(jax.jit(function), configuration.make_acquisition(self.config))
 
     def _each(self, kspace: np.ndarray, mask: np.ndarray | None, maps: np.ndarray | None,
               seed: int, function: Reconstruct) -> np.ndarray:
@@ -110,7 +113,6 @@ class Model:
         prepared = (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
         for doubt in check_kspace(max(slices, key=lambda one: np.abs(one).sum())):
             warnings.warn(doubt, stacklevel=3)
-        function = turning(function, configuration.make_acquisition(self.config))
         results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
         images = [found["image"] for _, found in results]
         return images[0] if np.ndim(kspace) < 4 else np.stack(images)
