@@ -22,7 +22,7 @@ from flatjax.training.train import train
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="demo")
+    parser.add_argument("--config", default="singlecoil")
     parser.add_argument("--steps", type=int, default=600)
     options, more = parser.parse_known_args()
     psnr, seconds = {}, {}

@@ -26,7 +26,7 @@ from flatjax.training.train import initial_state, make_optimizer
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="demo")
+    parser.add_argument("--config", default="singlecoil")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

@@ -43,7 +43,7 @@ def test_a_second_start_compiles_nothing_anew(tmp_path):
     hits, misses = [], []
     for name in ("first", "second"):
         done = subprocess.run(
-            [sys.executable, "train.py", "--config=configs/demo.py",
+            [sys.executable, "train.py", "--config=configs/singlecoil.py",
              f"--workdir={tmp_path / name}", *TINY],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
