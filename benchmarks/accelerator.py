@@ -59,7 +59,8 @@ PARTS = {"correctness": (correctness, 40), "throughput": (throughput, 150), "tra
          "training": (training, 300)}
 FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide": 62,
         "batches": (1, 4), "largest": 16, "cascades": (6, 12, 24, 48), "evaluations": (50, 100),
-        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16), "configs": ("multicoil", "singlecoil"),
+        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16),
+        "configs": ("multicoil", "singlecoil"),
         "overrides": (), "check_size": 96, "check_channels": 8, "check_pools": 2,
         "check_steps": 6, "check_methods": {
             "flat_imex": ("float32", "tf32"), "flat": ("float32", "bfloat16"),

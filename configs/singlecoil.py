@@ -21,6 +21,7 @@ METHODS = {
     # Its three changes undone: step sizes eta and lambda learned without constraint, as in
     # E2E-VarNet, and nothing aligns the intermediate images.
     "vanilla": {"steps": 6, "network": NET},
+    "cg_sense": {},
     "compressed_sensing": {},
     "unet": {"network": {"channels": 48, "pools": 3}},
     # With the others' network, whose last layer starts from zero. From fastMRI's random start, with
@@ -41,7 +42,7 @@ def get_config(method: str = "flat") -> ConfigDict:
     if method not in METHODS:
         raise InputError(f"the method is {method!r}, expected one of {', '.join(METHODS)}")
     train = config.training(steps=600, batch_size=4, learning_rate=1e-3, validate_every=150)
-    if method == "compressed_sensing":  # a single parameter, found soon
+    if method in ("cg_sense", "compressed_sensing"):  # a single parameter, found soon
         train.update(steps=60, learning_rate=0.1, warmup_steps=0, validate_every=20)
     return config.experiment(
         method=config.method(method, **METHODS[method]),

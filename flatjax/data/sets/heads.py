@@ -38,8 +38,8 @@ def make(**options: Any) -> DataSet:
     Training slices have maximum 1 each, volumes over all slices. `validation` and `test["patient"]`
     have `REPEATS` volumes of four slices for each contrast, not augmented, in a 240 mm field of
     view, seen by random arrays of eight coils. `test["scan"]` is one slice of 128 x 128 by eight
-    virtual coils, with its own noise, .006 of the maximum; ESPIRiT's maps of its full center combine
-    the coils for the target.
+    virtual coils, with its own noise, .006 of the maximum. Its maps are ESPIRiT's of the full
+    center, and combine the coils for the target.
 
     Raises:
         InputError: from `check_augmentation`; a broken installation without the images.
