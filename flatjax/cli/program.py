@@ -110,8 +110,9 @@ def _find_home() -> None:
         home = tempfile.TemporaryDirectory(prefix="flatjax-")
         atexit.register(home.cleanup)
         os.environ["HOME"] = home.name
-        print("flatjax: there is no home folder, a temporary one serves until the end; set HOME or "
-              "--compilation-cache=DIR to keep compiled programs", file=sys.stderr)
+        print("flatjax: there is no home folder, so a temporary one is used until the "
+              "program ends; set HOME or --compilation-cache=DIR to keep compiled programs",
+              file=sys.stderr)
 
 
 def _keep_compiled(folder: str | None) -> None:

@@ -163,7 +163,7 @@ def of_run(results: Mapping[str, dict[str, Any]]) -> str:
     acceleration = first["acceleration"]
     return "\n".join([
         *markdown(["test set", "images", *_TITLES.values()], rows), "",
-        f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
+        f"Mean ± standard deviation over volumes; R = {acceleration['nominal']:g} (achieved "
         f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
         f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
 
