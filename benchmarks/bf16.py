@@ -1,8 +1,8 @@
-"""What networks in bfloat16 cost in quality: the demo trained in float32 and in bfloat16.
+"""What networks in bfloat16 cost in quality: singlecoil trained in float32 and in bfloat16.
 
     python benchmarks/bf16.py --steps=600 [--config.key=value ...]
 
-Same seed, data and steps; the physics is complex64 in both. Prints JSON: PSNR (dB) on the demo's
+Same seed, data and steps; the physics is complex64 in both. Prints JSON: PSNR (dB) on its
 test sets and its difference, and seconds of training.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/start.py
 
-The demo to the end of its first training step, with an empty compilation cache and again with what
+singlecoil to the end of its first training step, with an empty compilation cache and again with what
 the first start left there; and a fresh process that loads an exported reconstruction, to its first
 image. Prints JSON with medians.
 """
