@@ -2,9 +2,9 @@
 
     python benchmarks/start.py
 
-singlecoil to the end of its first training step, with an empty compilation cache and again with what
-the first start left there; and a fresh process that loads an exported reconstruction, to its first
-image. Prints JSON with medians.
+singlecoil to the end of its first training step, with an empty compilation cache and again with
+what the first start left there; and a fresh process that loads an exported reconstruction, to its
+first image. Prints JSON with medians.
 """
 
 import argparse
