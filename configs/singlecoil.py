@@ -21,7 +21,7 @@ METHODS = {
     # Its three changes undone: step sizes eta and lambda learned without constraint, as in
     # E2E-VarNet, and nothing aligns the intermediate images.
     "vanilla": {"steps": 6, "network": NET},
-    "cg_sense": {},
+    "cg_sense": {},  # for configs/demo.py: with one coil there is nothing to solve for
     "compressed_sensing": {},
     "unet": {"network": {"channels": 48, "pools": 3}},
     # With the others' network, whose last layer starts from zero. From fastMRI's random start, with

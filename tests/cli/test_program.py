@@ -73,7 +73,7 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
         ("acquisition.mask=randm", "did you mean 'random'?"),
         ("method.name=vanila", "did you mean 'vanilla'?"), ("data.name=icmb", "mean 'icbm'?"),
         ("method.solver=eulr", "did you mean 'euler'?"),
-        ("data.contrasts[0]=T1", "0 is not a valid index"), ("qqq=1", "no key 'qqq'"))),
+        ("data.fov[2]=300", "2 is not a valid index"), ("qqq=1", "no key 'qqq'"))),
     (["train", "--config=demo", "--workdir"], "argument --workdir: expected one argument"),
     (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
@@ -93,7 +93,7 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
         cli.main(["train", "--config=demo", "--config.train.steps=7", "--show-config"])
     lines = capsys.readouterr().out.splitlines()
     assert stop.value.code == 0 and "--config.train.steps=7" in lines
-    assert "--config.data.name=icbm" in lines and "--config.acquisition.mask=random" in lines
+    assert "--config.data.name=heads" in lines and "--config.acquisition.noise=0.01" in lines
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--pretrained=multicoil", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()
