@@ -73,7 +73,7 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
         ("acquisition.mask=randm", "did you mean 'random'?"),
         ("method.name=vanila", "did you mean 'vanilla'?"), ("data.name=icmb", "mean 'icbm'?"),
         ("method.solver=eulr", "did you mean 'euler'?"),
-        ("data.fov[2]=300", "2 is not a valid index"), ("qqq=1", "no key 'qqq'"))),
+        ("data.fov[2]=300", "index out of range"), ("qqq=1", "no key 'qqq'"))),
     (["train", "--config=demo", "--workdir"], "argument --workdir: expected one argument"),
     (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
