@@ -398,7 +398,7 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
     assert len(errors) == 3 and "b.npy" in errors[0] and "slice 2 of the array" in errors[1]
     assert "2 of 4 files could not be reconstructed" in errors[2]
     assert {path.name for path in output.iterdir()} == {
-        f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png"))}
 
 
 def test_no_input_is_written_over(tmp_path, workdir, capsys):
@@ -415,7 +415,7 @@ def test_braces_in_a_name_are_a_name(tmp_path, workdir):
     np.save(tmp_path / "scan{a}[1].npy", scan_of(coils=1)[0])
     run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png"))}
 
 
 @pytest.mark.parametrize("name", [b"T1$x_{$.npy", b"b\xff.npy"])
@@ -428,7 +428,8 @@ def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name)
     shutil.copy(tmp_path / "plain.npy", file.with_name("z.npy"))
     assert run(workdir, str(file.parent), f"--output={tmp_path / 'out'}") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{stem}.{kind}" for kind in ("h5", "nii", "png") for stem in (file.stem, "z")}
+        "report.html", *(f"{stem}.{kind}" for kind in ("h5", "nii", "png")
+                         for stem in (file.stem, "z"))}
     cli.main(["inspect", str(file), f"--output={tmp_path / 'inspect'}"])
     assert (tmp_path / "inspect" / f"{file.stem}.png").exists()
     assert f"{printable(file.stem)}.h5" in capsys.readouterr().out
