@@ -12,7 +12,7 @@ from PIL import Image
 from flatjax.evaluation import viewer
 from flatjax.evaluation.scoring import Scored, measures_of
 from flatjax.evaluation.viewer import Table
-from tests.support.browser import CHROMIUM, Page
+from tests.support.browser import CHROMIUM, Page, contents
 
 HOSTILE = "</script><img src=x onerror='window.broken=1'><b>&amp;"
 METHODS = {"first": "flat", "second <i>": "vanilla", "third": "unet"}
@@ -38,9 +38,7 @@ def views(volume, most=viewer.SLICES):
 def write(path, runs, title="title", tables=()):
     viewer.write(path, title, "told", runs, {name: METHODS.get(name, "flat") for name in runs},
                  tables)
-    text = path.read_text()
-    data, = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    return text, json.loads(data)
+    return path.read_text(), contents(path)
 
 
 def gray(data, state):
@@ -87,8 +85,9 @@ def test_without_a_target_there_are_no_scores(tmp_path):
     shown = [viewer.view("scan", at, 3, volume.zero_filled[at], *volume.states[:, at], white=1.0)
              for at in range(3)]
     _, data = write(tmp_path / "report.html", {"first": shown})
-    assert not data["target"] and [one["name"] for one in data["panels"]] == ["zero-filled", "first"]
-    assert data["slices"][1]["name"] == "scan, slice 2 of 3" and data["start"] == 1
+    assert [one["name"] for one in data["panels"]] == ["zero-filled", "first"]
+    assert data["slices"][1]["name"] == "scan, slice 2 of 3"
+    assert not data["target"] and data["start"] == 1
     assert len(data["slices"][0]["panels"][1]) == 3
     assert data["slices"][0]["panels"][1][0]["psnr"] is None
 
@@ -158,9 +157,13 @@ browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed
 
 def pixels(page, panel):
     """The colors `[y, x, 3]` of a panel's image, before it is zoomed."""
-    return np.array(page.run(
-        f"(() => {{ const one = panels[{panel}].colored; return [...one.getContext('2d')"
-        ".getImageData(0, 0, one.width, one.height).data]; })()"), np.uint8).reshape(24, 20, 4)[..., :3]
+    found = page.run("""(shown => {
+        const canvas = Object.assign(document.createElement('canvas'), {width: 20, height: 24});
+        const context = canvas.getContext('2d', {willReadFrequently: true});
+        context.drawImage(shown, 0, 0);
+        return [...context.getImageData(0, 0, 20, 24).data];
+    })""" + f"(panels[{panel}].colored)")
+    return np.array(found, np.uint8).reshape(24, 20, 4)[..., :3]
 
 
 def view(page):
@@ -238,9 +241,9 @@ def test_the_mouse_zooms_where_it_is_pans_all_images_and_a_double_click_resets(p
     page.mouse(("mouseWheel", x, y))
     zoom, at_x, at_y, *_ = view(page)
     assert zoom > 1 and at_x < 0.5 < at_y
-    assert at_x + (0.25 - 0.5) / zoom == pytest.approx(0.25), "what is below the mouse stays"
+    assert at_x + (0.25 - 0.5) / zoom == pytest.approx(0.25, abs=0.005), "what is below the mouse stays"
     page.mouse(("mousePressed", x, y), ("mouseMoved", x - 20, y), ("mouseReleased", x - 20, y))
-    assert view(page)[1] == pytest.approx(at_x + 20 / width / zoom)
+    assert view(page)[1] == pytest.approx(at_x + 20 / width / zoom, abs=0.005)
     drawn = page.run("panels.map(one => one.canvas.toDataURL().length)")
     page.mouse(("mousePressed", x, y), ("mouseMoved", x, y + 30), ("mouseReleased", x, y + 30),
                modifiers=8)
@@ -263,8 +266,8 @@ def test_tables_are_sorted_by_numbers_and_a_slice_is_chosen_by_its_name(page):
     assert click("th:nth-child(2) button") == ["b", "a", "c"]
     assert click("th:nth-child(2) button") == ["c", "a", "b"]
     assert click("th:nth-child(3) button") == ["c", "a", "b"]
-    assert page.run("[...document.querySelectorAll('th')].map(one => one.ariaSort).slice(0, 3)") == [
-        "none", "none", "descending"]
+    orders = page.run("[...document.querySelectorAll('th')].map(one => one.ariaSort)")
+    assert orders[:3] == ["none", "none", "descending"]
     click("tr[data-slice='0'] button")
     assert page.run("state.slice") == 0 and "slice 1 of 3" in label(page, 0)
 

@@ -28,6 +28,7 @@ from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase
 from tests.support import fastmri_fixture, toy, untrained
 from tests.support.arrays import complex_normal
+from tests.support.browser import contents
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
 
 
@@ -154,6 +155,11 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
         image = nibabel.load(output / f"{name}.nii")
         np.testing.assert_array_equal(image.get_fdata(), found.transpose(2, 1, 0))
         assert plt.imread(output / f"{name}.png")[..., :3].std() > 0.05
+    report = contents(output / "report.html")
+    assert [one["name"] for one in report["slices"]] == [
+        f"{name}, slice {index} of 3" for name in ("array", "archive", "bart")
+        for index in (1, 2, 3)]
+    assert report["title"] == "array, archive, bart" and not report["target"]
     np.testing.assert_allclose(nibabel.load(output / "archive.nii").affine,
                                np.diag([2.0, 3.0, -4.0, 1.0]))
     assert nibabel.load(output / "array.nii").header["sform_code"] == 0
@@ -371,6 +377,10 @@ def test_rows_are_turned_for_a_model_of_columns_and_doubts_are_one_line(tmp_path
     assert run(run_, str(tmp_path / "columns.npy")) == 0
     with pytest.warns(UserWarning, match="along rows, but the model was trained with columns"):
         assert run(run_, str(tmp_path / "rows.npy")) == 0
+    report = contents(run_ / "reconstructions" / "report.html")
+    start, states = report["slices"][0]["panels"]
+    assert [one["step"] for one in states] == [0, 1, 2]
+    assert len({one["image"] for one in (start[0], *states[1:])}) == 3
     columns, rows = (reconstruction(run_ / "reconstructions" / f"{name}.h5")
                      for name in ("columns", "rows"))
     np.testing.assert_allclose(rows, columns.swapaxes(-2, -1), atol=1e-4 * columns.max())

@@ -1,16 +1,34 @@
-"""A page in headless Chromium, driven through a pipe by its DevTools protocol."""
+"""Reports: what their files hold, and as a page in headless Chromium.
+
+The browser is driven through a pipe by its DevTools protocol, which needs no other package.
+"""
 
 import base64
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 
 CHROMIUM = next(filter(None, map(shutil.which, (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+_LAUNCH = """
+import fcntl, os, sys
+for to, fd in enumerate([fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3]], 3):
+    os.dup2(fd, to)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Tab": 9}
+
+
+def contents(path):
+    """The data of a report."""
+    data, = re.findall(r'<script type="application/json" id="data">(.*?)</script>',
+                       path.read_text(), re.DOTALL)
+    return json.loads(data)
 
 
 class Page:
@@ -20,7 +38,7 @@ class Page:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         ours, theirs = os.pipe(), os.pipe()  # it reads descriptor 3 and writes 4
         self._browser = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "sh", CHROMIUM, "--headless",
+            [sys.executable, "-c", _LAUNCH, str(ours[0]), str(theirs[1]), CHROMIUM, "--headless",
              "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--disable-extensions", "--remote-debugging-pipe",
              f"--user-data-dir={self._folder.name}", "about:blank"],
