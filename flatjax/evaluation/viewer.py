@@ -104,9 +104,9 @@ def views(volume: Scored, scores: Measures, most: int) -> list[View]:
 
 def facts(metrics: Mapping[str, Any]) -> str:
     """What a test set is, from its `metrics.json`."""
-    acceleration = metrics["acceleration"]
+    acceleration, volumes = metrics["acceleration"], metrics["num_volumes"]
     return (f"R = {acceleration['nominal']:g} (achieved {acceleration['achieved']:.2f}), "
-            f"{metrics['num_slices']} slices, {metrics['num_volumes']} volumes")
+            f"{metrics['num_slices']} slices of {volumes} volume{'s' * (volumes > 1)}")
 
 
 def write(path: Path, title: str, told: str, runs: Mapping[str, Sequence[View]],

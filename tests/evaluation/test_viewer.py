@@ -241,7 +241,7 @@ def test_the_mouse_zooms_where_it_is_pans_all_images_and_a_double_click_resets(p
     page.mouse(("mouseWheel", x, y))
     zoom, at_x, at_y, *_ = view(page)
     assert zoom > 1 and at_x < 0.5 < at_y
-    assert at_x + (0.25 - 0.5) / zoom == pytest.approx(0.25, abs=0.005), "what is below the mouse stays"
+    assert at_x + (0.25 - 0.5) / zoom == pytest.approx(0.25, abs=0.005), "it stays there"
     page.mouse(("mousePressed", x, y), ("mouseMoved", x - 20, y), ("mouseReleased", x - 20, y))
     assert view(page)[1] == pytest.approx(at_x + 20 / width / zoom, abs=0.005)
     drawn = page.run("panels.map(one => one.canvas.toDataURL().length)")
