@@ -40,8 +40,8 @@ class View(NamedTuple):
     """A slice by one method; `states` are from the start to the result."""
 
     volume: str
-    index: int
-    count: int  # of the volume's slices
+    at: int  # place of the slice among those
+    total: int  # of the volume
     shape: tuple[int, ...]  # height and width
     target: State | None
     zero_filled: State
@@ -51,7 +51,7 @@ class View(NamedTuple):
     @property
     def name(self) -> str:
         """Volume and slice."""
-        return f"{self.volume}, slice {self.index + 1} of {self.count}"
+        return f"{self.volume}, slice {self.at + 1} of {self.total}"
 
 
 class Table(NamedTuple):
