@@ -28,6 +28,7 @@ from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase
 from tests.support import fastmri_fixture, toy, untrained
 from tests.support.arrays import complex_normal
+from tests.support.browser import contents
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
 
 
@@ -154,6 +155,11 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
         image = nibabel.load(output / f"{name}.nii")
         np.testing.assert_array_equal(image.get_fdata(), found.transpose(2, 1, 0))
         assert plt.imread(output / f"{name}.png")[..., :3].std() > 0.05
+    report = contents(output / "report.html")
+    assert [one["name"] for one in report["slices"]] == [
+        f"{name}, slice {index} of 3" for name in ("array", "archive", "bart")
+        for index in (1, 2, 3)]
+    assert report["title"] == "array, archive, bart" and not report["target"]
     np.testing.assert_allclose(nibabel.load(output / "archive.nii").affine,
                                np.diag([2.0, 3.0, -4.0, 1.0]))
     assert nibabel.load(output / "array.nii").header["sform_code"] == 0
@@ -371,6 +377,10 @@ def test_rows_are_turned_for_a_model_of_columns_and_doubts_are_one_line(tmp_path
     assert run(run_, str(tmp_path / "columns.npy")) == 0
     with pytest.warns(UserWarning, match="along rows, but the model was trained with columns"):
         assert run(run_, str(tmp_path / "rows.npy")) == 0
+    report = contents(run_ / "reconstructions" / "report.html")
+    start, states = report["slices"][0]["panels"]
+    assert [one["step"] for one in states] == [0, 1, 2]
+    assert len({one["image"] for one in (start[0], *states[1:])}) == 3
     columns, rows = (reconstruction(run_ / "reconstructions" / f"{name}.h5")
                      for name in ("columns", "rows"))
     np.testing.assert_allclose(rows, columns.swapaxes(-2, -1), atol=1e-4 * columns.max())
@@ -398,7 +408,7 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
     assert len(errors) == 3 and "b.npy" in errors[0] and "slice 2 of the array" in errors[1]
     assert "2 of 4 files could not be reconstructed" in errors[2]
     assert {path.name for path in output.iterdir()} == {
-        f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png"))}
 
 
 def test_no_input_is_written_over(tmp_path, workdir, capsys):
@@ -415,7 +425,7 @@ def test_braces_in_a_name_are_a_name(tmp_path, workdir):
     np.save(tmp_path / "scan{a}[1].npy", scan_of(coils=1)[0])
     run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png"))}
 
 
 @pytest.mark.parametrize("name", [b"T1$x_{$.npy", b"b\xff.npy"])
@@ -428,7 +438,8 @@ def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name)
     shutil.copy(tmp_path / "plain.npy", file.with_name("z.npy"))
     assert run(workdir, str(file.parent), f"--output={tmp_path / 'out'}") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{stem}.{kind}" for kind in ("h5", "nii", "png") for stem in (file.stem, "z")}
+        "report.html", *(f"{stem}.{kind}" for kind in ("h5", "nii", "png")
+                         for stem in (file.stem, "z"))}
     cli.main(["inspect", str(file), f"--output={tmp_path / 'inspect'}"])
     assert (tmp_path / "inspect" / f"{file.stem}.png").exists()
     assert f"{printable(file.stem)}.h5" in capsys.readouterr().out
