@@ -215,7 +215,7 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
             for name, images in volumes.items():
                 file[name] = images
             file.attrs.update(origin, acceleration=acceleration)
-            if scan.affine is not None:
+            if scan.placed:
                 file.attrs["affine"] = scan.affine
 
     white = float(np.percentile(volume, 99.9))
@@ -228,10 +228,9 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
         figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png,
                      pdf=False)
     empty, frames = count - len(accelerations), scan.frames
-    lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
     return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
             f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(lost)}"), views
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}"), views
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
@@ -239,15 +238,15 @@ def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
 
     With frames, `[frame, slice, y, x]`, they are its fourth axis.
     """
-    image = nibabel.Nifti1Image(volume.T, scan.affine)
+    image = (nibabel.Nifti1Image if max(volume.shape) < 2**15 else nibabel.Nifti2Image)(
+        volume.T, scan.affine)
     image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:volume.ndim])
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
     if scan.axes is not None:
         turn: Any = ornt_transform(io_orientation(scan.affine), scan.axes)
         image = image.as_reoriented(turn)
-    if scan.affine is not None:
-        image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
+    for place in (image.set_sform, image.set_qform):
+        place(image.affine, code="scanner" if scan.placed else "unknown")
     return image
 
 

@@ -18,7 +18,7 @@ from flatjax import cli, config
 from flatjax.data import DATASETS
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
-from flatjax.data.io.volumes import read_placed
+from flatjax.data.io.volumes import read_oriented
 from flatjax.errors import InputError
 from flatjax.files import printable
 from flatjax.inference import reconstruct
@@ -226,8 +226,8 @@ def test_a_volume_comes_back_in_its_place(tmp_path, workdir):
     affine = np.array([[0, 2.0, 0, -9], [-1.5, 0, 0, 4], [0, 0.3, 3, 7], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "head.nii.gz")
     reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii.gz"], tmp_path / "out")
-    found, placed = read_placed(tmp_path / "out" / "head.nii")
-    expected, where = read_placed(tmp_path / "head.nii.gz")
+    found, placed, *_ = read_oriented(tmp_path / "out" / "head.nii")
+    expected, where, *_ = read_oriented(tmp_path / "head.nii.gz")
     np.testing.assert_allclose(found, expected / expected.max(), atol=1e-5)
     np.testing.assert_allclose(placed, where, atol=1e-5)
 
@@ -247,6 +247,19 @@ def test_a_volume_keeps_the_axes_that_it_had(tmp_path, workdir, axes):
     np.testing.assert_allclose(found.get_fdata(), expected / expected.max(), atol=1e-5)
     np.testing.assert_allclose(found.header.get_zooms(), image.header.get_zooms(), atol=1e-5)
     assert found.header["sform_code"] == found.header["qform_code"] == 1
+
+
+def test_a_volume_that_tells_no_place_comes_back_without_one(tmp_path, workdir):
+    image = nibabel.Nifti1Image(np.random.default_rng(0).random((17, 12, 5)), None)
+    image.header.set_zooms((2.0, 1.5, 3.0))
+    nibabel.save(image, tmp_path / "head.nii")
+    with pytest.warns(UserWarning, match="head.nii: does not tell where its axes point"):
+        reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii"], tmp_path / "out")
+    found = nibabel.load(tmp_path / "out" / "head.nii")
+    np.testing.assert_allclose(found.get_fdata(), image.get_fdata() / image.get_fdata().max(),
+                               atol=1e-5)
+    assert found.header["sform_code"] == found.header["qform_code"] == 0
+    np.testing.assert_allclose(found.header.get_zooms(), (2.0, 1.5, 3.0))
 
 
 def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
@@ -273,14 +286,23 @@ def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
     np.testing.assert_allclose(image.header.get_zooms()[:3], (3, 2, 5))
 
 
+def test_more_slices_than_nifti_1_can_count_are_written_as_nifti_2(tmp_path):
+    np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
+    slices = np.arange(2**15, dtype=np.float32)[:, None, None]
+    image = reconstruct._nifti(slices, open_scan(tmp_path / "scan.npy"))
+    nibabel.save(image, tmp_path / "scan.nii")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "scan.nii").dataobj, slices.T)
+
+
 def test_slices_at_uneven_distances_are_told_in_one_line(tmp_path, workdir, capsys):
     def change(one):
         one.position[2] = -6.0 * [0, 1, 4][one.idx.slice]
 
     path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1], change=change)
-    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
-    line, = (line for line in "".join(capsys.readouterr()).splitlines() if "affine" in line)
-    assert ", no affine (slices lie 6 to 18 mm apart) -> " in line
+    with pytest.warns(UserWarning, match="scan.h5: has no affine: slices lie 6 to 18 mm apart$"):
+        assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    cli.main(["inspect", str(path), f"--output={tmp_path / 'out'}"])
+    assert "h5: has no affine: slices lie 6 to 18 mm apart\n" in capsys.readouterr().err
     assert nibabel.load(tmp_path / "out" / "scan.nii").header["sform_code"] == 0
 
 
@@ -448,11 +470,13 @@ def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name)
 def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):
     np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
     np.savez(tmp_path / "scan.npz", kspace=scan_of(coils=1)[0])
+    np.save(tmp_path / "edge.npy", np.fft.ifftshift(scan_of(coils=1)[0], axes=(-2, -1)))
     inputs = f"--input={tmp_path / 'scan.npy'}", f"--input={tmp_path / 'scan.npz'}"
     for arguments, message in [
             (inputs, "would be written over .*scan.h5, the reconstruction of .*rename it"),
             ((inputs[0], "--workdir=b"), "flatjax compare takes several"),
             ((inputs[0], "--masks=a.npy"), "unexpected argument .*did you mean --mask?"),
+            ((f"--input={tmp_path / 'edge.npy'}",), "edge.npy: .* at the edge of ky and kx, "),
             ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
         assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
         assert re.search(message, capsys.readouterr().err)

@@ -9,12 +9,13 @@ a Cartesian 2-D scan may be longer than 1: two of READ (0), PHS1 (1) and PHS2 (2
 SLICE (13); it is centered as its own `fft -u` has it, which is as `mri.fourier` has it.
 
 The shape that a header declares is compared with the file's size before anything is allocated. Of
-`.npy` and `.cfl` one slice is in memory at a time, the others are read whole.
+`.npy` and `.cfl` one slice is in memory at a time, the others are read whole, once.
 """
 
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -49,10 +50,10 @@ class Array(NamedTuple):
 
     def slices(self) -> tuple[Shape, Reader]:
         """Its shape as k-space or coil maps, and a `Reader` of them."""
-        shape = as_slices(self.field, self.shape)
         if self.dtype.kind != "c":
             raise InputError(f"{self.field} is {self.dtype}, expected complex numbers; for real "
-                             "and imaginary parts in two arrays save a + 1j * b")
+                             "and imaginary parts a and b save a + 1j * b")
+        shape = as_slices(self.field, self.shape)
 
         def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
             values = self.load().reshape(shape)
@@ -72,6 +73,7 @@ def open_array(file: Path, name: str) -> Array:
     """The array of a `.npy`, or that of a `.npz` or HDF5 file which has this name."""
     suffix = file.suffix.lower()
     if suffix == ".npz":
+        @cache
         def load() -> np.ndarray:
             with np.load(file, allow_pickle=False) as archive:
                 return archive[name]
@@ -104,6 +106,7 @@ def _open_hdf5(file: Path, name: str, matlab: bool) -> Array:
             raise InputError(f"{name} has shape {shape}, of which {shape[-3]} or {shape[2]} may be "
                              "coils, expected fewer than lines; save it with numpy.save")
 
+    @cache
     def load() -> np.ndarray:
         with h5py.File(file) as content:
             values = content[name][()]

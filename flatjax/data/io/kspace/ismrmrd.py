@@ -86,7 +86,7 @@ def _open(file: Path) -> Scan:
     rows = np.flatnonzero(~_flagged(heads, _NOT_IMAGING) & (heads["encoding_space_ref"] == 0))
     mode = header.text("encoding/parallelImaging/calibrationMode").lower()
     filling = mode in ("embedded", "interleaved")
-    imaging = rows if filling else rows[~_flagged(heads[rows], [_CALIBRATION])]
+    imaging = rows if filling else rows[~_calibrates_alone(heads[rows])]
     if imaging.size == 0:
         raise InputError(f"none of {len(heads)} readouts is of an image; expected some without the "
                          "flags of noise, navigators or calibration")
@@ -115,20 +115,26 @@ def _open(file: Path) -> Scan:
         their = np.argsort(order)[np.searchsorted(numbers, heads["idx"]["slice"][own])]
         placed = _place(header, heads, own, their, count)
         calibration = partial(read, placed._replace(images=placed.images * len(frames)))
-    crop = _crop(header, (shape[2], shape[3]))
-    affine, spacing, why = _affine(header, used, slot, (shape[2], shape[3]), crop)
     facts = {name: header.text(path)[:80] for name, path in _FACTS.items() if header.text(path)}
     facts |= {f"{name}s": str(len(np.unique(values))) for name, values in zip(
         _FRAME, frames.T, strict=True) if np.ptp(values)}
-    missing = [f"affine{why}"] * (affine is None) + ["protocol"] * ("protocol" not in facts)
+    facts |= {"calibration readouts": str(own.size)} if own.size else {}
+    crop = _crop(header, (shape[2], shape[3]))
+    affine, spacing, why = _affine(header, used, slot, (shape[2], shape[3]), crop)
+    missing = ["affine"] * (affine is None) + ["protocol"] * ("protocol" not in facts)
     return Scan(file, file.stem, "ISMRMRD", shape, partial(read, lines), calibration=calibration,
                 frames=len(frames), crop=crop, affine=affine, spacing=spacing, facts=facts,
-                missing=tuple(missing))
+                missing=tuple(missing), doubts=(f"has no affine: {why}",) if why else ())
 
 
 def _flagged(heads: np.ndarray, bits: Iterable[int]) -> np.ndarray:
     mask = sum(1 << (bit - 1) for bit in bits)
     return heads["flags"].astype(np.uint64) & np.uint64(mask) != 0
+
+
+def _calibrates_alone(heads: np.ndarray) -> np.ndarray:
+    """Which readouts are not for imaging as well; those that are may have both flags."""
+    return _flagged(heads, [_CALIBRATION]) & ~_flagged(heads, [_CALIBRATION_AND_IMAGING])
 
 
 def _frames(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +169,7 @@ def _place(header: Header, heads: np.ndarray, rows: np.ndarray, image: np.ndarra
     if not (0 <= first < last and at >= 0 and at + last - first <= ky):
         raise InputError(f"samples {first} to {last} with center {one['center_sample']} do not fit "
                          f"the encoded matrix of {ky}; export it again")
-    alone, line = _flagged(used, [_CALIBRATION]), image * kx + columns
+    alone, line = _calibrates_alone(used), image * kx + columns
     kept = np.flatnonzero(~alone | ~np.isin(line, line[~alone]))
     kept = kept[np.argsort(image[kept], kind="stable")]
     images = np.split(np.stack([rows, columns], axis=1)[kept],
@@ -233,17 +239,17 @@ def _affine(header: Header, used: np.ndarray, slot: np.ndarray, shape: tuple[int
     axes = np.array([used[0][name] for name in names], float)
     positions = first["position"].astype(float)
     if spacing is None or not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
-        return None, spacing, ""
+        return None, spacing, "no directions or field of view"
     turned = max(np.abs(used[name] - used[0][name]).max() for name in names)
     moved = np.abs(used["position"] - positions[slot]).max()
     if not (turned <= 1e-3 and moved <= _TOLERANCE):
-        return None, spacing, " (slices are turned against each other, or move)"
+        return None, spacing, "slices are turned against each other, or move"
     step = axes[2] * spacing[2]
     if len(positions) > 1:
         steps = np.diff(positions, axis=0)
         apart, step = np.linalg.norm(steps, axis=1), steps.mean(axis=0)
         if not (np.abs(steps - step).max() <= 2 * _TOLERANCE < apart.min()):
-            return None, spacing, f" (slices lie {apart.min():.3g} to {apart.max():.3g} mm apart)"
+            return None, spacing, f"slices lie {apart.min():.3g} to {apart.max():.3g} mm apart"
         spacing = (*spacing[:2], float(np.linalg.norm(step)))
     vendor = header.text("acquisitionSystemInformation/systemVendor")
     sign = -1.0 if "siemens" in vendor.lower() else 1.0
