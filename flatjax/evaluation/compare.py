@@ -89,7 +89,8 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
             Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first)
             for label, own in sets.items() for name, one in own.items())
         rows += found
-        tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
+        tables.write(output, "comparison", f"# Comparison\n\n{markdown(rows)}",
+                     [_plain(row) for row in rows])
         if not found:
             continue
         main = found[0].test_set
