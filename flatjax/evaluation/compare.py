@@ -89,8 +89,7 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
             Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first)
             for label, own in sets.items() for name, one in own.items())
         rows += found
-        tables.write(output, "comparison", f"# Comparison\n\n{markdown(rows)}",
-                     [_plain(row) for row in rows])
+        tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
         if not found:
             continue
         main = found[0].test_set
@@ -141,7 +140,7 @@ def markdown(rows: list[Row]) -> str:
     titles = ("run", "PSNR (dB)", "SSIM", "NMSE", f"PSNR - {other}", f"SSIM - {other}", "NFE",
               "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
               "data residual")
-    out = []
+    out = ["# Comparison", ""]
     for (nominal, _), found in groupby(rows, lambda row: (_nominal(row), row.test_set)):
         own = list(found)
         out += tables.section(
