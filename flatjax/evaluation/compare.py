@@ -144,7 +144,7 @@ def _check(runs: Runs) -> None:
 def markdown(rows: list[Row]) -> str:
     """The table, one for each acceleration and test set."""
     other = rows[0].label if rows else ""
-    out = []
+    out = ["# Comparison", ""]
     for (nominal, _), found in groupby(rows, lambda row: (_nominal(row), row.test_set)):
         own = list(found)
         out += tables.section(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import flatjax
 from flatjax import cli
 from flatjax.cli.commands import COMMANDS
 from flatjax.errors import Terminated
@@ -47,6 +48,11 @@ def test_help_lists_all_options_and_imports_nothing_heavy(command):
         assert f"\n  --{option}" in done.stdout
     text = " ".join(done.stdout.split())
     assert ("list all keys of the config" in text) == (command != "inspect")
+
+
+def test_the_program_tells_its_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"flatjax {flatjax.__version__}\n"
 
 
 def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
