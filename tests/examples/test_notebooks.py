@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,6 @@ def test_a_notebook_runs_and_draws_as_many_pictures_as_it_shows(name, tmp_path, 
     for number, value in SMALL[name].items():
         code, found = re.subn(rf"^{number} = \d+$", f"{number} = {value}", code, flags=re.MULTILINE)
         assert found == 1, number
-    shutil.copy(EXAMPLES / "brain.npz", tmp_path)
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("agg")
     exec(compile(code, f"{name}.ipynb", "exec"), {})

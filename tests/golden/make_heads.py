@@ -21,6 +21,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
+from flatjax.mri import noise_level
 from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -29,7 +30,6 @@ BOX = (slice(4, 188), slice(12, 232), slice(40, 246))  # of the volunteer: head 
 FADE = 16  # lowest slices, over which the neck fades as at the end of a coil
 AIR = 6  # below is noise, left out where it is far from the head
 COILS = 8  # virtual ones of the scan
-CENTER = slice(52, 76)  # of its k-space, which the compression is made from
 BRIGHTEST = 110  # of 227: what is above, 2,648 voxels, is cut off
 FOLDER = pathlib.Path(__file__).parents[2] / "flatjax" / "data" / "images"
 
@@ -65,11 +65,11 @@ def volunteer(path: pathlib.Path) -> np.ndarray:
 
 
 def scan(path: pathlib.Path) -> np.ndarray:
-    """`[real and imaginary part, coil, ky, kx]` float16, at most 30,000."""
-    (kspace,) = np.load(path)
-    kspace = apply_coils(compression_matrix(kspace[:, CENTER, CENTER], COILS), kspace)
-    kspace *= 3e4 / np.abs(kspace).max()
-    return np.stack([kspace.real, kspace.imag]).astype(np.float16)
+    """`[coil, ky, kx]` complex64, rounded to an eighth of the noise, so that the file is small."""
+    kspace = np.load(path)
+    (kspace,) = apply_coils(compression_matrix(kspace, COILS), kspace)
+    noise, = np.asarray(noise_level(kspace[None], np.ones((1, 1, *kspace.shape[1:]), np.float32)))
+    return np.round(8 * kspace / noise).astype(np.complex64)
 
 
 def main(source: str, destination: str) -> None:
