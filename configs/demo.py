@@ -16,7 +16,9 @@ from flatjax.experiments.config_file import load_config_file
 def get_config(method: str = "flat") -> ConfigDict:
     demo = load_config_file(f"singlecoil:{method}")
     if method == "flat":
-        demo.method.update(space={"name": "image", "cg_iterations": 6}, solver="imex")
+        demo.method = config.method("flat", schedule={"steps": 6},
+                                    network={"channels": 8, "pools": 3}, space={"name": "image"},
+                                    solver="imex", likelihood={"name": "noise"})
     demo.data = config.data("heads", matrix=96, coils=8)
     demo.acquisition = config.acquisition(
         mask="equispaced", acceleration=4.0, center_fraction=0.08, noise=0.01)
