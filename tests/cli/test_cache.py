@@ -116,7 +116,8 @@ def test_a_user_without_a_home_gets_a_temporary_one_and_one_line(tmp_path, optio
     (tmp_path / "tmp").mkdir()
     error = start(HOMELESS, "inspect", tmp_path / "scan.npy", f"--output={tmp_path}", *option,
                   TMPDIR=str(tmp_path / "tmp"))
-    (line,) = [one for one in error.splitlines() if "it/s" not in one and "file]" not in one]
+    (line,) = [one for one in error.splitlines() if one and "it/s" not in one
+               and "file]" not in one]
     assert "there is no home folder, so a temporary one" in line  # beside a slow one's progress
     assert (tmp_path / "scan.png").exists() and not list((tmp_path / "tmp").iterdir())
 
