@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import math
 import shlex
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
@@ -102,13 +103,16 @@ def _reconstruct(values: Namespace) -> None:
     inputs = [*values.paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
+    if values.keep_weights and not values.adapt:
+        raise InputError("--keep-weights without --adapt, expected both: no weights are learned")
     from flatjax.inference.reconstruct import reconstruct_files
     output = values.output or ("reconstructions" if values.pretrained else None)
     undersample = any(word.startswith("--config.acquisition.") for word in values.overrides
                       if not word.startswith("--config.acquisition.noise"))
     reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
                       maps=values.maps or "", undersample=undersample,
-                      keep_going=values.keep_going)
+                      keep_going=values.keep_going, adapt_minutes=values.adapt or 0.0,
+                      keep_weights=values.keep_weights)
 
 
 def _compare(values: Namespace) -> None:
@@ -145,6 +149,15 @@ def _numbers(text: str) -> list[float]:
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r}, expected numbers, as --accelerations=4,8,12"
                                 ) from error
+
+
+def _minutes(text: str) -> float:
+    try:
+        if 0 < (minutes := float(text)) < math.inf:
+            return minutes
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r}, expected minutes, as --adapt=5; name scans before it")
 
 
 def _value(metavar: str, text: str, **keywords: Any) -> dict[str, Any]:
@@ -207,6 +220,11 @@ COMMANDS = {
                            "default without one: where samples are not zero"),
             "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl), in place of those in "
                            "the file; default without them: ESPIRiT"),
+            "adapt": _value("MINUTES", "fine-tune the model on each scan alone before, for at most "
+                            "so long, by default 5 minutes; the scan has to be undersampled "
+                            "(docs/self_supervised.md)", nargs="?", const=5.0, type=_minutes),
+            "keep-weights": _switch("with --adapt: write the weights to a folder NAME beside the "
+                                    "result, for --pretrained"),
             "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
