@@ -44,7 +44,7 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     `evaluate` writes into `output`, by default `workdir/eval_NAME` with the name of the folder. An
     `InputError` if `to` holds a run, or for no volume with a reference.
     """
-    _check_no_run(to)
+    check_no_run(to)
     config = at_test_time(config, load_config(workdir))
     params, step = load_params(workdir, config, configuration.make_method(config))
     to, config = write_model(to, config, params, step)
@@ -61,9 +61,8 @@ def write_model(to: str | Path, config: ConfigDict, params: Params,
                 step: int) -> tuple[Path, ConfigDict]:
     """Write the weights of a step and their config into a folder, which `flatjax.load` takes.
 
-    Returns both as they are now. An `InputError` if the folder holds a run or cannot be written.
+    Returns both as they are now.
     """
-    _check_no_run(to)
     to, config = make_folder(to), config.copy_and_resolve_references()
     config.evaluation.checkpoint = str(step)
     weights.save(to / weights.FILE, params)
@@ -71,7 +70,8 @@ def write_model(to: str | Path, config: ConfigDict, params: Params,
     return to, config
 
 
-def _check_no_run(to: str | Path) -> None:
+def check_no_run(to: str | Path) -> None:
+    """Refuse a folder for a model that holds a run, by an `InputError`."""
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
 

@@ -25,7 +25,7 @@ from flatjax.evaluation.figures import Panel
 from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.adapt import adapt
 from flatjax.inference.prepare import Prepared, measure
-from flatjax.inference.pretrained import write_model
+from flatjax.inference.pretrained import check_no_run, write_model
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement, center_crop
 from flatjax.mri.host.patterns import LINE_KINDS
@@ -101,13 +101,18 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                     raise InputError(f"{file}: its reconstruction would be written over {target}, "
                                      f"{known}; rename it, or name another output folder")
             slices, own = measure(scan, acquisition, mask, maps, undersample), params
+            if keep_weights:
+                check_no_run(output / scan.name)
             if adapt_minutes:
                 slices = list(slices)
                 own = adapt_to(scan, method, params, [
                     turned(one.measurement, learned) for one in slices], adapt_minutes, config.seed)
             results = reconstruct_slices(function, own, rng, slices, size)
-            facts = _write(targets, scan, results, _origin(workdir, step, config, scan, mask))
-            if adapt_minutes and keep_weights:
+            origin = _origin(workdir, step, config, scan, mask)
+            facts = _write(targets, scan, results, origin | (
+                {"adapted": f"on this scan, at most {adapt_minutes:g} minutes"} if adapt_minutes
+                else {}))
+            if keep_weights:
                 write_model(output / scan.name, trained, own, step)
             taken[targets[0].resolve()] = f"the reconstruction of {file}"
             written.append(targets[0])
