@@ -15,7 +15,7 @@ DATASETS = Registry("data.name", "flatjax.datasets", {
     module.__name__.rpartition(".")[2]: module.make
     for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, scans, volume)},
     made=DataSet)
-CHECKS = {"fastmri": fastmri.check_config}
+CHECKS = {"fastmri": fastmri.check_config, "scans": scans.check_config}
 
 __all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",
            "fastmri", "folder", "heads", "icbm", "mrbrains13", "scans", "training_batch", "volume"]

@@ -17,12 +17,7 @@ from flatjax.errors import InputError, check_at_least, check_choice
 from flatjax.methods.base import Method, Params
 from flatjax.methods.common import normalize_measurement
 from flatjax.mri import Batch, Measurement
-from flatjax.mri.sampling import (
-    LARGEST_BOX,
-    calibration_mask,
-    distance_from_center,
-    pattern,
-)
+from flatjax.mri.sampling import LARGEST_BOX, calibration_mask, distance_from_center, pattern
 
 DENSITIES = ("gaussian", "uniform")
 
@@ -84,12 +79,12 @@ def self_supervised(method: Method, *, share: float = 0.4, splits: int = 1,
 
     def loss(params: Params, rng: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
         key_split, key_method = jax.random.split(rng)
-        measured, _ = normalize_measurement(batch.measurement)
-        measured = jax.tree.map(lambda x: jnp.repeat(x, splits, axis=0), measured)
+        measured = jax.tree.map(lambda x: jnp.repeat(x, splits, axis=0), batch.measurement)
         theta, held = split(key_split, measured, share, density)
+        theta, scale = normalize_measurement(theta)
         kspace = method.reconstruct(params, key_method, theta).kspace
         error = jnp.mean(losses.relative_error(prediction=held * kspace,
-                                               target=held * measured.kspace))
+                                               target=held * measured.kspace / scale))
         return error, {"heldout": error}
 
     return method._replace(loss=loss)

@@ -7,10 +7,12 @@ Each is taken with its own mask, and coil maps are made of what was measured. Th
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
+from flatjax.data.acquisition import ends
 from flatjax.data.base import DataSet, Lazy, Sample, Volume, grouped, pick
 from flatjax.data.io.kspace import find_scans, open_scan
 from flatjax.data.prepare import prepare
@@ -81,3 +83,11 @@ def make(*, path: str = "", split: bool = True, split_seed: int = 0,
         return build({"train": [], "validation": [], "test": sorted(scans)})
     return build(split_subjects([*scans], validation=validation, test=test, seed=split_seed,
                                 validation_share=validation_share, test_share=test_share))
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse a config by which noise would be added to scans; before any file is read."""
+    noise = config["acquisition"]["noise"]
+    if ends(noise)[1] > 0:
+        raise InputError(f"acquisition.noise is {noise}, expected 0 with the data set scans, which "
+                         "have their own")

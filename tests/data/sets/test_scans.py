@@ -92,6 +92,14 @@ def test_a_fully_sampled_file_is_named(folder):
         full.load()
 
 
+def test_noise_is_not_added_to_scans(folder):
+    whole = config.experiment(data=config.data("scans", path=str(folder)))
+    assert config.make_dataset(whole).split["train"]
+    whole.acquisition.noise = 0.01
+    with pytest.raises(InputError, match="acquisition.noise is 0.01, expected 0 with the data set"):
+        config.make_dataset(whole)
+
+
 def test_a_file_that_is_gone_is_named(folder):
     dataset = scans.make(path=str(folder))
     with pytest.raises(InputError, match="scan99 of the run's split not found"):
