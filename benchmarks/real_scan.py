@@ -1,6 +1,8 @@
 """Held-out k-space of a real multi-coil scan, predicted by what saw the rest of it.
 
     python benchmarks/real_scan.py SCAN.npy --output=runs/real_scan
+    python benchmarks/real_scan.py SCAN.npy --output=runs/real_scan --adapt=5
+    python benchmarks/real_scan.py FULL.npy --output=runs/brain --undersample=poisson,8,0.08
 
 SCAN.npy holds undersampled Cartesian k-space, [coil, ky, kx] complex64, centered, zero where not
 sampled, with a fully sampled box in its center. No full reference exists, so methods are judged
@@ -10,6 +12,10 @@ compressed sensing, are tuned on a second tenth; then every method reconstructs 
 nine. The model was trained on simulated coils and heads, has never seen a real scan, and is not
 tuned. As a control, slices of its own validation volumes, simulated with known maps, go through
 the same.
+
+With --adapt the model is also fine-tuned for so many minutes on what it is given of the scan, see
+docs/self_supervised.md, so the held-out tenth is not a part of that. A fully sampled scan is
+undersampled with --undersample; its other samples are then scored, too, as "unsampled".
 
 Prints two tables and writes real_scan.json and real_scan.{png,pdf}.
 """
@@ -26,10 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flatjax import config as configuration, load
-from flatjax.data.acquisition import Acquisition
+from flatjax.data.acquisition import Acquisition, draw_mask
 from flatjax.data.batches import measure_volume
 from flatjax.evaluation import figures
 from flatjax.files import make_folder, write_json
+from flatjax.inference.adapt import adapt
 from flatjax.methods import compressed_sensing
 from flatjax.mri import Measurement, combine, expand, normal, zero_filled
 from flatjax.mri.espirit import espirit
@@ -102,16 +109,36 @@ def tune(measured, score):
             "sparsity": min(SPARSITIES, key=lambda one: score(sparsely(measured, one)))}
 
 
-def predictions(measured, model, settings):
+class Adapted:
+    """A model as a function of measurements, fine-tuned on each before, or as it was last."""
+
+    def __init__(self, trained, minutes):
+        self.trained, self.minutes, self.params = trained, minutes, trained.params
+        self.reconstruct = reconstructor(trained.method)
+
+    def __call__(self, measured):
+        """Its k-space `[coil, ky, kx]`."""
+        self.params, errors = adapt(self.trained.method, self.trained.params, [
+            jax.tree.map(lambda one: one[0], measured)], minutes=self.minutes)
+        print(f"adapted: validation error {errors[0]:.4f} -> {min(errors):.4f} after "
+              f"{len(errors) - 1} validations", flush=True)
+        return self.last(measured)
+
+    def last(self, measured):
+        """The same without fine-tuning."""
+        return self.reconstruct(self.params, measured)
+
+
+def predictions(measured, models, settings):
     """k-space by every method."""
     lam, iterations = settings["cg_sense"]
     return {"zero-filled": expand(zero_filled(measured), measured.maps)[0],
             "CG-SENSE": cg_sense(measured, jnp.asarray([lam]), iterations)[0],
             "compressed sensing": sparsely(measured, settings["sparsity"]),
-            "FLAT": model(measured)}
+            **{name: model(measured) for name, model in models.items()}}
 
 
-def one_draw(kspace, mask, box, maps, model, rng):
+def one_draw(kspace, mask, box, maps, models, rng, full=None):
     """Errors and settings of every method for one draw of the held-out points."""
     test, tuning, rest = split(mask, box, rng)
     fewer, given = (measurement(kspace, maps, points) for points in (rest, rest + tuning))
@@ -120,8 +147,9 @@ def one_draw(kspace, mask, box, maps, model, rng):
     rings = {f"{low:g}-{high:g}": test * ((distance >= low) & (distance < high))
              for low, high in itertools.pairwise(RINGS)}
     errors = {name: {"all": error(one, kspace, test)} | {
-        ring: error(one, kspace, points) for ring, points in rings.items() if points.any()}
-        for name, one in predictions(given, model, settings).items()}
+        ring: error(one, kspace, points) for ring, points in rings.items() if points.any()} | (
+            {} if full is None else {"unsampled": error(one, full, ~mask)})
+        for name, one in predictions(given, models, settings).items()}
     noise = noise_bound(kspace, mask) * np.sqrt(test.sum() * len(kspace))
     return errors, settings | {
         "test_points": int(test.sum()), "acceleration": mask.size / float((rest + tuning).sum()),
@@ -196,9 +224,17 @@ def main():
     parser.add_argument("--crop", type=float, default=0.8, help="of ESPIRiT's eigenvalue")
     parser.add_argument("--draws", type=int, default=5, help="of the held-out points")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adapt", type=float, default=0.0, help="minutes of fine-tuning")
+    parser.add_argument("--undersample", help="a full scan: KIND,R,CENTER")
     options = parser.parse_args()
     output = make_folder(options.output)
-    kspace = np.load(options.scan, allow_pickle=False).astype(np.complex64)
+    kspace, full = np.load(options.scan, allow_pickle=False).astype(np.complex64), None
+    kspace = kspace.reshape(kspace.shape[-3:])
+    if options.undersample:
+        kind, acceleration, center = options.undersample.split(",")
+        full = kspace
+        kspace = full * draw_mask(Acquisition(kind, float(acceleration), float(center)),
+                                  full.shape[1:], options.seed)
     mask = np.any(kspace != 0, axis=0)
     box = calibration_box(mask)
     rows, columns = (one.stop - one.start for one in box)
@@ -211,23 +247,27 @@ def main():
           f" in {time.perf_counter() - start:.1f} s; noise at most {noise_bound(kspace, mask):.4f}")
 
     trained = load(options.model)
-    model = partial(reconstructor(trained.method), trained.params)
+    models = {"FLAT": partial(reconstructor(trained.method), trained.params)}
+    tuned = Adapted(trained, options.adapt)
+    more = {"FLAT, adapted": tuned} if options.adapt else {}
 
     rng = np.random.default_rng(options.seed)
-    draws = [one_draw(kspace, mask, box, maps, model, rng) for _ in range(options.draws)]
+    draws = [one_draw(kspace, mask, box, maps, models | more, rng, full)
+             for _ in range(options.draws)]
     settings = [one for _, one in draws]
     scores = collect(draws)
     print_table("held-out error, real scan", scores)
     floor = np.mean([one["noise_over_test"] for one in settings])
     print(f"\nmean ± std over {len(draws)} draws; noise alone would give at most {floor:.3f}\n"
           f"tuned, last draw: {settings[-1]}")
-    control = collect([one_draw(*one, model, rng) for one in simulated_slices(trained.config)])
+    control = collect([one_draw(*one, models, rng) for one in simulated_slices(trained.config)])
     print_table("held-out error, simulated", control)
 
     last = settings[-1]
-    full = measurement(kspace, maps, mask.astype(np.float32))
-    complete = predictions(full, model, last)
-    images = {name: np.asarray(combine(one[None], full.maps)[0]) for name, one in complete.items()}
+    measured = measurement(kspace, maps, mask.astype(np.float32))
+    complete = predictions(measured, models | dict.fromkeys(more, tuned.last), last)
+    images = {name: np.asarray(combine(one[None], measured.maps)[0])
+              for name, one in complete.items()}
     figure = draw(images, mask, {name: np.mean(one["all"]) for name, one in scores.items()})
     figures.save(figure, output / "real_scan.png")
     write_json(output / "real_scan.json", {

@@ -34,7 +34,11 @@ class Training(NamedTuple):
         ema_decay: of the averaged weights that are validated and evaluated; 0 for none.
         accumulate: parts in which a batch is computed, one after the other, to save memory.
         validate_every: steps between validations, each with a checkpoint.
-        best_metric: "psnr" or "ssim", by which the best checkpoint is chosen.
+        supervision: "full", by the method's loss and full k-space, or "self", by measured samples
+            that are kept from the method, see `methods.self_supervised`.
+        split_share, splits, split_density: of self-supervision, its share, splits and density.
+        best_metric: "psnr" or "ssim", by which the best checkpoint is chosen; with self-supervision
+            it is the held-out error instead.
         keep_best: number of best checkpoints kept, beside the latest.
         log_every: steps between lines of metrics.
         tensorboard: also write TensorBoard events (extra "tensorboard").
@@ -50,6 +54,10 @@ class Training(NamedTuple):
     ema_decay: float = 0.0
     accumulate: int = 1
     validate_every: int = 250
+    supervision: str = "full"
+    split_share: float = 0.4
+    splits: int = 1
+    split_density: str = "gaussian"
     best_metric: str = "psnr"
     keep_best: int = 1
     log_every: int = 10
@@ -64,11 +72,14 @@ class Evaluation(NamedTuple):
         batch_size: slices reconstructed at once.
         checkpoint: "best", "latest" or the number of a step.
         figures: volumes of each test set that are drawn.
+        heldout: whether a tenth of the measured samples is also kept from the method, to score what
+            it makes of the others; for this no reference is needed. It takes as long again.
     """
 
     batch_size: int = 4
     checkpoint: str = "best"
     figures: int = 2
+    heldout: bool = False
 
 
 _KINDS = {"method": METHODS, "data": DATASETS, "acquisition": Acquisition, "train": Training,
@@ -193,12 +204,18 @@ def make_training(config: ConfigDict, devices: int) -> Training:
     if not 0 <= train.ema_decay < 1:
         raise InputError(f"train.ema_decay is {train.ema_decay}, expected in [0, 1)")
     check_choice("train.best_metric", train.best_metric, ("psnr", "ssim"))
+    check_choice("train.supervision", train.supervision, ("full", "self"))
     parts = devices * train.accumulate
     if train.batch_size % parts:
         raise InputError(
             f"train.batch_size = {train.batch_size} is not divisible by {devices} devices x "
             f"train.accumulate = {train.accumulate}; take a multiple of {parts}")
     return train
+
+
+def best_metric(train: Training | ConfigDict) -> str:
+    """By which of the validation's metrics the best checkpoint is chosen."""
+    return "heldout_error" if train.supervision == "self" else train.best_metric
 
 
 def make_evaluation(config: ConfigDict) -> Evaluation:

@@ -76,6 +76,23 @@ def squared_error(*, prediction: Array, target: Array) -> Array:
                     axis=tuple(range(1, difference.ndim)))
 
 
+def relative_error(*, prediction: Array, target: Array) -> Array:
+    """Relative l1 plus relative l2 error: complex `[batch, ...]` to `[batch]` float32.
+
+    `||p - t||_1 / ||t||_1 + ||p - t||_2 / ||t||_2`, the loss of SSDU (Yaman et al., MRM 84(6),
+    2020, eq. 9), by the modulus of complex numbers; the error itself where the target is 0.
+    """
+    _check_shapes(prediction, target)
+
+    def norms(x: Array) -> Array:
+        power = jnp.sum(jnp.real(x) ** 2 + jnp.imag(x) ** 2, axis=tuple(range(1, x.ndim)))
+        return jnp.stack([jnp.sum(safe_abs(x), axis=tuple(range(1, x.ndim))),
+                          jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0)])
+
+    whole = norms(target)
+    return jnp.sum(norms(prediction - target) / jnp.where(whole > 0, whole, 1), axis=0)
+
+
 def alignment(*, prediction: Array, target: Array, delta: ArrayLike,
               average: str = "mean") -> Array:
     """Distance of the velocities taken to those that lead to the ideal path.

@@ -105,3 +105,16 @@ def test_shapes_must_agree():
         losses.l1(prediction=jnp.zeros((2, 8, 8)), target=jnp.zeros((8, 8)))
     with pytest.raises(ValueError, match="smaller than the SSIM window of 7"):
         losses.ssim(prediction=jnp.zeros((1, 6, 9)), target=jnp.zeros((1, 6, 9)))
+
+
+def test_a_relative_error_is_that_of_numpy_and_is_safe_at_zero():
+    rng = np.random.default_rng(0)
+    prediction, target = complex_normal(rng, (2, 3, 4, 5)), complex_normal(rng, (2, 3, 4, 5))
+    expected = [sum(np.linalg.norm((p - t).ravel(), n) / np.linalg.norm(t.ravel(), n)
+                    for n in (1, 2)) for p, t in zip(prediction, target, strict=True)]
+    found = losses.relative_error(prediction=prediction, target=target)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for other in (target, np.zeros_like(target)):
+        value, gradient = jax.value_and_grad(lambda x, other=other: losses.relative_error(
+            prediction=x * other, target=other).sum())(jnp.float32(1))
+        assert value == 0 and np.isfinite(gradient)

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
+import math
 import shlex
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
@@ -102,13 +103,16 @@ def _reconstruct(values: Namespace) -> None:
     inputs = [*values.paths, *values.input]
     if not inputs:
         raise InputError("no input, expected files or folders of k-space (see --help)")
+    if values.keep_weights and not values.adapt:
+        raise InputError("--keep-weights without --adapt, expected both: no weights are learned")
     from flatjax.inference.reconstruct import reconstruct_files
     output = values.output or ("reconstructions" if values.pretrained else None)
     undersample = any(word.startswith("--config.acquisition.") for word in values.overrides
                       if not word.startswith("--config.acquisition.noise"))
     reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
                       maps=values.maps or "", undersample=undersample,
-                      keep_going=values.keep_going)
+                      keep_going=values.keep_going, adapt_minutes=values.adapt or 0.0,
+                      keep_weights=values.keep_weights)
 
 
 def _compare(values: Namespace) -> None:
@@ -145,6 +149,15 @@ def _numbers(text: str) -> list[float]:
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r}, expected numbers, as --accelerations=4,8,12"
                                 ) from error
+
+
+def _minutes(text: str) -> float:
+    try:
+        if 0 < (minutes := float(text)) < math.inf:
+            return minutes
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r}, expected minutes, as --adapt=5; name scans before it")
 
 
 def _value(metavar: str, text: str, **keywords: Any) -> dict[str, Any]:
@@ -208,6 +221,11 @@ COMMANDS = {
                            "neither exists, all nonzero samples count as measured"),
             "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl) to use instead of the "
                            "file's. If there are none, ESPIRiT estimates them"),
+            "adapt": _value("MINUTES", "first fine-tune the model on each scan alone, for at most "
+                            "so many minutes (5 without a number). The scan must be undersampled "
+                            "(docs/self_supervised.md)", nargs="?", const=5.0, type=_minutes),
+            "keep-weights": _switch("with --adapt: write the fine-tuned model to a folder NAME "
+                                    "beside the result, for --pretrained"),
             "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(

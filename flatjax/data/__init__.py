@@ -8,13 +8,14 @@ slices of volumes and of folders of them, `splits` says who is trained on, `io` 
 from flatjax.data.acquisition import Acquisition
 from flatjax.data.base import DataSet, Sample, Volume
 from flatjax.data.batches import training_batch
-from flatjax.data.sets import brainweb, fastmri, folder, heads, icbm, mrbrains13, volume
+from flatjax.data.sets import brainweb, fastmri, folder, heads, icbm, mrbrains13, scans, volume
 from flatjax.registry import Registry
 
 DATASETS = Registry("data.name", "flatjax.datasets", {
     module.__name__.rpartition(".")[2]: module.make
-    for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, volume)}, made=DataSet)
-CHECKS = {"fastmri": fastmri.check_config}
+    for module in (brainweb, fastmri, folder, heads, icbm, mrbrains13, scans, volume)},
+    made=DataSet)
+CHECKS = {"fastmri": fastmri.check_config, "scans": scans.check_config}
 
 __all__ = ["CHECKS", "DATASETS", "Acquisition", "DataSet", "Sample", "Volume", "brainweb",
-           "fastmri", "folder", "heads", "icbm", "mrbrains13", "training_batch", "volume"]
+           "fastmri", "folder", "heads", "icbm", "mrbrains13", "scans", "training_batch", "volume"]

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator as Generated, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from flatjax.errors import InputError
 from flatjax.mri import Batch, Measurement
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
+
+T = TypeVar("T")  # a pytree of arrays, as a `Batch`
 
 
 def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tuple[int, ...],
@@ -43,7 +45,7 @@ def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tup
     return Batch(Measurement(*measured), *full)
 
 
-def stack(slices: list[Batch]) -> Batch:
+def stack(slices: list[T]) -> T:
     """Slices of one shape as one batch."""
     return jax.tree.map(lambda *arrays: np.stack(arrays), *slices)
 
@@ -83,7 +85,7 @@ def measure_volume(volume: Volume, acquisition: Acquisition) -> list[Batch]:
     return [measure_slice(sample, acquisition, mask_seed, rng) for sample in volume.load()]
 
 
-def padded_batches(slices: list[Batch], size: int) -> Iterator[tuple[Batch, int]]:
+def padded_batches(slices: list[T], size: int) -> Iterator[tuple[T, int]]:
     """Slices in batches of one size, so that one compilation serves them all.
 
     Yields:

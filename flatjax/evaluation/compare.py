@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from flatjax import config as configuration
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, check_at_least
-from flatjax.evaluation import figures, tables, viewer
+from flatjax.evaluation import figures, heldout, tables, viewer
 from flatjax.evaluation.animation import animate
 from flatjax.evaluation.evaluate import evaluate_sets
 from flatjax.evaluation.scoring import OBJECT, QUALITY, Scored
 from flatjax.evaluation.tables import Row
-from flatjax.files import make_folder
+from flatjax.files import make_folder, write_text
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
 Runs = Mapping[str, tuple[ConfigDict, str | Path]]  # by label, `(config, workdir)`
@@ -90,6 +90,12 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
             Row(label, name, (0,), (one.metrics | {"slices": one.slices},), first)
             for label, own in sets.items() for name, one in own.items())
         rows += found
+        if configs[first].evaluation.heldout:
+            errors = {label: heldout.evaluate(configs[label], workdir, output / f"{label}{suffix}")
+                      for label, (_, workdir) in runs.items()}
+            text = heldout.markdown(errors)
+            print(text)
+            write_text(output / f"heldout{suffix}.md", text + "\n")
         tables.write(output, "comparison", markdown(rows), [_plain(row) for row in rows])
         if not found:
             continue

@@ -15,7 +15,7 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, NonFiniteError
-from flatjax.evaluation import figures, scoring, tables, viewer
+from flatjax.evaluation import figures, heldout, scoring, tables, viewer
 from flatjax.evaluation.scoring import ALONG, OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.options import flattened
@@ -30,8 +30,8 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
     `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
     posterior samples), figures and `report.html`, which shows slices of the volumes that are drawn
-    interactively. Volumes without a reference, whose target is NaN, are
-    reconstructed only.
+    interactively. Volumes without a reference, whose target is NaN, are reconstructed only. With
+    `config.evaluation.heldout` also `heldout.csv`, which needs none.
 
     Args:
         config: of the run, from `load_config`, perhaps with other data or acquisition.
@@ -46,7 +46,11 @@ def evaluate(config: ConfigDict, workdir: str | Path,
             output that cannot be written.
         NonFiniteError: if a reconstruction is not finite; it is saved.
     """
-    return {name: one.metrics for name, one in evaluate_sets(config, workdir, output).items()}
+    found = {name: one.metrics for name, one in evaluate_sets(config, workdir, output).items()}
+    if config.evaluation.heldout:
+        errors = heldout.evaluate(config, workdir, output or Path(workdir) / "eval")
+        print(heldout.markdown({config.method.name: errors}))
+    return found
 
 
 class Evaluated(NamedTuple):
@@ -129,7 +133,8 @@ def _own_folder(config: ConfigDict, workdir: str | Path) -> Path:
     """The folder of results of the run's own config; an `InputError` for another one's."""
     folder = Path(workdir) / "eval"
     asked, own = map(flattened, (config, load_config(workdir)))
-    for key in sorted({*asked, *own} - {"evaluation.batch_size", "evaluation.figures"}):
+    for key in sorted({*asked, *own} - {"evaluation.batch_size", "evaluation.figures",
+                                            "evaluation.heldout"}):
         if asked.get(key) != own.get(key):
             raise InputError(f"{key} is {asked.get(key)!r} but {own.get(key)!r} in training, whose "
                              f"results belong in {folder}; name another folder, as "

@@ -1,7 +1,8 @@
 """A trained model as a function of k-space: `image = flatjax.load("multicoil")(kspace)`."""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from ml_collections import ConfigDict
 
 from flatjax import config as configuration, mri
 from flatjax.errors import InputError
+from flatjax.inference.adapt import adapt
 from flatjax.inference.checks import check_kspace
-from flatjax.inference.prepare import prepare
+from flatjax.inference.prepare import Prepared, prepare
 from flatjax.inference.pretrained import folder
-from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices, turning
+from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices, turned, turning
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
 from flatjax.runs.workdir import load_config, load_params
@@ -72,6 +74,19 @@ class Model:
         """
         return self._each(kspace, mask, maps, seed, self._states)
 
+    def adapt(self, kspace: np.ndarray, *, mask: np.ndarray | None = None,
+              maps: np.ndarray | None = None, minutes: float = 5.0, seed: int = 0) -> "Model":
+        """The model fine-tuned on an undersampled scan, for that scan, without a reference.
+
+        Its error on samples that are kept from training is never larger than this model's.
+        Arguments and errors are those of a call and of `inference.adapt.adapt`.
+        """
+        acquisition = configuration.make_acquisition(self.config)
+        slices = [turned(one.measurement, acquisition)
+                  for one in self._prepared(kspace, mask, maps)]
+        return replace(self, params=adapt(self.method, self.params, slices, minutes=minutes,
+                                          seed=seed)[0])
+
     def __repr__(self) -> str:
         weights = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         return (f"Model({self.name!r}: {self.config.method.name}, {weights:,} weights, trained on "
@@ -97,6 +112,13 @@ class Model:
 
     def _each(self, kspace: np.ndarray, mask: np.ndarray | None, maps: np.ndarray | None,
               seed: int, function: Reconstruct) -> np.ndarray:
+        prepared = self._prepared(kspace, mask, maps)
+        results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
+        images = [found["image"] for _, found in results]
+        return images[0] if np.ndim(kspace) < 4 else np.stack(images)
+
+    def _prepared(self, kspace: np.ndarray, mask: np.ndarray | None,
+                  maps: np.ndarray | None) -> Iterator[Prepared]:
         slices = _slices("kspace", kspace, 2)
         count, *shape = slices.shape
         every_maps = [None] * count
@@ -110,12 +132,9 @@ class Model:
         if mask is not None and np.shape(mask) not in ((1, kx), (ky, 1), (ky, kx)):
             raise InputError(f"mask has shape {np.shape(mask)}, expected {(ky, kx)} or {(1, kx)} "
                              f"or {(ky, 1)}")
-        prepared = (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
         for doubt in check_kspace(max(slices, key=lambda one: np.abs(one).sum())):
-            warnings.warn(doubt, stacklevel=3)
-        results = reconstruct_slices(function, self.params, jax.random.key(seed), prepared, 1)
-        images = [found["image"] for _, found in results]
-        return images[0] if np.ndim(kspace) < 4 else np.stack(images)
+            warnings.warn(doubt, stacklevel=4)
+        return (prepare(one, mask, own) for one, own in zip(slices, every_maps, strict=True))
 
 
 def _slices(name: str, array: np.ndarray, least: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from flatjax.errors import InputError
 from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.tables import of_run
 from flatjax.files import make_folder, write_json, write_text
+from flatjax.methods import Params
 from flatjax.options import flattened
 from flatjax.runs import weights
 from flatjax.runs.workdir import at_test_time, load_config, load_params
@@ -43,15 +44,10 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     `evaluate` writes into `output`, by default `workdir/eval_NAME` with the name of the folder. An
     `InputError` if `to` holds a run, or if no test volume has a reference.
     """
-    if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
-        raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
+    check_no_run(to)
     config = at_test_time(config, load_config(workdir))
     params, step = load_params(workdir, config, configuration.make_method(config))
-    to = make_folder(to)
-    weights.save(to / weights.FILE, params)
-    config = config.copy_and_resolve_references()
-    config.evaluation.checkpoint = str(step)
-    write_text(to / "config.json", configuration.to_json(config) + "\n")
+    to, config = write_model(to, config, params, step)
     results = evaluate(config, to, output or Path(workdir) / f"eval_{to.name}")
     if not results:
         raise InputError(f"no test volume of data set {config.data.name} has a reference, so {to} "
@@ -59,6 +55,25 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     write_json(to / "scores.json", results)
     write_text(to / "MODEL_CARD.md", model_card(to.name, config, results))
     print(f"the packed model is in {to}")
+
+
+def write_model(to: str | Path, config: ConfigDict, params: Params,
+                step: int) -> tuple[Path, ConfigDict]:
+    """Write the weights of a step and their config into a folder, which `flatjax.load` takes.
+
+    Returns both as they are now.
+    """
+    to, config = make_folder(to), config.copy_and_resolve_references()
+    config.evaluation.checkpoint = str(step)
+    weights.save(to / weights.FILE, params)
+    write_text(to / "config.json", configuration.to_json(config) + "\n")
+    return to, config
+
+
+def check_no_run(to: str | Path) -> None:
+    """Refuse a folder for a model that holds a run, by an `InputError`."""
+    if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
+        raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
 
 
 def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]) -> str:

@@ -25,8 +25,10 @@ from flatjax.evaluation import figures, viewer
 from flatjax.evaluation.figures import Panel
 from flatjax.evaluation.viewer import View
 from flatjax.files import make_folder, printable, write_atomically
+from flatjax.inference.adapt import adapt
 from flatjax.inference.prepare import Prepared, measure
-from flatjax.methods import Params
+from flatjax.inference.pretrained import check_no_run, write_model
+from flatjax.methods import Method, Params
 from flatjax.mri import Measurement, center_crop, combine
 from flatjax.mri.host.patterns import LINE_KINDS
 from flatjax.mri.host.simulate import host_ifft2c
@@ -42,7 +44,8 @@ Result = tuple[Prepared, dict[str, np.ndarray]]  # a slice, and its images `[y, 
 def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[str | Path],
                       output: str | Path | None = None, *, mask: str | Path = "",
                       maps: str | Path = "", undersample: bool = False,
-                      keep_going: bool = False) -> list[Path]:
+                      keep_going: bool = False, adapt_minutes: float = 0.0,
+                      keep_weights: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
@@ -62,6 +65,9 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         undersample: k-space that is fully sampled is undersampled as the config's acquisition says,
             without its noise.
         keep_going: go on with the other files where one is broken, and raise at the end.
+        adapt_minutes: fine-tune the weights on each scan for at most so long, see `adapt.adapt`,
+            with all its slices in memory; 0 to leave them as they are.
+        keep_weights: write these weights into a folder `NAME`, as a packed model.
 
     Raises:
         InputError: for a broken file, in one line that names it; results that would replace an
@@ -70,7 +76,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     trained = load_config(workdir)
     config = at_test_time(config, trained)
     method = configuration.make_method(config)
-    acquisition = configuration.make_acquisition(config)
+    acquisition, learned = map(configuration.make_acquisition, (config, trained))
     size = configuration.make_evaluation(config).batch_size
     files = find_scans(inputs)
     rng = jax.random.key(config.seed)
@@ -88,7 +94,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         images = {"reconstruction": result.image, "std": result.std, "states": states}
         return {name: image for name, image in images.items() if image is not None}
 
-    turned = turning(reconstruct, configuration.make_acquisition(trained))
+    function = turning(reconstruct, learned)
     taken = {Path(path).resolve(): "which was given as input"
              for path in (*files, mask, maps) if path}
     written: list[Path] = []
@@ -101,11 +107,20 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                 if (known := taken.get(target.resolve())):
                     raise InputError(f"{file}: its reconstruction would be written over {target}, "
                                      f"{known}; rename it, or name another output folder")
-            slices = measure(scan, acquisition, mask, maps, undersample)
-            results = reconstruct_slices(turned, params, rng, slices, size)
+            slices, own = measure(scan, acquisition, mask, maps, undersample), params
             origin = _origin(workdir, step, config, scan, mask)
+            if keep_weights:
+                check_no_run(output / scan.name)
+            if adapt_minutes:
+                slices = list(slices)
+                own = adapt_to(scan, method, params, [
+                    turned(one.measurement, learned) for one in slices], adapt_minutes, config.seed)
+                origin["adapted"] = f"on this scan, at most {adapt_minutes:g} minutes"
+            results = reconstruct_slices(function, own, rng, slices, size)
             facts, shown = _write(targets, scan, results, origin)
             views += shown
+            if keep_weights:
+                write_model(output / scan.name, trained, own, step)
             taken[targets[0].resolve()] = f"the reconstruction of {file}"
             written.append(targets[0])
             tqdm.write(f"{file}: {facts} -> {targets[0]}")
@@ -122,6 +137,17 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         raise InputError(f"{len(files) - len(written)} of {len(files)} files could not be "
                          f"reconstructed, as said above; the others are in {output}")
     return written
+
+
+def adapt_to(scan: Scan, method: Method, params: Params, slices: Sequence[Measurement],
+             minutes: float, seed: int) -> Params:
+    """`adapt.adapt`, with a line of what it brought."""
+    try:
+        params, errors = adapt(method, params, slices, minutes=minutes, seed=seed)
+    except InputError as error:
+        raise InputError(f"{scan.file}: {error}") from error
+    tqdm.write(f"{scan.file}: adapted, validation error {errors[0]:.4f} -> {min(errors):.4f}")
+    return params
 
 
 def reconstruct_slices(reconstruct: Reconstruct, params: Params, rng: Array,
@@ -145,21 +171,29 @@ def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
 
     Lines along the other are turned for it, and the images turned back, which a warning says.
     """
-    def swapped(array: Array) -> Array:
-        return jnp.swapaxes(array, -2, -1)
-
     def function(params: Params, rng: Array, measurement: Measurement) -> dict[str, Array]:
-        lines = pattern(np.asarray(measurement.mask))
-        if not params or lines not in {"rows", "columns"} - {trained.lines}:
-            return reconstruct(params, rng, measurement)
-        warnings.warn(f"k-space is sampled along {lines}, but the model was trained with "
-                      f"{trained.lines}: its axes are exchanged, and those of the images back",
-                      stacklevel=2)
-        images = reconstruct(params, rng, jax.tree.map(swapped, measurement))
-        return {name: swapped(image) for name, image in images.items()}
+        other = turned(measurement, trained) if params else measurement
+        images = reconstruct(params, rng, other)
+        if other is measurement:
+            return images
+        warnings.warn(f"k-space is sampled along {pattern(np.asarray(measurement.mask))}, but the "
+                      f"model was trained with {trained.lines}: its axes are exchanged, and those "
+                      "of the images back", stacklevel=2)
+        return {name: _swapped(image) for name, image in images.items()}
 
-    one = trained.lines != "both" and not {*kinds(trained)}.isdisjoint(LINE_KINDS)
-    return function if one else reconstruct
+    return function
+
+
+def turned(measurement: Measurement, trained: Acquisition) -> Measurement:
+    """The measurement as `turning` hands it to a model: itself, or with its axes exchanged."""
+    other = {"rows": "columns", "columns": "rows"}.get(trained.lines)
+    if {*kinds(trained)}.isdisjoint(LINE_KINDS) or other != pattern(np.asarray(measurement.mask)):
+        return measurement
+    return jax.tree.map(lambda x: _swapped(x) if np.ndim(x) > 1 else x, measurement)
+
+
+def _swapped(array: Any) -> Any:
+    return array.swapaxes(-2, -1)
 
 
 def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path

@@ -1,7 +1,8 @@
 """Reconstruction methods. A new one is one file with a `make` and a `SPEC`, and one entry here.
 
-`base` is what every method offers, `common` what several share. `flat` is FLAT; `classical`,
-`unrolled` and `generative` hold the methods it is compared with. They take parts:
+`base` is what every method offers, `common` what several share, `self_supervised` trains any of
+them without full k-space. `flat` is FLAT; `classical`, `unrolled` and `generative` hold the methods
+it is compared with. They take parts:
 
     methods.flat(nets.unet(channels=18), flow.schedule(steps=12), flow.image_space(),
                  solver="imex")
@@ -20,6 +21,7 @@ from flatjax.methods.generative.dds import SPEC as DDS, make as dds
 from flatjax.methods.generative.flow_matching import SPEC as FLOW_MATCHING, make as flow_matching
 from flatjax.methods.generative.mc_ddpm import SPEC as MC_DDPM, make as mc_ddpm
 from flatjax.methods.generative.score_sde import SPEC as SCORE_SDE, make as score_sde
+from flatjax.methods.self_supervised import check_split, self_supervised
 from flatjax.methods.unrolled.modl import SPEC as MODL, make as modl
 from flatjax.methods.unrolled.unet import SPEC as UNET, make as unet
 from flatjax.methods.unrolled.vanilla import SPEC as VANILLA, make as vanilla
@@ -42,5 +44,6 @@ METHODS = Registry("method.name", "flatjax.methods", {
 }, kind=MethodSpec, made=Method)
 
 __all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "cg_sense",
-           "check_method", "compressed_sensing", "dds", "flat", "flow_matching", "mc_ddpm", "modl",
-           "score_sde", "tracing", "unet", "vanilla", "varnet", "zero_filled"]
+           "check_method", "check_split", "compressed_sensing", "dds", "flat", "flow_matching",
+           "mc_ddpm", "modl", "score_sde", "self_supervised", "tracing", "unet", "vanilla",
+           "varnet", "zero_filled"]

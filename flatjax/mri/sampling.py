@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+LARGEST_BOX = 32  # samples along a side that maps are made of, at most: more cost time alone
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 
@@ -48,10 +49,14 @@ def calibration_size(mask: AnyArray) -> tuple[AnyArray, AnyArray]:
     return (best // kx + 1) * sampled, (best % kx + 1) * sampled
 
 
-def calibration_mask(mask: AnyArray) -> AnyArray:
-    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it may be jitted."""
+def calibration_mask(mask: AnyArray, largest: int = 2**31 - 1) -> AnyArray:
+    """The box of `calibration_size` as a mask, shaped like `mask`, bool; it may be jitted.
+
+    With `largest`, no more than so many central rows and columns of it.
+    """
     sides: Any = zip(mask.shape[-2:], calibration_size(mask), strict=True)
-    rows, columns = (np.argsort(_outward(n)) < length[..., None] for n, length in sides)
+    rows, columns = (np.argsort(_outward(n)) < length.clip(max=largest)[..., None]
+                     for n, length in sides)
     return rows[..., :, None] & columns[..., None, :]
 
 

@@ -38,7 +38,8 @@ class Checkpoints:
                  create: bool = False) -> None:
         """Those of a workdir, to write (`create`), and to close then, or only to read.
 
-        The best have the highest `metric` of the validation; `keep_best` of them are kept.
+        The best have the highest `metric` of the validation, or the lowest if it is an error;
+        `keep_best` of them are kept.
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._metric, self._keep_best, self._writes = metric, keep_best, create
@@ -148,7 +149,9 @@ class Checkpoints:
 
     def _value(self, metrics: dict[str, float] | None) -> float:
         value = (metrics or {}).get(self._metric)
-        return value if isinstance(value, int | float) and math.isfinite(value) else -math.inf
+        if not (isinstance(value, int | float) and math.isfinite(value)):
+            return -math.inf
+        return -value if self._metric.endswith("error") else value
 
     def _open(self) -> ocp.CheckpointManager:
         """A manager to write with. What killed trainings left half done is removed."""

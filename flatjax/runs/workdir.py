@@ -74,7 +74,7 @@ def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tupl
     expected = weights.expected_params(method)
     if (packed := Path(workdir) / weights.FILE).is_file():
         return weights.load(packed, expected), int(load_config(workdir).evaluation.checkpoint)
-    checkpoints = Checkpoints(Path(workdir), config.train.best_metric)
+    checkpoints = Checkpoints(Path(workdir), configuration.best_metric(config.train))
     step, saved = checkpoints.load(str(config.evaluation.checkpoint))
     params = saved["ema"] or saved["params"]
     weights.check_params(params, expected, workdir)
@@ -84,7 +84,7 @@ def load_params(workdir: str | Path, config: ConfigDict, method: Method) -> tupl
 _PACKAGES = ("flatjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # Changing these between two starts of a run changes nothing about its result.
 _NEUTRAL = ("train.log_every", "train.skip_nonfinite", "train.tensorboard", "train.workers",
-            "evaluation.checkpoint", "evaluation.figures")
+            "evaluation.checkpoint", "evaluation.figures", "evaluation.heldout")
 
 
 def check_owner(workdir: Path, config: ConfigDict, *, longer: bool = False) -> int:

@@ -68,8 +68,9 @@ def run_steps(state: TrainState, update: Callable, validate: Callable, make_batc
                 "no step was done and nothing is saved")
             raise Terminated(f"{error}; {what}", error.status) from error
         scores = scores or validate(state.evaluated, check)
-    tell(f"step {options.steps}: validation PSNR {scores['psnr']:.2f} dB, SSIM "
-         f"{scores['ssim']:.4f}")
+    found = (f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}" if "psnr" in scores else
+             f"held-out error {scores['heldout_error']:.4f}")
+    tell(f"step {options.steps}: validation {found}")
     return scores
 
 
@@ -164,7 +165,7 @@ class _Progress:
 
     def show(self, step: int, scores: dict[str, float]) -> None:
         """Record a validation."""
-        self._postfix |= {"val_psnr": f"{scores['psnr']:.2f}", "val_ssim": f"{scores['ssim']:.4f}"}
+        self._postfix |= {f"val_{key}": f"{value:.4g}" for key, value in scores.items()}
         self._bar.set_postfix(self._postfix, refresh=False)
         self._log.write("validation", step, scores)
         self._since = step, time.perf_counter()

@@ -19,9 +19,10 @@ from flatjax.data import Acquisition, DataSet, training_batch
 from flatjax.data.batches import measure_volume
 from flatjax.data.splits import restore_split, write_split
 from flatjax.errors import InputError
+from flatjax.evaluation import heldout
 from flatjax.evaluation.scoring import quality, score_volume, scorer
 from flatjax.files import locked
-from flatjax.methods import Method, check_method, tracing
+from flatjax.methods import Method, check_method, check_split, self_supervised, tracing
 from flatjax.mri import Batch
 from flatjax.runs.checkpoint import Checkpoints
 from flatjax.runs.hosts import broadcast_from_first, is_first, share, writable
@@ -79,6 +80,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     options = configuration.make_training(config, jax.device_count())
     method = configuration.make_method(config)
+    if options.supervision == "self":
+        method = self_supervised(method, share=options.split_share, splits=options.splits,
+                                 density=options.split_density)
     acquisition = configuration.make_acquisition(config)
     configuration.make_evaluation(config)
     dataset = configuration.make_dataset(config)
@@ -87,7 +91,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                          "checkpoints are chosen by them")
     rows = share(options.batch_size)
     with (writable(workdir) as workdir, locked(workdir / ".lock", f"the workdir {workdir}"),
-          closing(Checkpoints(workdir, options.best_metric, options.keep_best,
+          closing(Checkpoints(workdir, configuration.best_metric(options), options.keep_best,
                               create=True)) as checkpoints):
         claim(workdir, config)
         dataset = restore_split(dataset, config.data, workdir)
@@ -106,6 +110,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         key_init, key_train, key_validate = jax.random.split(jax.random.key(config.seed), 3)
         optimizer = make_optimizer(options)
         first = make_batch(0)
+        if options.supervision == "self":
+            check_split(first.measurement, options.split_share)
+        elif np.isnan(first.target).all():
+            raise InputError("no slice of the first batch has a reference, expected full k-space; "
+                             "train without by train.supervision=self")
         check_method(method, first)
         state = initial_state(method, optimizer, options, key_init, first)
         tell(f"training {describe(config.method.name, state.params)}")
@@ -126,19 +135,22 @@ def make_validation(method: Method, config: ConfigDict, dataset: DataSet,
                     acquisition: Acquisition, rng: Array) -> Callable[..., dict[str, float]]:
     """`(params, check) -> {psnr, ssim, nmse}`, means over the validation volumes.
 
+    With self-supervision it gives the `heldout_error` alone: no reference takes part in a choice.
     `check` is called before each volume and may raise.
     """
-    score = scorer(method, config.combine)
+    score, size = scorer(method, config.combine), config.evaluation.batch_size
+    held = heldout.scorer(method)
 
     def validate(params: Any, check: Callable[[], None]) -> dict[str, float]:
         scores = []
         for volume in dataset.validation:
             check()
-            scored = score_volume(score, params, rng, volume.name,
-                                  measure_volume(volume, acquisition),
-                                  config.evaluation.batch_size)
-            scores.append(quality(prediction=scored.reconstruction,
-                                  target=scored.target))
+            slices = measure_volume(volume, acquisition)
+            if config.train.supervision == "self":
+                scores.append({"heldout_error": held(params, rng, volume.name, slices, size)})
+                continue
+            scored = score_volume(score, params, rng, volume.name, slices, size)
+            scores.append(quality(prediction=scored.reconstruction, target=scored.target))
         return {key: float(np.mean([one[key] for one in scores])) for key in scores[0]}
 
     return validate

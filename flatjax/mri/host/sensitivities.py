@@ -5,10 +5,9 @@ import scipy.fft
 
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.masks import plane_side
-from flatjax.mri.sampling import central
+from flatjax.mri.sampling import LARGEST_BOX, central
 
 ESTIMATES = ("low_resolution", "espirit")
-LARGEST_BOX = 32  # samples along a side for ESPIRiT, at most: more of them cost time alone
 
 
 def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
