@@ -107,7 +107,8 @@ def _reconstruct(values: Namespace) -> None:
     undersample = any(word.startswith("--config.acquisition.") for word in values.overrides
                       if not word.startswith("--config.acquisition.noise"))
     reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
-                      maps=values.maps or "", undersample=undersample,
+                      maps=values.maps or "", array=values.array or "",
+                      axes=values.axes or "", undersample=undersample,
                       keep_going=values.keep_going)
 
 
@@ -134,7 +135,8 @@ def _inspect(values: Namespace) -> None:
     if not values.paths:
         raise InputError("no path, expected files or folders (see --help)")
     from flatjax.inference.inspection import inspect_files
-    errors = inspect_files(values.paths, values.output or "inspect")
+    errors = inspect_files(values.paths, values.output or "inspect", values.array or "",
+                           values.axes or "")
     if errors:
         raise InputError(f"{len(errors)} broken files, named above")
 
@@ -166,6 +168,13 @@ _MODEL = {
     "pretrained": _values("NAME", "use a packed model instead of a run: multicoil, which is "
                           "shipped, or a folder written by flatjax pack"),
     **_SHOW}
+_ARRAYS = {
+    "array": _value("NAME", "name of the k-space in a file of arrays (.npz, .mat, plain .h5); "
+                    "default: kspace"),
+    "axes": _value("NAME,...", "axes of an array of k-space in their order, for instance "
+                   "slice,ky,kx or coil,ky,kx,kz. Names: frame, slice, kz, coil, ky, kx. With kz "
+                   "the scan is 3-D, and ky is its readout, which is fully sampled. Default: the "
+                   "last of slice,coil,ky,kx")}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
 COMMANDS = {
@@ -196,10 +205,10 @@ COMMANDS = {
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a "
-                             "magnitude volume, whose "
-                             "acquisition is simulated. --config.acquisition.* sets it, and "
-                             "undersamples k-space that is fully sampled"),
+                             ".cfl, fastMRI and ISMRMRD .h5, Siemens .dat, MATLAB 7.3 "
+                             ".mat), or a magnitude volume, whose acquisition is simulated. "
+                             "--config.acquisition.* sets it, and undersamples k-space that is "
+                             "fully sampled"),
             **_MODEL,
             "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
                              "--workdir, otherwise ./reconstructions"),
@@ -207,6 +216,7 @@ COMMANDS = {
                            "default without one: where samples are not zero"),
             "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl), in place of those in "
                            "the file; default without them: ESPIRiT"),
+            **_ARRAYS,
             "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
@@ -231,6 +241,6 @@ COMMANDS = {
     "inspect": Command(
         _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind",
         "PATH [PATH ...] [--output=DIR]",
-        {"output": _value("DIR", "folder for the pictures; default: inspect")},
+        {"output": _value("DIR", "folder for the pictures; default: inspect"), **_ARRAYS},
         paths=True),
 }

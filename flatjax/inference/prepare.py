@@ -14,6 +14,7 @@ from flatjax.errors import InputError
 from flatjax.inference.checks import check_kspace
 from flatjax.mri import Measurement
 from flatjax.mri.espirit import KERNEL
+from flatjax.mri.host.coil_compression import apply_coils, whitening
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.sensitivities import LARGEST_BOX, from_box, from_calibration, normalized
 from flatjax.mri.host.simulate import acquire, complex_noise, host_ifft2c
@@ -30,6 +31,9 @@ class Prepared(NamedTuple):
 def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
             maps: str | Path = "", undersample: bool = False) -> Iterator[Prepared]:
     """The slices of a scan as methods take them; one made of a volume is measured first.
+
+    Where the scan tells the noise of its coils, they are prewhitened, maps too, and measurements
+    tell its level, which is the same in all coils then.
 
     The options are those of `reconstruct_files`. Warnings say what is doubtful about the k-space,
     and that it is not undersampled although asked for. InputError for k-space of another form or
@@ -55,20 +59,24 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
             warnings.warn(f"{scan.file}: {doubt}", stacklevel=2)
     if sampled is None and (scan.simulated or undersample):
         sampled = draw_mask(acquisition, scan.shape[2:], seed)
+    white, level = (None, None) if scan.noise is None else whitening(scan.noise)
     every = range(scan.shape[0])
     for kspace, own, lines in zip(scan.read(every), *(
             one(every) if one else [None] * len(every) for one in (reader, calibration)),
             strict=True):
         if noise:
             kspace = acquire(kspace, 1, complex_noise(rng, kspace.shape, noise))
+        if white is not None:
+            kspace = apply_coils(white, kspace)
+            own, lines = (one if one is None else apply_coils(white, one) for one in (own, lines))
         try:
-            yield prepare(kspace, sampled, own, lines)
+            yield prepare(kspace, sampled, own, lines, level)
         except InputError as error:
             raise InputError(f"{scan.file}: {error}") from error
 
 
-def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
-            maps: np.ndarray | None = None, calibration: np.ndarray | None = None) -> Prepared:
+def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray | None = None,
+            calibration: np.ndarray | None = None, noise: float | None = None) -> Prepared:
     """One slice as methods take it, whatever its unit and the phase of its receiver.
 
     It is divided by its largest sample. Maps that are made here take up the smooth phase of the
@@ -84,6 +92,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
             ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
             InputError for several coils without.
         calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
+        noise: standard deviation of a sample's complex noise in every coil, if it is known.
     """
     found = find_mask(kspace)
     if mask is not None:
@@ -111,7 +120,8 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         mean = np.sum(image * np.abs(image))
         if mean:
             kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))
-    arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps)
+    arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps,
+                   None if noise is None else np.float32(noise / (peak or 1)))
     return Prepared(Measurement(*arrays), peak)
 
 

@@ -27,6 +27,7 @@ from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
 from flatjax.mri import Measurement, center_crop
+from flatjax.mri.host.coil_compression import whitening
 from flatjax.mri.host.patterns import LINE_KINDS
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration, pattern
@@ -40,8 +41,8 @@ Result = tuple[Prepared, dict[str, np.ndarray]]  # a slice, and its images `[y, 
 
 def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[str | Path],
                       output: str | Path | None = None, *, mask: str | Path = "",
-                      maps: str | Path = "", undersample: bool = False,
-                      keep_going: bool = False) -> list[Path]:
+                      maps: str | Path = "", array: str = "", axes: str = "",
+                      undersample: bool = False, keep_going: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
@@ -57,6 +58,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         output: folder, by default `workdir/reconstructions`.
         mask: file of the sampling mask, by default the file's own or where samples are not zero.
         maps: file of coil sensitivities, by default the file's own or by ESPIRiT.
+        array, axes: of files of arrays, see `data.io.kspace.open_scan`.
         undersample: k-space that is fully sampled is undersampled as the config's acquisition says,
             without its noise.
         keep_going: go on with the other files where one is broken, and raise at the end.
@@ -88,7 +90,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     written: list[Path] = []
     for file in tqdm(files, desc="reconstruct", unit="file", disable=len(files) < 2):
         try:
-            scan = open_scan(file, config.data.get("coils", 1))
+            scan = open_scan(file, config.data.get("coils", 1), array, axes)
             targets = [output / f"{scan.name}{suffix}" for suffix in (".h5", ".nii", ".png")]
             for target in targets:
                 if (known := taken.get(target.resolve())):
@@ -142,7 +144,8 @@ def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
         warnings.warn(f"k-space is sampled along {lines}, but the model was trained with "
                       f"{trained.lines}: its axes are exchanged, and those of the images back",
                       stacklevel=2)
-        images = reconstruct(params, rng, jax.tree.map(swapped, measurement))
+        kspace, mask, maps = map(swapped, measurement[:3])
+        images = reconstruct(params, rng, measurement._replace(kspace=kspace, mask=mask, maps=maps))
         return {name: swapped(image) for name, image in images.items()}
 
     one = trained.lines != "both" and not {*kinds(trained)}.isdisjoint(LINE_KINDS)
@@ -150,23 +153,27 @@ def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
 
 
 def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path
-            ) -> dict[str, str | int]:
+            ) -> dict[str, str | int | float]:
     """How a reconstruction is made, as the attributes of its file tell."""
     model, source = Path(workdir).resolve(), "samples that are not zero"
     if mask or scan.mask is not None:
         source = str(mask or scan.file)
     elif scan.simulated:
         source = "drawn as the config says"
+    unit = ("1 is the maximum of the volume" if scan.simulated else
+            "that of the k-space, by an orthonormal Fourier transform")
+    known = {}
+    if scan.noise is not None:
+        known["noise"] = whitening(scan.noise)[1]
+        unit += ", of prewhitened coils; noise is the standard deviation of a sample's"
     return {"model": printable(model.name if (model / weights.FILE).is_file() else str(model)),
             "method": config.method.name, "checkpoint_step": step,
             "config_hash": configuration.config_hash(config), "flatjax": __version__,
-            "mask": printable(source),
-            "unit": "1 is the maximum of the volume" if scan.simulated else
-                    "that of the k-space, by an orthonormal Fourier transform"}
+            "mask": printable(source), "unit": unit, **known}
 
 
 def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
-           origin: dict[str, str | int]) -> str:
+           origin: dict[str, str | int | float]) -> str:
     """Write the three files of a scan, and say what was found in it."""
     count, coils, *whole = scan.shape
     crop = scan.crop or whole
@@ -202,10 +209,12 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
         figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png,
                      pdf=False)
     empty, frames = count - len(accelerations), scan.frames
-    lost = [f", no {one}" for one in scan.missing if one.startswith("affine (")]
+    told = [f", no {one}" for one in scan.missing if one.startswith(("affine (", "noise scan ("))]
+    told += [f", left out: {scan.facts[one]}" for one in scan.facts if one == "left out"]
+    told += [", prewhitened"] * (scan.noise is not None)
     return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
             f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(lost)}")
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(told)}")
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
