@@ -274,7 +274,7 @@ def test_slices_at_uneven_distances_are_told_in_one_line(tmp_path, workdir, caps
     path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1], change=change)
     assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
     line, = (line for line in "".join(capsys.readouterr()).splitlines() if "affine" in line)
-    assert ", no affine (slices lie 6 to 18 mm apart) -> " in line
+    assert ", no affine (slices lie 6 to 18 mm apart), no noise scan (too short" in line
     assert nibabel.load(tmp_path / "out" / "scan.nii").header["sform_code"] == 0
 
 

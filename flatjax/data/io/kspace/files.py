@@ -62,7 +62,7 @@ def open_scan(file: str | Path, coils: int = 1, array: str = "", axes: str = "")
 
 
 def _open(file: Path, coils: int, array: str, axes: tuple[str, ...]) -> Scan:
-    suffix = file.suffix.lower()
+    suffix, names = file.suffix.lower(), []
     if suffix in NUMPY:
         return open_arrays(file, f"NumPy {suffix}", array, axes)
     if suffix == ".mat":

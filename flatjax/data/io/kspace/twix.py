@@ -2,12 +2,11 @@
 
 Heads of readouts and the protocol are put into ISMRMRD's terms, as `siemens_to_ismrmrd` does, and
 read on as such: see `ismrmrd` for slices, frames, calibration and noise, `geometry` for where
-images lie. The oversampling of the readout is removed. A line lies where its own center line says,
-which differs where reference lines are a scan apart. Of several measurements in a file the last is
-read; the others may bring the noise scan.
+images lie. The oversampling of whole echoes is removed; of others, the image is cropped. A line
+lies where its own center line says, which differs where reference lines are a scan apart. Of
+several measurements in a file the last is read; the others may bring the noise scan.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import import_module
@@ -64,26 +63,31 @@ def _open(file: Path) -> Scan:
         raise InputError("excites several slices at once, expected one at a time; separate them "
                          "first and hand over the k-space as .npy")
     grid = last["hdr"]["MeasYaps"]["sKSpace"]
-    shape = (int(grid["lBaseResolution"]), int(grid["lPhaseEncodingLines"]),
+    base = int(grid["lBaseResolution"])
+    full = round(base * _number(last["hdr"]["Dicom"].get("flReadoutOSFactor"), 2.0))
+    if any((block.mdh.SamplesInScan, block.mdh.CenterCol) != (full, full // 2)
+           or block.mdh.CutOff.Pre or block.mdh.CutOff.Post for _, block in blocks
+           if block.is_image_scan() or block.is_flag_set("PATREFSCAN")):
+        base = full
+    shape = (base, int(grid["lPhaseEncodingLines"]),
              int(grid["lPartitions"]) if grid.get("ucDimension") == 4 else 1)
-    factor = _number(last["hdr"]["Dicom"].get("flReadoutOSFactor"), 2.0)
     stored, heads = np.zeros(len(blocks), _STORED), np.zeros(len(blocks), _HEAD)
     for row, (one, block) in enumerate(blocks):
         start, apart = (192, 32) if block.version_is_ve else (0, 128)  # bytes of headers
         stored[row] = (block.mem_pos + start, apart, block.mdh.UsedChannels,
                        block.mdh.SamplesInScan, block.mdh.CenterCol)
-        _fill(heads[row], block, one["hdr"]["MeasYaps"], shape, factor)
+        _fill(heads[row], block, one["hdr"]["MeasYaps"], shape, full)
         if _channels(block) != _channels(blocks[-1][1]):
             heads["active_channels"][row] = 0  # of other coils
         if block.is_flag_set("NOISEADJSCAN"):
             stored["center"][row] = -1
     return scan_of(file, "Siemens .dat", _header(last["hdr"], shape), heads,
-                   partial(_readouts, stored, shape[0], round(shape[0] * factor)))
+                   partial(_readouts, stored, base, full))
 
 
 def _fill(head: np.void, block: Any, protocol: Any, shape: tuple[int, int, int],
-          factor: float) -> None:
-    """The head of a readout, as it is without oversampling; of noise, as it was read."""
+          full: int) -> None:
+    """The head of a readout as `_readouts` gives it, of noise, as it was read."""
     mdh, base = block.mdh, shape[0]
     flags = {bit for name, bit in _FLAGS.items() if block.is_flag_set(name)}
     flags -= {20} if 21 in flags else set()
@@ -95,12 +99,12 @@ def _fill(head: np.void, block: Any, protocol: Any, shape: tuple[int, int, int],
         head["sample_time_us"] = (times.get(str(protocol.get("tProtocolName")))
                                   or 1e6 / mdh.SamplesInScan / 130)
     else:
-        ends = mdh.CutOff.Pre, mdh.SamplesInScan - mdh.CutOff.Post
-        first, end = (math.ceil((n - mdh.CenterCol) / factor + base // 2 - 1e-6) for n in ends)
+        before = full // 2 - mdh.CenterCol
         head["number_of_samples"], head["center_sample"] = base, base // 2
-        head["discard_pre"], head["discard_post"] = max(first, 0), max(base - end, 0)
+        head["discard_pre"] = before + mdh.CutOff.Pre
+        head["discard_post"] = full - before - mdh.SamplesInScan + mdh.CutOff.Post
         dwell = protocol["sRXSPEC"]["alDwellTime"][mdh.Counter.Eco]  # in ns
-        head["sample_time_us"] = factor * float(dwell) / 1000
+        head["sample_time_us"] = float(dwell) / 1000 * full / base
     w, x, y, z = map(float, mdh.SliceData.Quaternion)  # of columns phase, read, slice
     head["phase_dir"] = 1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)
     head["read_dir"] = 2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w)
@@ -123,7 +127,8 @@ def _header(parts: Any, shape: tuple[int, int, int]) -> Header:
     lines, partitions = (1 + _number(grid.get(f"d{axis}OversamplingForDialog"), 0.0)
                          for axis in ("Phase", "Slice"))
     kept = one["dReadoutFOV"], one["dPhaseFOV"], one["dThickness"]
-    whole = kept[0], kept[1] * lines, kept[2] * (partitions if shape[2] > 1 else 1)
+    whole = (kept[0] * shape[0] / grid["lBaseResolution"], kept[1] * lines,
+             kept[2] * (partitions if shape[2] > 1 else 1))
     trajectory = _TRAJECTORIES.get(grid.get("ucTrajectory", 1), "other")
     if _number((parts["Meas"].get("alRegridMode") or [0])[0], 0.0) > 1:
         trajectory = "EPI with ramp sampling"
@@ -159,9 +164,9 @@ def _number(value: Any, default: float) -> float:
 
 def _readouts(stored: np.ndarray, base: int, full: int, file: Path,
               rows: Iterable[int]) -> Iterator[np.ndarray]:
-    """Readouts of `full` samples at most on a grid of `base`, those of noise as they are.
+    """Readouts of at most `full` samples on a grid of `base`, those of noise as they are.
 
-    Samples keep their size, and have less noise, as of a dwell time that is longer by `full / base`
+    Samples keep their size. Their noise is that of a dwell time longer by `full / base`.
     """
     for one in stored[list(rows)]:
         kind = np.dtype([("header", f"V{one['apart']}"), ("data", "<c8", one["samples"])])
@@ -169,9 +174,6 @@ def _readouts(stored: np.ndarray, base: int, full: int, file: Path,
         before = full // 2 - one["center"]
         after = full - before - line.shape[1]
         if one["center"] >= 0:
-            if before < 0 or after < 0:
-                raise InputError(f"a readout of {line.shape[1]} samples with center "
-                                 f"{one['center']} does not fit {full}; export it again")
             line = np.fft.ifftshift(np.pad(line, ((0, 0), (before, after))), axes=1)
             image = np.fft.fftshift(scipy.fft.ifft(line), axes=1)[:, full // 2 - base // 2:]
             image = np.fft.ifftshift(image[:, :base], axes=1)
