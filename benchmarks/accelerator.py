@@ -59,7 +59,8 @@ PARTS = {"correctness": (correctness, 40), "throughput": (throughput, 150), "tra
          "training": (training, 300)}
 FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide": 62,
         "batches": (1, 4), "largest": 16, "cascades": (6, 12, 24, 48), "evaluations": (50, 100),
-        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16), "configs": ("multicoil", "demo"),
+        "latency_steps": (8, 4, 12), "threads": (1, 2, 4, 8, 16),
+        "configs": ("multicoil", "singlecoil"),
         "overrides": (), "check_size": 96, "check_channels": 8, "check_pools": 2,
         "check_steps": 6, "check_methods": {
             "flat_imex": ("float32", "tf32"), "flat": ("float32", "bfloat16"),
@@ -70,14 +71,14 @@ FULL = {"size": 320, "channels": 18, "pools": 4, "steps": 12, "coils": 15, "wide
         "probe_steps": 60, "training_overhead": 45}
 QUICK = {"size": 32, "channels": 2, "pools": 0, "steps": 2, "coils": 2, "wide": 4,
          "batches": (1,), "largest": 2, "cascades": (2, 3), "evaluations": (2,),
-         "latency_steps": (2,), "threads": (1, 2), "configs": ("demo",),
+         "latency_steps": (2,), "threads": (1, 2), "configs": ("singlecoil",),
          "overrides": ("--config.method.schedule.steps=2", "--config.method.network.channels=2",
                        "--config.method.network.pools=0", "--config.data.matrix=32"),
          "check_size": 32, "check_channels": 2, "check_pools": 0, "check_steps": 2,
          "check_methods": {
              "flat": ("float32",), "flat_imex": ("float32",), "varnet": ("float32", "bfloat16")},
          "operator_batch": 1, "peak_size": 256, "peak_elements": 1 << 16, "budget": 0.02,
-         "traced": ("varnet",), "cold": ("flat",), "recipe": "demo", "probe_steps": 2,
+         "traced": ("varnet",), "cold": ("flat",), "recipe": "singlecoil", "probe_steps": 2,
          "training_overhead": 1e9, "training_flags": (
              "--config.method.schedule.steps=2", "--config.method.network.channels=2",
              "--config.method.network.pools=0", "--config.data.matrix=32",

@@ -32,7 +32,7 @@ def table(headers, rows):
 def missing(rows):
     """What was not measured, and why; rows whose turn did not come are counted alone."""
     late = sum(row.get("skipped") == "time is up" for row in rows)
-    told = [f"- {late} more were to be measured when the time was up."] if late else []
+    told = [f"- {late} more cases were planned, but the time was up."] if late else []
     for row in rows:
         why = row.get("error") or row.get("skipped")
         if why and why != "time is up":
@@ -80,14 +80,16 @@ def throughput(rows):
                       row.get("memory_MiB"), 100 * row["of_peak"], row["trace_seconds"],
                       row["compile_seconds"], *ratios])
     lines += table([*names, "ms", "slices/s", "memory, MiB", "% of peak", "trace, s",
-                    "compile, s", "torch eager's time over it", "torch compiled's"], cells)
+                    "compile, s", "torch eager / flatjax, time",
+                    "torch compiled / flatjax, time"], cells)
     lines += table(["torch", "work", "coils", "batch", "precision", "ms", "slices/s",
                     "memory, MiB"], (
         ["compiled" if row["compiled"] else "eager", row["work"], row["coils"], row["batch"],
          row["precision"], 1e3 * row["seconds"], row["slices_per_second"], row.get("memory_MiB")]
         for row in measured(rows, library="torch") if "slices_per_second" in row))
-    lines += [f"Same as torch with the same weights, float32: {row['errors']}." for row in
-              measured(rows, what="same as torch")]
+    lines += ["Relative difference from torch with the same weights, float32: " + ", ".join(
+        f"{name} {number(error)}" for name, error in row["errors"].items()) + "."
+              for row in measured(rows, what="same as torch")]
     return [*lines, ""]
 
 

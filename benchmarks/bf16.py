@@ -1,8 +1,8 @@
-"""What networks in bfloat16 cost in quality: the demo trained in float32 and in bfloat16.
+"""What networks in bfloat16 cost in quality: singlecoil trained in float32 and in bfloat16.
 
     python benchmarks/bf16.py --steps=600 [--config.key=value ...]
 
-Same seed, data and steps; the physics is complex64 in both. Prints JSON: PSNR (dB) on the demo's
+Same seed, data and steps; the physics is complex64 in both. Prints JSON: PSNR (dB) on its
 test sets and its difference, and seconds of training.
 """
 
@@ -22,7 +22,7 @@ from flatjax.training.train import train
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="demo")
+    parser.add_argument("--config", default="singlecoil")
     parser.add_argument("--steps", type=int, default=600)
     options, more = parser.parse_known_args()
     psnr, seconds = {}, {}

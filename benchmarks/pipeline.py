@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline.py
 
-The demo's training, batches made ahead in threads as in `train.py`, in turn with the same number
-of steps on a fixed batch; prints JSON: slices per second of both and their ratio. The updates of
+The training of singlecoil, batches made ahead in threads as in `train.py`, in turn with as many
+steps on a fixed batch; prints JSON: slices per second of both and their ratio. The updates of
 both are the same compiled step. Takes processor time from the step on a machine whose cores all
 compute.
 """
@@ -26,7 +26,7 @@ from flatjax.training.train import initial_state, make_optimizer
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="demo")
+    parser.add_argument("--config", default="singlecoil")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What the phase of a scan costs a model that was trained on other phases.
 
-    python benchmarks/receiver_phase.py --workdir=runs/demo
+    python benchmarks/receiver_phase.py --workdir=runs/singlecoil
 
 The test images of a run with one coil get a further phase, the same everywhere as of a receiver,
 or smooth. Mean PSNR over the volumes: as it is ("plain"), turned by one angle ("turned"), and as

@@ -2,9 +2,9 @@
 
     python benchmarks/start.py
 
-The demo to the end of its first training step, with an empty compilation cache and again with what
-the first start left there; and a fresh process that loads an exported reconstruction, to its first
-image. Prints JSON with medians.
+singlecoil to the end of its first training step, with an empty compilation cache and again with
+what the first start left there; and a fresh process that loads an exported reconstruction, to its
+first image. Prints JSON with medians.
 """
 
 import argparse
@@ -71,10 +71,10 @@ def main():
             cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
                      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
             for name in ("first_start", "second_start"):
-                found[name].append(seconds(STEP, "--config=configs/demo.py",
+                found[name].append(seconds(STEP, "--config=configs/singlecoil.py",
                                            f"--workdir={folder}/{name}", **cache))
             workdir = f"--workdir={folder}/run"
-            for command in (["train.py", "--config=configs/demo.py", "--config.train.steps=1",
+            for command in (["train.py", "--config=configs/singlecoil.py", "--config.train.steps=1",
                              "--config.train.warmup_steps=0", workdir],
                             ["-c", EXPORT, workdir, f"--to={folder}/program"]):
                 subprocess.run([sys.executable, *command], check=True, cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Ablations of FLAT at the demo's scale: some minutes a run on two CPU cores.
+"""Ablations of FLAT at the scale of configs/singlecoil.py: some minutes a run on two CPU cores.
 
     python train.py --config=configs/ablate.py:NAME --workdir=runs/ablate/NAME --dry-run
     python train.py --config=configs/ablate.py:NAME --workdir=runs/ablate/NAME
@@ -23,8 +23,8 @@ IMPLICIT = MappingProxyType({"space.name": "image", "solver": "imex"})
 
 def run(changes: Mapping[str, Any] = MappingProxyType({}), *, method: str = "flat",
         evaluations: Mapping[str, Mapping[str, Any]] | None = None) -> Run:
-    """The demo of a method with options of the method replaced."""
-    demo = load_config_file(f"demo:{method}")
+    """A method's config of singlecoil with options of the method replaced."""
+    demo = load_config_file(f"singlecoil:{method}")
     return Run(changed(demo, {f"method.{key}": changes[key] for key in changes}),
                evaluations or {"": {}})
 
@@ -130,7 +130,7 @@ def acceleration() -> Grid:
     runs = {}
     for factor in factors:
         for method, title in (("flat", ""), ("vanilla", "vanilla ")):
-            trained = changed(load_config_file(f"demo:{method}"), tried[f"at R {factor}"])
+            trained = changed(load_config_file(f"singlecoil:{method}"), tried[f"at R {factor}"])
             runs[f"{title}R {factor}"] = Run(trained, tried)
     return Grid("Acceleration", runs, baseline="R 4, at R 4")
 
@@ -153,7 +153,7 @@ def initialization() -> Grid:
 
 def teacher() -> Grid:
     """States rolled out from the measurement, or teacher-forced from a random start."""
-    demo = load_config_file("demo:flow_matching")
+    demo = load_config_file("singlecoil:flow_matching")
     tried = {"": {}} | {f"in {count} steps": {"method.schedule.steps": count}
                       for count in (1, 6, 24)}
     return Grid("Rolled out or teacher-forced", {

@@ -1,4 +1,4 @@
-r"""FLAT against the other methods at the demo's scale, for many hours on two CPU cores.
+r"""FLAT against the other methods at singlecoil's scale, for many hours on two CPU cores.
 
 The same command goes on where it stopped:
 
@@ -18,7 +18,7 @@ from flatjax.experiments.grid import Grid, Run, changed
 
 SEEDS = (0, 1)  # of FLAT and VarNet, which the claims are about
 # Their networks see no measurement: trained once for all accelerations.
-# Evaluated with as many samples as the demo's others, which changes nothing about the training.
+# Evaluated with as many samples as the others, which changes nothing about the training.
 UNCONDITIONAL = {"score_sde": {"method.steps": 25, "method.samples": 4},
                  "dds": {"method.samples": 4}}
 GENERATIVE = ("flow_matching", "mc_ddpm", *UNCONDITIONAL)
@@ -29,8 +29,8 @@ STEP_NFE = {"flow_matching": 1, "mc_ddpm": 1, "score_sde": 2, "dds": 1}
 def trained(method: str, budget: int, changes: Mapping[str, Any], *,
             evaluations: Mapping[str, Mapping[str, Any]] | None = None,
             seeds: tuple[int, ...] = (0,), baseline: str = "") -> Run:
-    """A run of the demo's config of a method with so many times its updates."""
-    config = load_config_file(f"demo:{method}")
+    """A run of a method's config of singlecoil with so many times its updates."""
+    config = load_config_file(f"singlecoil:{method}")
     config = changed(config, {"train.steps": budget * config.train.steps,
                               "train.validate_every": budget * config.train.validate_every,
                               **changes})
@@ -98,7 +98,7 @@ def evaluations() -> Grid:
     """Network evaluations: FLAT of 4 to 12 steps, each sampler by 12 to 100 of them in all.
 
     These are spent on one sample, or split evenly between two or four. FLAT has three times the
-    demo's updates, the samplers ten times.
+    updates of singlecoil, the samplers ten times.
     """
     runs = {named(f"flat K {steps}", 3, ""): trained("flat", 3, {"method.schedule.steps": steps})
             for steps in (4, 8, 12)}

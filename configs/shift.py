@@ -1,8 +1,8 @@
-"""The demo's model on scans that it was not trained for, as a table with a figure.
+"""The model of singlecoil on scans that it was not trained for, as a table with a figure.
 
     python train.py --config=configs/shift.py --workdir=runs/shift
 
-One model, trained as the demo is (R = 4, random mask, noise 0.005), is evaluated at other
+One model, trained as singlecoil says (R = 4, random mask, noise 0.005), is evaluated at other
 accelerations, mask kinds, noise levels and contrasts, one at a time; and as trained, but with the
 measured samples put back into its result, whose residual `||M k_K - y|| / ||y||` is then zero to
 round-off. A model trained without T2 tells about contrasts.
@@ -26,7 +26,7 @@ T2 = {"data.contrasts": ("T2",)}
 
 
 def get_config() -> Grid:
-    demo = load_config_file("demo")
+    demo = load_config_file("singlecoil")
     others = changed(demo, {"data.contrasts": ("T1", "PD")})
     return Grid("Scans that the model was not trained for", {
         "demo": Run(demo, SHIFTS | {"T2 alone": T2}),

@@ -6,7 +6,7 @@
 Read it from top to bottom, as a notebook: each part below answers one question, draws one figure
 and adds its numbers to `theorem1.json`. Parts (a), (b) and (e) need no training and take about a
 minute on a CPU. Parts (c) and (d) read trained runs: E2E-VarNets, or the unrolled networks that
-configs/demo.py:vanilla describes, whose step sizes are free.
+configs/singlecoil.py:vanilla describes, whose step sizes are free.
 """
 
 import argparse
@@ -196,7 +196,7 @@ def learned_steps(workdir: str) -> dict[str, Any]:
     params, step = load_params(workdir, config, make_method(config))
     if "eta" not in params:
         raise InputError(f"the run in {workdir} has no step sizes of its own, expected one of "
-                         "configs/demo.py:vanilla or configs/demo.py:varnet")
+                         "configs/singlecoil.py:vanilla or configs/singlecoil.py:varnet")
     eta = np.asarray(params["eta"], np.float64)
     delta, sigma = unit_interval(eta)
     found = {"name": f"{Path(workdir).name} ({config.method.name})", "checkpoint_step": int(step),

@@ -19,7 +19,7 @@ from flatjax.experiments.config_file import load_config_file
 from flatjax.experiments.grid import changed
 
 def get_config():
-    return changed(load_config_file("demo"), {
+    return changed(load_config_file("singlecoil"), {
         "data.matrix": 32, "method.network.channels": 2, "method.network.pools": 0,
         "method.schedule.steps": 2, "evaluation.figures": 0})
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flatjax
 from tests.support import fastmri_fixture
 from tests.support.kspace_fixture import scan_of
 
@@ -90,3 +91,9 @@ def test_matplotlib_draws_without_its_backend_and_is_not_imported_before(
     for command in ("inspect", "reconstruct"):
         assert {path.name for path in (tmp_path / command).glob("*.png")} == {
             "array.png", "file1.png"}
+
+
+def test_the_version_is_the_same_everywhere():
+    citation, changes = ((ROOT / name).read_text() for name in ("CITATION.cff", "CHANGELOG.md"))
+    assert f"\nversion: {flatjax.__version__}\n" in citation
+    assert changes.startswith(f"# Change log\n\n## {flatjax.__version__}, ")

@@ -83,7 +83,7 @@ def test_an_installed_package_gives_names_by_entry_points(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("table, name, words", [
     (METHODS, "falt", "method.name is 'falt', expected one of .*; did you mean 'flat'"),
-    (METHODS, "own.method", "expected one of compressed_sensing, .*, package.module:NAME"),
+    (METHODS, "own.method", "expected one of cg_sense, .*, package.module:NAME"),
     (DATASETS, "ibcm", "data.name is 'ibcm', .* did you mean 'icbm'"),
     (SOLVERS, "rk5", "solver is 'rk5', .* did you mean 'rk4'"),
     (METHODS, "nowhere:SPEC", "cannot be imported .ModuleNotFoundError: No module named 'nowhere'.*"

@@ -165,30 +165,31 @@ _SHOW = {"show-config": _switch("list all keys of the config with their values, 
                                 "--config.KEY=VALUE sets a key; an unknown key is an error")}
 _MODEL = {
     "workdir": _values("DIR", "folder of a run, written by flatjax train"),
-    "pretrained": _values("NAME", "use a packed model instead of a run: multicoil, which is "
-                          "shipped, or a folder written by flatjax pack"),
+    "pretrained": _values("NAME", "use a packed model instead of a run: the shipped model "
+                          "multicoil, or a folder written by flatjax pack"),
     **_SHOW}
 _ARRAYS = {
-    "array": _value("NAME", "name of the k-space in a file of arrays (.npz, .mat, plain .h5); "
-                    "default: kspace"),
-    "axes": _value("NAME,...", "axes of an array of k-space in their order, for instance "
-                   "slice,ky,kx or coil,ky,kx,kz. Names: frame, slice, kz, coil, ky, kx. With kz "
-                   "the scan is 3-D, and ky is its readout, which is fully sampled. Default: the "
-                   "last of slice,coil,ky,kx")}
+    "array": _value("NAME", "name of the k-space array in a .npz, .mat or plain .h5 file; default: "
+                    "kspace"),
+    "axes": _value("NAME,...", "names of the axes of a k-space array, in order, such as "
+                   "slice,ky,kx or coil,ky,kx,kz. Possible names: frame, slice, kz, coil, ky, kx. "
+                   "With kz, the scan is 3-D, and ky must be its fully sampled readout. Default: "
+                   "the last axes of slice,coil,ky,kx")}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
 COMMANDS = {
     "train": Command(
-        _train, "train a model, or every run of a grid; repeat the command to resume",
+        _train, "train a model, or all runs of a grid; repeat the command to resume stopped runs",
         "--config=FILE --workdir=DIR [--config.KEY=VALUE ...]", {
             "config": _value("FILE", "a config file, or the name of a shipped config, such as "
-                             "demo. FILE:NAME passes NAME to its get_config(). For a grid of "
+                             "demo. FILE:NAME passes NAME to get_config() of FILE. For a grid of "
                              "runs, such as ablate:flat_parts, all runs are trained and "
                              "evaluated, and a table and a figure are written"),
             "workdir": _value("DIR", "folder of the run, for config, metrics and checkpoints"),
             **_SHOW,
             "distributed": _value("HOST:PORT,PROCESSES,INDEX", "train together with other "
-                                  "processes that run this command (docs/hosts.md)",
+                                  "processes that run this command; under SLURM or on a TPU pod, "
+                                  "without a value (docs/hosts.md)",
                                   nargs="?", const=""),
             "results": _value("DIR", "for a grid: folder for scores, table and figure; "
                               "default: WORKDIR/results"),
@@ -196,31 +197,31 @@ COMMANDS = {
                                "the estimated time, and exit")}),
     "evaluate": Command(
         _evaluate, "score a trained model on the test sets of its config",
-        f"{_ONE} [--output=DIR] [--config.KEY=VALUE ...]", {
+        f"({_ONE}) [--output=DIR] [--config.KEY=VALUE ...]", {
             **_MODEL,
             "output": _value("DIR", "folder for metrics, reconstructions and figures; "
-                             "default: WORKDIR/eval; required with --pretrained and for "
-                             "another config than the run's")}),
+                             "default: WORKDIR/eval; required with --pretrained, and "
+                             "if --config.KEY=VALUE changes the config of the run")}),
     "reconstruct": Command(
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5, Siemens .dat, MATLAB 7.3 "
-                             ".mat), or a magnitude volume, whose acquisition is simulated. "
-                             "--config.acquisition.* sets it, and undersamples k-space that is "
-                             "fully sampled"),
+                             ".cfl, fastMRI and ISMRMRD .h5, Siemens .dat, MATLAB 7.3 .mat), or a "
+                             "magnitude volume, whose acquisition is simulated. "
+                             "--config.acquisition.* sets this acquisition, or undersamples "
+                             "k-space that is fully sampled"),
             **_MODEL,
             "output": _value("DIR", "folder for the results; default: WORKDIR/reconstructions with "
                              "--workdir, otherwise ./reconstructions"),
-            "mask": _value("FILE", "sampling mask (.npy, .npz), in place of the one in the file; "
-                           "default without one: where samples are not zero"),
-            "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl), in place of those in "
-                           "the file; default without them: ESPIRiT"),
+            "mask": _value("FILE", "sampling mask (.npy, .npz) to use instead of the file's. If "
+                           "neither exists, all nonzero samples count as measured"),
+            "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl) to use instead of the "
+                           "file's. If there are none, ESPIRiT estimates them"),
             **_ARRAYS,
             "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
-        _compare, "score several runs on the same slices, in one table and figure",
+        _compare, "score several runs on the same slices, and write one table and one figure",
         "--workdir=A --workdir=B ... --output=DIR [--config.KEY=VALUE ...]", {
             **_MODEL,
             "output": _value("DIR", "folder for the table with differences from the first run, "
@@ -228,18 +229,19 @@ COMMANDS = {
             "accelerations": _value("R,R,...", "evaluate every run at each of these accelerations",
                                     type=_numbers, default=[])}),
     "export": Command(
-        _export, "write a model's reconstruction and weights to one file that needs only JAX "
-        "(docs/export.md)", f"{_ONE} --to=FILE [--config.KEY=VALUE ...]", {
+        _export, "write a model's reconstruction function and weights to one file, which runs "
+        "with JAX alone (docs/export.md)", f"({_ONE}) --to=FILE [--config.KEY=VALUE ...]", {
             **_MODEL, "to": _value("FILE", "the file to write")}),
     "pack": Command(
-        _pack, "write a run as a small folder: half-precision weights, config, scores, model card",
+        _pack, "convert a run to a small folder: half-precision weights, config, scores and card",
         "--workdir=DIR --to=FOLDER [--config.KEY=VALUE ...]", {
             **_MODEL,
             "to": _value("FOLDER", "folder for the packed model"),
-            "output": _value("DIR", "folder for the results of its evaluation; default: "
-                             "WORKDIR/eval_NAME, after the name of FOLDER")}),
+            "output": _value("DIR", "folder for the results of the evaluation; default: "
+                             "WORKDIR/eval_NAME, where NAME is the name of FOLDER")}),
     "inspect": Command(
-        _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind",
+        _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind; "
+        "PATH is a file or a folder",
         "PATH [PATH ...] [--output=DIR]",
         {"output": _value("DIR", "folder for the pictures; default: inspect"), **_ARRAYS},
         paths=True),

@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import logging
 
+from flatjax import __version__
 from flatjax.cli.commands import COMMANDS
 from flatjax.errors import InputError, StorageError, Terminated, TrainingError
 from flatjax.files import make_folder
@@ -34,11 +35,15 @@ def main(argv: list[str] | None = None) -> None:
         argv: arguments after the program's name, by default those of the process.
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if name == "--version":
+        print(f"flatjax {__version__}")
+        return
     if name in ("", "-h", "--help"):
         width = max(map(len, COMMANDS))
         print("usage: flatjax SUBCOMMAND ...", "",
               *(f"  {one:{width}}  {command.summary}" for one, command in COMMANDS.items()),
-              "", "flatjax SUBCOMMAND --help lists its options.", sep="\n")
+              "", "flatjax SUBCOMMAND --help lists its options, flatjax --version the version.",
+              sep="\n")
         raise SystemExit(0 if name else 2)
     program = f"flatjax {name}" if name in COMMANDS else "flatjax"
     warnings.formatwarning = lambda message, *_, **__: (
@@ -110,8 +115,9 @@ def _find_home() -> None:
         home = tempfile.TemporaryDirectory(prefix="flatjax-")
         atexit.register(home.cleanup)
         os.environ["HOME"] = home.name
-        print("flatjax: there is no home folder, a temporary one serves until the end; set HOME or "
-              "--compilation-cache=DIR to keep compiled programs", file=sys.stderr)
+        print("flatjax: there is no home folder, so a temporary one is used until the "
+              "program ends; set HOME or --compilation-cache=DIR to keep compiled programs",
+              file=sys.stderr)
 
 
 def _keep_compiled(folder: str | None) -> None:

@@ -15,13 +15,14 @@ class Sample(NamedTuple):
     """One fully sampled slice, on the host.
 
     Attributes:
-        kspace: `[coil, ky, kx]` complex64, without added noise; `coil == 1` for a single coil.
+        kspace: `[coil, ky, kx]` complex64, as it comes; `coil == 1` for a single coil.
         maps: coil sensitivities `[coil, y, x]` complex64, `sum_c |S_c|^2 == 1` inside the object.
         target: magnitude image `[h, w]` float32 to be reconstructed.
         padding: `(left, right)`: only columns `left <= kx < right` were acquired by the scanner;
             None means all.
         mask: `[ky or 1, kx]` float32, the sampling mask that the slice was or is to be measured
             with; None to have one drawn.
+        noise: standard deviation of the complex noise that `kspace` contains, where it is known.
     """
 
     kspace: np.ndarray
@@ -29,6 +30,7 @@ class Sample(NamedTuple):
     target: np.ndarray
     padding: tuple[int, int] | None = None
     mask: np.ndarray | None = None
+    noise: float = 0.0
 
 
 def check_sample(sample: Sample) -> None:

@@ -22,19 +22,20 @@ def measure_slice(sample: Sample, acquisition: Acquisition, mask_seed: int | tup
                   rng: Generator) -> Batch:
     """Measure one slice: a `Batch` of numpy arrays without their batch axis.
 
-    `mask_seed` is that of the mask, unless the sample brings its own, and of the noise level; the
-    noise itself is drawn from `rng`, of the coils whose maps are not 0. The measurement's noise is
-    the level that was added, None if none was: data may bring their own.
+    `mask_seed` is that of the mask, unless the sample brings its own, and of the noise level. The
+    noise itself is drawn from `rng`, for the coils whose maps are not 0, as much as a sample lacks
+    that contains some. The measurement's noise is the level then, None where none is known of.
     """
     check_sample(sample)
     mask = sample.mask
     if mask is None:
         mask = draw_mask(acquisition, sample.kspace.shape[-2:], mask_seed, sample.padding)
-    level, noise = draw_noise(acquisition, mask_seed), 0.0
-    if level:
+    level, noise = max(draw_noise(acquisition, mask_seed), sample.noise), 0.0
+    if level > sample.noise:
         noise = np.zeros_like(sample.kspace)
         coils = sample.maps.any(axis=(1, 2))
-        noise[coils] = complex_noise(rng, (int(coils.sum()), *noise.shape[1:]), level)
+        noise[coils] = complex_noise(rng, (int(coils.sum()), *noise.shape[1:]),
+                                     float(np.sqrt(level**2 - sample.noise**2)))
     kspace = acquire(sample.kspace, mask, noise)
     # jitted functions take NumPy's arrays
     measured: Any = (kspace, mask[None], sample.maps, np.float32(level) if level else None)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from flatjax import config as configuration
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, check_at_least
-from flatjax.evaluation import figures, tables
+from flatjax.evaluation import figures, tables, viewer
 from flatjax.evaluation.animation import animate
 from flatjax.evaluation.evaluate import evaluate_sets
 from flatjax.evaluation.scoring import OBJECT, QUALITY, Scored
@@ -60,9 +60,10 @@ def at_acceleration(config: ConfigDict, acceleration: float) -> ConfigDict:
 def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ()) -> None:
     """Evaluate runs on the same slices and write them side by side.
 
-    Writes `comparison.{md,csv,json}`, `comparison.{png,pdf}`, `trajectories.{png,pdf}` and
-    `forming.gif`, an image forming under all runs, and what `evaluate` writes into a folder per
-    run; with several accelerations the pictures and a folder per run for each of them.
+    Writes `comparison.{md,csv,json}`, `comparison.{png,pdf}`, `trajectories.{png,pdf}`,
+    `forming.gif`, an image forming under all runs, `report.html`, in which slices by all runs are
+    seen interactively, and what `evaluate` writes into a folder per run; with several accelerations
+    the pictures, the report and a folder per run for each of them.
 
     Args:
         runs: by label, of the same data and acquisition; the others are compared with the first.
@@ -93,15 +94,21 @@ def compare(runs: Runs, output: str | Path, accelerations: Sequence[float] = ())
         if not found:
             continue
         main = found[0].test_set
-        shown = {label: own[main] for label, own in sets.items()}
-        figures.save(draw([row for row in found if row.test_set == main],
-                          {label: one.middle for label, one in shown.items()}),
+        own = [row for row in found if row.test_set == main]
+        shown = {label: each[main] for label, each in sets.items()}
+        methods = {label: config.method.name for label, config in configs.items()}
+        figures.save(draw(own, {label: one.middle for label, one in shown.items()}),
                      output / f"comparison{suffix}.png")
+        viewer.write(output / f"report{suffix}.html", f"{', '.join(runs)} on {main}",
+                     viewer.facts(own[0].metrics[0]),
+                     {label: one.views for label, one in shown.items()}, methods,
+                     [viewer.Table("Scores over all slices", _titles(first), tables.cells(
+                         own, _titles(first), _score, first))])
         moving = {label: one.moving for label, one in shown.items() if one.moving}
         if moving:
-            figures.save(figures.trajectories(
-                moving, {label: configs[label].method.name for label in moving},
-                found[0].metrics[0]["num_slices"]), output / f"trajectories{suffix}.png")
+            figures.save(figures.trajectories(moving, {label: methods[label] for label in moving},
+                                              own[0].metrics[0]["num_slices"]),
+                         output / f"trajectories{suffix}.png")
             animate(output / f"forming{suffix}.gif",
                     {label: shown[label].middle for label in moving})
     print(markdown(rows))
@@ -137,14 +144,11 @@ def _check(runs: Runs) -> None:
 def markdown(rows: list[Row]) -> str:
     """The table, one for each acceleration and test set."""
     other = rows[0].label if rows else ""
-    titles = ("run", "PSNR (dB)", "SSIM", "NMSE", f"PSNR - {other}", f"SSIM - {other}", "NFE",
-              "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
-              "data residual")
-    out = []
+    out = ["# Comparison", ""]
     for (nominal, _), found in groupby(rows, lambda row: (_nominal(row), row.test_set)):
         own = list(found)
         out += tables.section(
-            own, titles, lambda row, key: tables.over_volumes(row.metrics[0], "method", key), other,
+            own, _titles(other), _score, other,
             f"R = {nominal:g} (achieved {own[0].mean('acceleration', 'achieved'):.2f}), ")
     out.append("Mean ± std over volumes, if several. Differences are paired by slice, with 95 % "
                "bootstrap intervals over slices. NFE counts network evaluations per slice, of all "
@@ -152,6 +156,16 @@ def markdown(rows: list[Row]) -> str:
                "often, and by how much in all, PSNR falls from one state to the next. Evaluated on "
                f"{tables.devices(rows)}.")
     return "\n".join(out)
+
+
+def _titles(other: str) -> tuple[str, ...]:
+    return ("run", "PSNR (dB)", "SSIM", "NMSE", f"PSNR - {other}", f"SSIM - {other}", "NFE",
+            "ms per slice", "parameters", "memory (MB)", "drops (dB)", "straightness",
+            "data residual")
+
+
+def _score(row: Row, key: str) -> str:
+    return tables.over_volumes(row.metrics[0], "method", key)
 
 
 def _nominal(row: Row) -> float:

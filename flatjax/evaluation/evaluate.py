@@ -15,7 +15,7 @@ from flatjax.data.acquisition import ends
 from flatjax.data.batches import measure_volume, padded_batches
 from flatjax.data.splits import restore_split
 from flatjax.errors import InputError, NonFiniteError
-from flatjax.evaluation import figures, scoring, tables
+from flatjax.evaluation import figures, scoring, tables, viewer
 from flatjax.evaluation.scoring import ALONG, OBJECT, QUALITY, Measures, Scored
 from flatjax.files import make_folder, write_atomically, write_json
 from flatjax.options import flattened
@@ -29,7 +29,8 @@ def evaluate(config: ConfigDict, workdir: str | Path,
     Writes, for the main set into `output` and for others into a folder below it of their name:
     `metrics.json`, `metrics.csv` (a row per volume), `slices.csv` (a row per slice),
     `reconstructions/<volume>.h5` (with the standard deviation `std` of a method that draws several
-    posterior samples) and figures. Volumes without a reference, whose target is NaN, are
+    posterior samples), figures and `report.html`, which shows slices of the volumes that are drawn
+    interactively. Volumes without a reference, whose target is NaN, are
     reconstructed only.
 
     Args:
@@ -55,6 +56,7 @@ class Evaluated(NamedTuple):
     slices: dict[str, np.ndarray]  # the scores of `QUALITY`, `[slices]` float64
     middle: Scored  # the middle slice of the first volume
     moving: list[Measures]  # of the volumes that are drawn, those whose images move
+    views: list[viewer.View]  # of the volumes that are drawn, some slices
 
 
 def evaluate_sets(config: ConfigDict, workdir: str | Path,
@@ -73,7 +75,7 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
     results: dict[str, Evaluated] = {}
     for index, (name, volumes) in enumerate(dataset.test.items()):
         folder = output if index == 0 else make_folder(output / name)
-        measured, middles, broken, timed = [], [], [], None
+        measured, middles, views, broken, timed = [], [], [], [], None
         for volume in tqdm(volumes, desc=f"evaluate {name}", unit="volume"):
             slices = measure_volume(volume, acquisition)
             timed = timed or next(padded_batches(slices, options.batch_size))[0]
@@ -85,6 +87,9 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
             elif np.isfinite(scored.target).all():
                 drawn = len(measured) < options.figures
                 measured.append(scoring.measures_of(scored, along=drawn))
+                if drawn:
+                    views += viewer.views(scored, measured[-1], -(
+                        -viewer.SLICES // min(options.figures, len(volumes))))
                 if drawn or not middles:
                     middles.append(scored.at(len(scored.target) // 2))
         if broken:
@@ -106,10 +111,14 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
             **scoring.summary(measured, config.method.name, nominal),
         }
         _write(folder, metrics, measured)
+        kind = config.method.name
         results[name] = Evaluated(
             metrics, {key: np.concatenate([v.slices[key] for v in measured]) for key in QUALITY},
-            middles[0], _draw(folder, measured[:options.figures], middles, config.method.name,
-                              metrics["num_slices"]))
+            middles[0], _draw(folder, measured[:options.figures], middles, kind,
+                              metrics["num_slices"]), views)
+        viewer.write(folder / "report.html", f"{kind} on {name}", viewer.facts(metrics),
+                     {kind: views}, {kind: kind},
+                     [viewer.Table("Scores over all slices", *tables.beside_zero_filling(metrics))])
     if results:
         print(tables.of_run({name: one.metrics for name, one in results.items()}))
     print(f"metrics, reconstructions and figures are in {output}")

@@ -28,7 +28,8 @@ LINE = 4.2 / 25.4  # inches, of a table's line in a figure
 _LOOKS = {"flat": ("#D55E00", "o"), "varnet": ("#0072B2", "o"), "flow_matching": ("#009E73", "s"),
           "mc_ddpm": ("#CC79A7", "s"), "vanilla": ("#E69F00", "o"), "modl": ("#56B4E9", "o"),
           "score_sde": ("#000000", "s"), "unet": ("#000000", "^"), "dds": ("#888888", "s"),
-          "compressed_sensing": ("#888888", "^"), "zero_filled": ("#888888", "x")}
+          "compressed_sensing": ("#888888", "^"), "cg_sense": ("#888888", "o"),
+          "zero_filled": ("#888888", "x")}
 COLORS = [*dict.fromkeys(color for color, _ in _LOOKS.values())]
 _LINES = ("-", "--", ":", "-.")  # of runs of one method
 _STYLE: Any = {

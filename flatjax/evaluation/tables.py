@@ -97,17 +97,15 @@ _CELLS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def section(rows: list[Row], titles: Sequence[str], score: Callable[[Row, str], str], other: str,
-            told: str = "", *, start: bool = True) -> list[str]:
-    """The Markdown lines of one test set: a line of what it is, and the table of its rows.
+def cells(rows: Iterable[Row], titles: Sequence[str], score: Callable[[Row, str], str],
+          other: str) -> list[list[str]]:
+    """The cells of rows.
 
     Args:
-        rows: of the test set.
+        rows: of one test set.
         titles: of the columns: of `_CELLS`, of scores, and "PSNR - NAME" and "SSIM - NAME".
         score: the cell of a row's score of that name.
         other: the NAME of what rows are compared with.
-        told: of the test set, beside its name and size.
-        start: whether to tell what zero filling scores.
     """
     def difference(row: Row, key: str) -> str:
         if not row.against:
@@ -115,14 +113,24 @@ def section(rows: list[Row], titles: Sequence[str], score: Callable[[Row, str], 
         mean, low, high = (f"{one:+.{_DIGITS[key]}f}" for one in row.against[key])
         return f"{mean} [{low}, {high}]"
 
-    cells = (_CELLS
+    found = (_CELLS
              | {title: lambda row, key=key: score(row, key) for key, title in _TITLES.items()}
              | {f"{key.upper()} - {other}": partial(difference, key=key) for key in PAIRED})
+    return [[found[title](row) for title in titles] for row in rows]
+
+
+def section(rows: list[Row], titles: Sequence[str], score: Callable[[Row, str], str], other: str,
+            told: str = "", *, start: bool = True) -> list[str]:
+    """The Markdown lines of one test set: a line of what it is, and the table of its `cells`.
+
+    The line says what is `told` of the set beside its name and size, and, from the `start`, what
+    zero filling scores.
+    """
     slices, volumes = (rows[0].metrics[0][key] for key in ("num_slices", "num_volumes"))
     psnr, ssim = rows[0].zero_filled()
     return [f"**{rows[0].test_set}**, {told}{slices} slices of {volumes} volume"
             + "s" * (volumes > 1) + f"; zero-filled: {psnr:.2f} dB, SSIM {ssim:.3f}" * start, "",
-            *markdown(titles, ([cells[title](row) for title in titles] for row in rows)), ""]
+            *markdown(titles, cells(rows, titles, score, other)), ""]
 
 
 def spread(mean: float, std: float | None, key: str) -> str:
@@ -148,13 +156,20 @@ def devices(rows: Iterable[Row]) -> str:
     return "; ".join(sorted({one["device"] for row in rows for one in row.metrics}))
 
 
+def beside_zero_filling(metrics: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells of the scores of zero filling and of a method, of one `metrics.json`."""
+    return ["images", *_TITLES.values()], [
+        [metrics[images].get("name", "zero-filled"),
+         *(over_volumes(metrics, images, key) for key in _TITLES)]
+        for images in ("zero_filled", "method")]
+
+
 def of_run(results: Mapping[str, dict[str, Any]]) -> str:
     """What `evaluate` returned beside zero filling's scores, as Markdown."""
-    rows = []
+    rows, titles = [], []
     for name, metrics in results.items():
-        rows += [[name, metrics[images].get("name", "zero-filled"),
-                  *(over_volumes(metrics, images, key) for key in _TITLES)]
-                 for images in ("zero_filled", "method")]
+        titles, scores = beside_zero_filling(metrics)
+        rows += [[name, *row] for row in scores]
         gains = {key: metrics["method"][key]["mean"] - metrics["zero_filled"][key]["mean"]
                  for key in _TITLES}
         rows.append([name, "gain", *("" if key == "nmse" else f"{gain:+.{_DIGITS[key]}f}"
@@ -162,8 +177,8 @@ def of_run(results: Mapping[str, dict[str, Any]]) -> str:
     first = next(iter(results.values()))
     acceleration = first["acceleration"]
     return "\n".join([
-        *markdown(["test set", "images", *_TITLES.values()], rows), "",
-        f"mean ± std over volumes, if several; R = {acceleration['nominal']:g} (achieved "
+        *markdown(["test set", *titles], rows), "",
+        f"Mean ± standard deviation over volumes; R = {acceleration['nominal']:g} (achieved "
         f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
         f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
 

@@ -49,9 +49,9 @@ def check_kspace(kspace: np.ndarray) -> list[str]:
                          f"n // 2; move it with numpy.fft.fftshift(kspace, axes={edge})")
     image = tuple(axis - 3 for axis in (1, 2) if spread[axis] > _IMAGE)
     if image:
-        return [f"{_axes(image)} looks like an image, not like k-space; transform it with numpy.fft"
-                f".fftshift(numpy.fft.fftn(numpy.fft.ifftshift(kspace, axes={image}), axes={image},"
-                f" norm='ortho'), axes={image})"]
+        return [f"k-space looks like an image along {_axes(image)}; transform it with numpy.fft."
+                f"fftshift(numpy.fft.fftn(numpy.fft.ifftshift(kspace, axes={image}), axes={image}, "
+                f"norm='ortho'), axes={image})"]
     return [_off_center(kspace.shape, axis, offset[axis]) for axis in frequencies
             if abs(offset[axis]) > _NEAR] or _image_doubts(kspace, frequencies)
 

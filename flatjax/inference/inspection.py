@@ -47,8 +47,8 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect", a
             with reading(scan.file):
                 if scan.mask is not None:
                     check_mask(kspace, find_mask(kspace), scan.mask)
-                if not scan.simulated:
-                    doubts += [f"{file}: {doubt}" for doubt in check_kspace(kspace)]
+                found = () if scan.simulated else check_kspace(kspace)
+                doubts += [f"{file}: {doubt}" for doubt in (*scan.doubts, *found)]
         except InputError as error:
             errors[file] = " ".join(str(error).split())
             continue
@@ -88,7 +88,7 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
         "coils": "-" if scan.simulated else str(coils), "ky x kx": _product(size),
         "image": _product(scan.crop or size),
         "voxel (mm)": " x ".join(f"{n:.3g}" for n in scan.spacing) if scan.spacing else "?",
-        "orientation": "?" if scan.affine is None else "known",
+        "orientation": "known" if scan.placed else "?",
         **dict(zip(titles, measured, strict=True)),
         "tells": "; ".join(f"{k} {v}" for k, v in scan.facts.items()) or "-",
         "missing": ", ".join(missing) or "-"}
@@ -106,13 +106,13 @@ def _noise(scan: Scan, kspace: np.ndarray, mask: np.ndarray) -> tuple[float, flo
     noise = float(noise_level(jnp.asarray(kspace[None]), jnp.asarray(mask[None, None]))[0])
     if scan.noise is not None:
         noise = whitening(scan.noise)[1]
-    peak = float(np.percentile(_image(kspace), 99.9))
+    peak = float(np.percentile(_combined(host_ifft2c(kspace)), 99.9))
     return noise, peak / (noise * mask.mean() ** 0.5 or math.nan)
 
 
-def _image(kspace: np.ndarray) -> np.ndarray:
-    """The zero-filled image of `[coil, ky, kx]`, coils combined by root sum of squares."""
-    return np.sqrt(np.sum(np.abs(host_ifft2c(kspace)) ** 2, axis=0))
+def _combined(coils: np.ndarray) -> np.ndarray:
+    """The root sum of squares of `[coil, ky, kx]`, of any unit: float64 holds its squares."""
+    return np.sqrt(np.sum(np.abs(coils).astype(np.float64) ** 2, axis=0))
 
 
 def _product(numbers: Sequence[int | str]) -> str:
@@ -123,9 +123,9 @@ def _product(numbers: Sequence[int | str]) -> str:
 def draw(scan: Scan, index: int, kspace: np.ndarray) -> "figures.Figure":
     """A slice's k-space on a logarithmic scale, its mask, and its image, coils combined by RSS."""
     mask, center = _sampling(scan, kspace)
-    samples = np.sqrt(np.sum(np.abs(kspace) ** 2, axis=0))
+    samples = _combined(kspace)
     samples = np.log10(np.maximum(samples / samples.max(), _FLOOR))
-    image = center_crop(_image(kspace), scan.crop or kspace.shape[1:])
+    image = center_crop(_combined(host_ifft2c(kspace)), scan.crop or kspace.shape[1:])
     acquired = "made of the image" if scan.simulated else f"{len(kspace)} coils"
     figure = figures.row([
         Panel(samples, f"log10 |k-space|, {acquired}", np.log10(_FLOOR), 0.0),

@@ -44,19 +44,19 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
     reader = open_maps(maps, scan.shape) if maps else scan.maps
     calibration = None if reader else scan.calibration
     seed = seed_from_name(scan.name)
-    noise, rng = 0.0, np.random.default_rng(seed)
+    noise, rng, doubts = 0.0, np.random.default_rng(seed), [*scan.doubts]
     _, middle = slice_with_signal(scan)
     if scan.simulated:
         noise = draw_noise(acquisition, seed)
     else:
         with reading(scan.file):
-            doubts = check_kspace(middle)
+            doubts += check_kspace(middle)
         if undersample and (sampled is not None or pattern(find_mask(middle)) != "full"):
             undersample = False
             doubts.append("the options acquisition.* are not applied, as the data are "
                           "undersampled already or have a mask")
-        for doubt in doubts:
-            warnings.warn(f"{scan.file}: {doubt}", stacklevel=2)
+    for doubt in doubts:
+        warnings.warn(f"{scan.file}: {doubt}", stacklevel=2)
     if sampled is None and (scan.simulated or undersample):
         sampled = draw_mask(acquisition, scan.shape[2:], seed)
     white, level = (None, None) if scan.noise is None else whitening(scan.noise)

@@ -1,8 +1,8 @@
-"""Trained models that come with the package, a folder each.
+"""Trained models that come with the package, one folder each.
 
-`config.json` is the config of the training, `weights.npz` the weights in half precision,
-`scores.json` what they score and `MODEL_CARD.md` what they are and are not for. `flatjax pack`
-makes such a folder, and `--pretrained=NAME` takes it, or one that is shipped, as a workdir.
+`config.json` is the config of the training, `weights.npz` holds the weights in half precision,
+`scores.json` their scores, and `MODEL_CARD.md` describes the model and its limits. `flatjax pack`
+writes such a folder. `--pretrained=NAME` uses it, or a shipped model, in place of a workdir.
 """
 
 from pathlib import Path
@@ -23,12 +23,12 @@ _SHIPPED = Path(__file__).parent / "models"
 
 
 def names() -> list[str]:
-    """Of the models that are shipped."""
+    """Names of the shipped models."""
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{weights.FILE}"))
 
 
 def folder(name: str) -> Path:
-    """Where a model is: shipped under that name, or a folder that `pack` wrote; else InputError."""
+    """Folder of a shipped model, or the folder `name` if `pack` wrote it; else InputError."""
     for path in (_SHIPPED / name, Path(name)):
         if (path / weights.FILE).is_file():
             return path
@@ -38,10 +38,10 @@ def folder(name: str) -> Path:
 
 def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
          output: str | Path | None = None) -> None:
-    """Write a run's weights into the folder `to`, score these, and write what they are.
+    """Write a run's weights into the folder `to`, with their scores and a model card.
 
     `evaluate` writes into `output`, by default `workdir/eval_NAME` with the name of the folder. An
-    `InputError` if `to` holds a run, or for no volume with a reference.
+    `InputError` if `to` holds a run, or if no test volume has a reference.
     """
     if (Path(to) / "config.json").is_file() and not (Path(to) / weights.FILE).is_file():
         raise InputError(f"cannot pack into {to}, which holds a run; name a folder of its own")
@@ -54,15 +54,15 @@ def pack(config: ConfigDict, workdir: str | Path, to: str | Path,
     write_text(to / "config.json", configuration.to_json(config) + "\n")
     results = evaluate(config, to, output or Path(workdir) / f"eval_{to.name}")
     if not results:
-        raise InputError(f"no test volume of data set {config.data.name} has a reference, expected "
-                         f"one: {to} has no scores and no model card; pack with other data")
+        raise InputError(f"no test volume of data set {config.data.name} has a reference, so {to} "
+                         "has no scores and no model card; pack with data that have references")
     write_json(to / "scores.json", results)
     write_text(to / "MODEL_CARD.md", model_card(to.name, config, results))
     print(f"the packed model is in {to}")
 
 
 def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]) -> str:
-    """What a model is, what it was trained on, its scores and what it is not for, as Markdown."""
+    """A Markdown text that describes a model, its training, its scores and its limits."""
     method, data, train = config.method.name, config.data.name, config.train
     first = next(iter(results.values()))
     usual = flattened(configuration.method(method))
@@ -71,29 +71,34 @@ def model_card(name: str, config: ConfigDict, results: dict[str, dict[str, Any]]
     origin = ", started from the weights of another run" if config.init_from else ""
     return f"""# {name}
 
-**For research only, not a medical device: no image that it makes may be used for a diagnosis, a
-treatment or any other clinical decision.**
+**For research only. This is not a medical device: do not use any image that it produces for a
+diagnosis, a treatment or any other clinical decision.**
 
-- Method: `{method}` ({_listed(changed)}); {first["parameters"]:,} parameters, half precision.
-- Trained on: data set `{data}` ({_listed(flattened(config.data))}).
-- Measured by: {_listed(flattened(config.acquisition))}.
-- Training: step {first["checkpoint_step"]} of {train.steps}, batches of {train.batch_size}, \
-seed {config.seed}{origin}. `config.json` has all of it.
+## Model and training
+
+- **Method:** `{method}` ({_listed(changed)}). It has {first["parameters"]:,} parameters, stored \
+in half precision.
+- **Training data:** data set `{data}` ({_listed(flattened(config.data))}).
+- **Acquisition:** {_listed(flattened(config.acquisition))}.
+- **Training:** step {first["checkpoint_step"]} of {train.steps}, batches of \
+{train.batch_size}, seed {config.seed}{origin}. `config.json` contains the complete config.
 
 ## Scores
 
-Of these weights as they are, by `flatjax evaluate --pretrained=FOLDER --output=DIR` with this \
+Scores of the stored weights, from `flatjax evaluate --pretrained=FOLDER --output=DIR` with this \
 folder:
 
 {of_run(results)}
 
 ## What it must not be used for
 
-- Anything clinical. A learned reconstruction can take away what is there and draw what is not,
-  and look right.
-- Data unlike those it was trained on: other parts of the body, contrasts, sampling patterns,
-  accelerations, noise, coils. It may do worse there than zero filling: measure first.
-- Claims about scanners from simulated k-space, which flatters every method.
+- Anything clinical. A learned reconstruction can remove structures that exist, add structures
+  that do not exist, and still look right.
+- Data unlike the training data: other parts of the body, contrasts, sampling patterns,
+  accelerations, noise levels or coils. With such data, the model may do worse than zero filling.
+  Measure before you use it.
+- Claims about scanners that rest on simulated k-space. Simulated k-space makes every method look
+  better than it is.
 """
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import nibabel
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from ml_collections import ConfigDict
 from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
@@ -21,12 +21,13 @@ from flatjax import __version__, config as configuration
 from flatjax.data.acquisition import Acquisition, kinds
 from flatjax.data.io.kspace import Scan, find_scans, open_scan
 from flatjax.errors import InputError
-from flatjax.evaluation import figures
+from flatjax.evaluation import figures, viewer
 from flatjax.evaluation.figures import Panel
+from flatjax.evaluation.viewer import View
 from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.methods import Params
-from flatjax.mri import Measurement, center_crop
+from flatjax.mri import Measurement, center_crop, combine
 from flatjax.mri.host.coil_compression import whitening
 from flatjax.mri.host.patterns import LINE_KINDS
 from flatjax.mri.host.simulate import host_ifft2c
@@ -48,7 +49,8 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
     of several repetitions or the like, and `std` of a method that draws posterior samples;
     attributes say how it was made), `NAME.nii` with the same axes reversed, or those of the input
-    volume, and `NAME.png`. Returns the paths of the first. k-space of
+    volume, and `NAME.png`; and of all files together `report.html`, which shows slices and their
+    states interactively. Returns the paths of the first. k-space of
     `config.evaluation.batch_size` slices is in memory at once (of a `.npz`, `.mat` or plain `.h5`,
     all), and the images of one file.
 
@@ -80,14 +82,19 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
 
     @jax.jit
     def reconstruct(params: Params, rng: Array, measurement: Measurement) -> dict[str, Array]:
-        result = method.reconstruct(params, rng, measurement)
-        return {"reconstruction": result.image} | (
-            {} if result.std is None else {"std": result.std})
+        result = method.reconstruct(params, rng, measurement, trajectory=viewer.STATES)
+        states, maps = result.trajectory, measurement.maps if result.maps is None else result.maps
+        if states is not None:  # one after the other, for coil images take much memory
+            states = lax.map(lambda kspace: combine(kspace, maps, config.combine), states)
+            states = jnp.moveaxis(states, 0, 1)
+        images = {"reconstruction": result.image, "std": result.std, "states": states}
+        return {name: image for name, image in images.items() if image is not None}
 
     turned = turning(reconstruct, configuration.make_acquisition(trained))
     taken = {Path(path).resolve(): "which was given as input"
              for path in (*files, mask, maps) if path}
     written: list[Path] = []
+    views: list[View] = []
     for file in tqdm(files, desc="reconstruct", unit="file", disable=len(files) < 2):
         try:
             scan = open_scan(file, config.data.get("coils", 1), array, axes)
@@ -98,7 +105,9 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                                      f"{known}; rename it, or name another output folder")
             slices = measure(scan, acquisition, mask, maps, undersample)
             results = reconstruct_slices(turned, params, rng, slices, size)
-            facts = _write(targets, scan, results, _origin(workdir, step, config, scan, mask))
+            origin = _origin(workdir, step, config, scan, mask)
+            facts, shown = _write(targets, scan, results, origin)
+            views += shown
             taken[targets[0].resolve()] = f"the reconstruction of {file}"
             written.append(targets[0])
             tqdm.write(f"{file}: {facts} -> {targets[0]}")
@@ -107,6 +116,10 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                 raise
             tqdm.write(f"flatjax reconstruct: error: {' '.join(str(error).split())}",
                        file=sys.stderr)
+    if views:
+        name = config.method.name
+        viewer.write(output / "report.html", ", ".join(path.stem for path in written),
+                     f"Reconstructed by {_name(workdir)}", {name: views}, {name: name})
     if len(written) < len(files):
         raise InputError(f"{len(files) - len(written)} of {len(files)} files could not be "
                          f"reconstructed, as said above; the others are in {output}")
@@ -155,7 +168,7 @@ def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
 def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path
             ) -> dict[str, str | int | float]:
     """How a reconstruction is made, as the attributes of its file tell."""
-    model, source = Path(workdir).resolve(), "samples that are not zero"
+    source = "samples that are not zero"
     if mask or scan.mask is not None:
         source = str(mask or scan.file)
     elif scan.simulated:
@@ -166,20 +179,30 @@ def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask
     if scan.noise is not None:
         known["noise"] = whitening(scan.noise)[1]
         unit += ", of prewhitened coils; noise is the standard deviation of a sample's"
-    return {"model": printable(model.name if (model / weights.FILE).is_file() else str(model)),
+    return {"model": _name(workdir),
             "method": config.method.name, "checkpoint_step": step,
             "config_hash": configuration.config_hash(config), "flatjax": __version__,
             "mask": printable(source), "unit": unit, **known}
 
 
+def _name(workdir: str | Path) -> str:
+    """What a model is called: a packed one by its folder's name, a run by its path."""
+    model = Path(workdir).resolve()
+    return printable(model.name if (model / weights.FILE).is_file() else str(model))
+
+
 def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
-           origin: dict[str, str | int | float]) -> str:
-    """Write the three files of a scan, and say what was found in it."""
+           origin: dict[str, str | int | float]) -> tuple[str, list[View]]:
+    """Write the three files of a scan, and give what was found in it and views of slices."""
     count, coils, *whole = scan.shape
     crop = scan.crop or whole
     found: dict[str, list[np.ndarray]] = {}
     accelerations, middle = [], None
+    chosen, seen = viewer.spread(count, viewer.SLICES), dict[int, list[np.ndarray]]()
     for index, (one, images) in enumerate(results):
+        states = [*images.pop("states", ())[:-1], images["reconstruction"]]
+        if index in chosen:
+            seen[index] = [center_crop(each, crop) for each in (_zero_filled(one), *states)]
         for name, image in images.items():
             if not np.isfinite(image).all():
                 raise InputError(f"{scan.file}: the reconstruction of slice {index} is not finite: "
@@ -199,9 +222,12 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
             for name, images in volumes.items():
                 file[name] = images
             file.attrs.update(origin, acceleration=acceleration)
-            if scan.affine is not None:
+            if scan.placed:
                 file.attrs["affine"] = scan.affine
 
+    white = float(np.percentile(volume, 99.9))
+    views = [viewer.view(scan.name, index, count, *own, white=white)
+             for index, own in seen.items()]
     h5, nii, png = targets
     write_atomically(h5, save)
     write_atomically(nii, lambda temporary: nibabel.save(_nifti(volume, scan), temporary))
@@ -209,12 +235,11 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
         figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png,
                      pdf=False)
     empty, frames = count - len(accelerations), scan.frames
-    told = [f", no {one}" for one in scan.missing if one.startswith(("affine (", "noise scan ("))]
-    told += [f", left out: {scan.facts[one]}" for one in scan.facts if one == "left out"]
+    told = [f", left out: {scan.facts[one]}" for one in scan.facts if one == "left out"]
     told += [", prewhitened"] * (scan.noise is not None)
     return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
             f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(told)}")
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(told)}"), views
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
@@ -222,25 +247,29 @@ def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:
 
     With frames, `[frame, slice, y, x]`, they are its fourth axis.
     """
-    image = nibabel.Nifti1Image(volume.T, scan.affine)
+    image = (nibabel.Nifti1Image if max(volume.shape) < 2**15 else nibabel.Nifti2Image)(
+        volume.T, scan.affine)
     image.header.set_zooms((*(scan.spacing or (1.0, 1.0, 1.0)), 1.0)[:volume.ndim])
     image.header.set_xyzt_units("mm" if scan.spacing else "unknown")
     if scan.axes is not None:
         turn: Any = ornt_transform(io_orientation(scan.affine), scan.axes)
         image = image.as_reoriented(turn)
-    if scan.affine is not None:
-        image.set_sform(image.affine, code="scanner")
-        image.set_qform(image.affine, code="scanner")
+    for place in (image.set_sform, image.set_qform):
+        place(image.affine, code="scanner" if scan.placed else "unknown")
     return image
+
+
+def _zero_filled(one: Prepared) -> np.ndarray:
+    kspace, _, maps = map(np.asarray, one.measurement[:3])
+    return one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))
 
 
 def draw(scan: Scan, index: int, one: Prepared, image: np.ndarray) -> "figures.Figure":
     """Zero-filled image and reconstruction of a slice in one gray window, and its mask."""
-    kspace, mask, maps = map(np.asarray, one.measurement[:3])
-    start = one.scale * np.abs(np.sum(np.conj(maps) * host_ifft2c(kspace), axis=0))
+    mask = np.asarray(one.measurement.mask)
     peak = max(float(np.percentile(image, 99.9)), float(np.finfo(np.float32).tiny))
     return figures.row([
-        Panel(center_crop(start, image.shape), "zero-filled", 0.0, peak),
+        Panel(center_crop(_zero_filled(one), image.shape), "zero-filled", 0.0, peak),
         Panel(image, "reconstruction", 0.0, peak),
         Panel(mask[0], f"mask, R = {achieved_acceleration(mask):.2f}", 0.0, 1.0)],
         f"{scan.name}, slice {index + 1} of {scan.shape[0]}")

@@ -9,6 +9,7 @@
 
 from flatjax.methods.base import Method, MethodSpec, Params, Reconstruction
 from flatjax.methods.check import check_method, tracing
+from flatjax.methods.classical.cg_sense import SPEC as CG_SENSE, make as cg_sense
 from flatjax.methods.classical.compressed_sensing import (
     SPEC as COMPRESSED_SENSING,
     make as compressed_sensing,
@@ -26,6 +27,7 @@ from flatjax.methods.unrolled.varnet import SPEC as VARNET, make as varnet
 from flatjax.registry import Registry
 
 METHODS = Registry("method.name", "flatjax.methods", {
+    "cg_sense": CG_SENSE,
     "compressed_sensing": COMPRESSED_SENSING,
     "dds": DDS,
     "flat": FLAT,
@@ -39,6 +41,6 @@ METHODS = Registry("method.name", "flatjax.methods", {
     "zero_filled": ZERO_FILLED,
 }, kind=MethodSpec, made=Method)
 
-__all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "check_method",
-           "compressed_sensing", "dds", "flat", "flow_matching", "mc_ddpm", "modl", "score_sde",
-           "tracing", "unet", "vanilla", "varnet", "zero_filled"]
+__all__ = ["METHODS", "Method", "MethodSpec", "Params", "Reconstruction", "cg_sense",
+           "check_method", "compressed_sensing", "dds", "flat", "flow_matching", "mc_ddpm", "modl",
+           "score_sde", "tracing", "unet", "vanilla", "varnet", "zero_filled"]

@@ -110,7 +110,7 @@ def zero_filled(measurement: Measurement) -> Array:
 
 
 def safe_abs(x: Array) -> Array:
-    """|x| with gradient 0, not NaN, where x is 0: the background of every image."""
+    """`|x|` with gradient 0, not NaN, where x is 0: the background of every image."""
     zero = x == 0
     return jnp.where(zero, 0.0, jnp.abs(jnp.where(zero, 1.0, x)))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import flatjax
 from flatjax import cli
 from flatjax.cli.commands import COMMANDS
 from flatjax.errors import Terminated
@@ -49,6 +50,11 @@ def test_help_lists_all_options_and_imports_nothing_heavy(command):
     assert ("list all keys of the config" in text) == (command != "inspect")
 
 
+def test_the_program_tells_its_version(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"flatjax {flatjax.__version__}\n"
+
+
 def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
     for arguments, words in (([], "usage: flatjax SUBCOMMAND"), (["train"], "--workdir=DIR")):
         with pytest.raises(SystemExit) as stop:
@@ -73,7 +79,7 @@ def test_a_command_line_without_arguments_gets_the_help_and_status_2(capsys):
         ("acquisition.mask=randm", "did you mean 'random'?"),
         ("method.name=vanila", "did you mean 'vanilla'?"), ("data.name=icmb", "mean 'icbm'?"),
         ("method.solver=eulr", "did you mean 'euler'?"),
-        ("data.contrasts[0]=T1", "0 is not a valid index"), ("qqq=1", "no key 'qqq'"))),
+        ("data.fov[2]=300", "index out of range"), ("qqq=1", "no key 'qqq'"))),
     (["train", "--config=demo", "--workdir"], "argument --workdir: expected one argument"),
     (["train", "--config=demo", "--dry-run=perhaps"], "--dry-run: ignored explicit argument"),
     (["train", "--config=demo"], "--workdir is missing"),
@@ -93,7 +99,7 @@ def test_all_keys_of_a_config_are_listed_as_the_command_line_takes_them(capsys):
         cli.main(["train", "--config=demo", "--config.train.steps=7", "--show-config"])
     lines = capsys.readouterr().out.splitlines()
     assert stop.value.code == 0 and "--config.train.steps=7" in lines
-    assert "--config.data.name=icbm" in lines and "--config.acquisition.mask=random" in lines
+    assert "--config.data.name=heads" in lines and "--config.acquisition.noise=0.01" in lines
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--pretrained=multicoil", "--show-config"])
     assert "--config.data.matrix=128" in capsys.readouterr().out.splitlines()

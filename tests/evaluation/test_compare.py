@@ -17,6 +17,7 @@ from flatjax.evaluation.evaluate import evaluate
 from flatjax.evaluation.statistics import paired_difference
 from flatjax.runs.workdir import load_config
 from tests.support import toy
+from tests.support.browser import contents
 from tests.support.untrained import workdir
 
 
@@ -64,6 +65,9 @@ def test_every_number_is_the_runs_own(runs, tmp_path, capsys):
     assert rows[5]["nfe"] == 0 and rows[4]["peak_memory_bytes"] > 4 * rows[4]["parameters"]
     text = (tmp_path / "comparison.md").read_text()
     assert text.strip() in capsys.readouterr().out and text.count("| sparse |") == 4
+    report = contents(tmp_path / "report_R2.html")
+    assert [one["name"] for one in report["panels"]] == ["target", "zero-filled", "flat", "sparse"]
+    assert len(report["slices"]) == 3 and report["tables"][0]["rows"][1][0] == "sparse"
     for name in ("comparison_R4.png", "comparison_R2.png", "trajectories_R4.png",
                  "trajectories_R2.png", "forming_R4.gif", "forming_R2.gif"):
         assert plt.imread(tmp_path / name).std() > 0.1

@@ -31,6 +31,7 @@ from flatjax.training.parallel import TrainState
 from flatjax.training.train import train
 from tests.support import toy
 from tests.support.arrays import noisy
+from tests.support.browser import contents
 from tests.support.untrained import workdir as untrained
 
 
@@ -94,6 +95,22 @@ def test_figures_are_drawn_and_not_empty(run):
     assert names == {"comparison_a.png", "comparison_b.png", "trajectory.png"}
     for name in names:
         assert plt.imread(workdir / "eval" / name)[..., :3].std() > 0.05
+
+
+def test_each_set_has_a_report_of_its_slices_whose_scores_are_those_of_the_tables(run):
+    workdir, results = run
+    report = contents(workdir / "eval" / "report.html")
+    assert [one["name"] for one in report["slices"]] == [
+        f"{name}, slice {index} of 3" for name in "ab" for index in (1, 2, 3)]
+    _, start, states = report["slices"][0]["panels"]
+    assert [one["step"] for one in states] == [0, 1, 2] and states[0]["image"] == start[0]["image"]
+    row = (workdir / "eval" / "slices.csv").read_text().splitlines()[1].split(",")
+    assert states[-1]["psnr"] == pytest.approx(float(row[2]), abs=1e-4)
+    assert states[-1]["ssim"] == pytest.approx(float(row[3]), abs=1e-4)
+    table, = report["tables"]
+    assert table["rows"][1][0] == "flat" and table["rows"][1][1].startswith(
+        f"{results['main']['method']['psnr']['mean']:.2f}")
+    assert len(contents(workdir / "eval" / "other" / "report.html")["slices"]) == 3
 
 
 def scored_zero_filling(name="a"):
@@ -258,7 +275,8 @@ def command(capsys, *arguments):
             ["--config=demo:unet", "--config.method.loss.ssim=0", "--config.method.loss.l1=0"],
             "are all 0",
         ),
-        (["--config=demo", "--config.method.likelihood.sigma=0.2"], "expected below 2"),
+        (["--config=singlecoil", "--config.method.likelihood.sigma=0.2"],
+         "expected below 2"),
         (["--config=demo", "--config.acquisition.acceleration=0.5"], "acceleration"),
         (["--config=demo", "--config.acquisition.noise=-1"], "noise is -1"),
         (["--config=demo", "--config.acquisition.mask=spiral"], "spiral"),

@@ -95,7 +95,7 @@ def test_samplers_take_the_evaluations_that_they_are_called_by():
 
 
 def test_a_run_may_have_seeds_of_its_own():
-    config = load_config_file("demo")
+    config = load_config_file("singlecoil")
     grid = Grid("Toy", {"a": Run(config), "b": Run(config, seeds=(0, 3))}, "a", seeds=(1,))
     assert [trial.name for trial in trials(grid)] == ["b_seed0", "a_seed1", "b_seed3"]
 

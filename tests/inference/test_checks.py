@@ -83,9 +83,9 @@ WRONG = {
     "edge kx": (POINTS, lambda k: np.fft.ifftshift(k, -1), "at the edge of kx"),
     "edge ky": (POINTS, lambda k: np.fft.ifftshift(k, -2), "at the edge of ky"),
     "edge": (POINTS, lambda k: np.fft.ifftshift(k, (-2, -1)), "at the edge of ky and kx"),
-    "image along ky": ([0, 1, 2, 3], lambda k: transformed(k, -2), "^ky looks like an image"),
-    "image along kx": ([0, 7], lambda k: transformed(k, -1), "^kx looks like an image"),
-    "image": ([0], lambda k: transformed(k, -2, -1), "^ky and kx looks like an image"),
+    "image along ky": ([0, 1, 2, 3], lambda k: transformed(k, -2), "image along ky;"),
+    "image along kx": ([0, 7], lambda k: transformed(k, -1), "image along kx;"),
+    "image": ([0], lambda k: transformed(k, -2, -1), "image along ky and kx;"),
     "coils last": (POINTS, lambda k: np.moveaxis(k, 0, -1), "coils were the last axis"),
 }
 

@@ -66,8 +66,10 @@ def test_the_form_of_k_space_is_told_and_what_is_doubtful(tmp_path, capsys):
     kspace += complex_noise(rng, kspace.shape, 0.02)
     lines = make_mask("equispaced", (60, 64), 4, 0.2, 0).T
     np.savez(tmp_path / "scan.npz", kspace=lines * kspace, affine=np.eye(4))
+    np.save(tmp_path / "bright.npy", 1e30 * lines * kspace)
     np.save(tmp_path / "image.npy", host_ifft2c(kspace))
     np.save(tmp_path / "last.npy", np.moveaxis(kspace, 1, -1))
+    np.save(tmp_path / "edge.npy", np.fft.ifftshift(kspace, axes=(-2, -1)))
     errors = inspect_files([tmp_path], tmp_path / "out")
     out, err = capsys.readouterr()
     scan, image = row(out, "scan.npz"), row(out, "image.npy")
@@ -80,9 +82,11 @@ def test_the_form_of_k_space_is_told_and_what_is_doubtful(tmp_path, capsys):
     bright = np.sqrt(np.sum(np.abs(host_ifft2c(lines * kspace)) ** 2, axis=1)).max()
     pixel = np.std(host_ifft2c(lines * complex_noise(rng, (64, 60), 0.02)))
     assert float(scan["SNR"]) == pytest.approx(bright / pixel, rel=0.2)
-    assert list(errors) == [tmp_path / "last.npy"] and "coils were the last axis" in err
+    assert all(row(out, "bright.npy")[name] == scan[name] for name in ("SNR", "energy at"))
+    assert list(errors) == [tmp_path / "edge.npy", tmp_path / "last.npy"]
+    assert "at the edge of ky and kx, expected" in err and "coils were the last axis" in err
     (warning,) = [line for line in err.splitlines() if line.startswith("warning: ")]
-    assert "image.npy: ky and kx looks like an image" in warning
+    assert "image.npy: k-space looks like an image along ky and kx; transform it" in warning
 
 
 def test_pictures_of_one_name_are_numbered(tmp_path):

@@ -103,7 +103,7 @@ def test_lines_along_the_axis_that_was_not_trained_are_exchanged(tmp_path, monke
 
 def test_what_is_doubtful_is_warned_of_and_what_contradicts_is_refused(model, scan):
     kspace, maps, mask = scan
-    with pytest.warns(UserWarning, match="ky and kx looks like an image"):
+    with pytest.warns(UserWarning, match="looks like an image along ky and kx"):
         model(host_ifft2c(kspace), maps=maps, mask=np.ones_like(mask))
     with pytest.raises(InputError, match="energy of k-space lies at the edge of kx"):
         model(np.fft.fftshift(kspace, axes=-1), maps=maps)

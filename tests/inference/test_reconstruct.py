@@ -18,7 +18,7 @@ from flatjax import cli, config
 from flatjax.data import DATASETS
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
-from flatjax.data.io.volumes import read_placed
+from flatjax.data.io.volumes import read_oriented
 from flatjax.errors import InputError
 from flatjax.files import printable
 from flatjax.inference import reconstruct
@@ -28,6 +28,7 @@ from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase
 from tests.support import fastmri_fixture, toy, untrained
 from tests.support.arrays import complex_normal
+from tests.support.browser import contents
 from tests.support.kspace_fixture import SIZE, ismrmrd_kspace, scan_of, write_cfl, write_ismrmrd
 
 
@@ -154,6 +155,11 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
         image = nibabel.load(output / f"{name}.nii")
         np.testing.assert_array_equal(image.get_fdata(), found.transpose(2, 1, 0))
         assert plt.imread(output / f"{name}.png")[..., :3].std() > 0.05
+    report = contents(output / "report.html")
+    assert [one["name"] for one in report["slices"]] == [
+        f"{name}, slice {index} of 3" for name in ("array", "archive", "bart")
+        for index in (1, 2, 3)]
+    assert report["title"] == "array, archive, bart" and not report["target"]
     np.testing.assert_allclose(nibabel.load(output / "archive.nii").affine,
                                np.diag([2.0, 3.0, -4.0, 1.0]))
     assert nibabel.load(output / "array.nii").header["sform_code"] == 0
@@ -220,8 +226,8 @@ def test_a_volume_comes_back_in_its_place(tmp_path, workdir):
     affine = np.array([[0, 2.0, 0, -9], [-1.5, 0, 0, 4], [0, 0.3, 3, 7], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "head.nii.gz")
     reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii.gz"], tmp_path / "out")
-    found, placed = read_placed(tmp_path / "out" / "head.nii")
-    expected, where = read_placed(tmp_path / "head.nii.gz")
+    found, placed, *_ = read_oriented(tmp_path / "out" / "head.nii")
+    expected, where, *_ = read_oriented(tmp_path / "head.nii.gz")
     np.testing.assert_allclose(found, expected / expected.max(), atol=1e-5)
     np.testing.assert_allclose(placed, where, atol=1e-5)
 
@@ -241,6 +247,19 @@ def test_a_volume_keeps_the_axes_that_it_had(tmp_path, workdir, axes):
     np.testing.assert_allclose(found.get_fdata(), expected / expected.max(), atol=1e-5)
     np.testing.assert_allclose(found.header.get_zooms(), image.header.get_zooms(), atol=1e-5)
     assert found.header["sform_code"] == found.header["qform_code"] == 1
+
+
+def test_a_volume_that_tells_no_place_comes_back_without_one(tmp_path, workdir):
+    image = nibabel.Nifti1Image(np.random.default_rng(0).random((17, 12, 5)), None)
+    image.header.set_zooms((2.0, 1.5, 3.0))
+    nibabel.save(image, tmp_path / "head.nii")
+    with pytest.warns(UserWarning, match="head.nii: does not tell where its axes point"):
+        reconstruct_files(config_of(workdir), workdir, [tmp_path / "head.nii"], tmp_path / "out")
+    found = nibabel.load(tmp_path / "out" / "head.nii")
+    np.testing.assert_allclose(found.get_fdata(), image.get_fdata() / image.get_fdata().max(),
+                               atol=1e-5)
+    assert found.header["sform_code"] == found.header["qform_code"] == 0
+    np.testing.assert_allclose(found.header.get_zooms(), (2.0, 1.5, 3.0))
 
 
 def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
@@ -267,14 +286,23 @@ def test_repetitions_are_a_fourth_axis(tmp_path, workdir, capsys):
     np.testing.assert_allclose(image.header.get_zooms()[:3], (3, 2, 5))
 
 
+def test_more_slices_than_nifti_1_can_count_are_written_as_nifti_2(tmp_path):
+    np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
+    slices = np.arange(2**15, dtype=np.float32)[:, None, None]
+    image = reconstruct._nifti(slices, open_scan(tmp_path / "scan.npy"))
+    nibabel.save(image, tmp_path / "scan.nii")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "scan.nii").dataobj, slices.T)
+
+
 def test_slices_at_uneven_distances_are_told_in_one_line(tmp_path, workdir, capsys):
     def change(one):
         one.position[2] = -6.0 * [0, 1, 4][one.idx.slice]
 
     path = write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace()[:, :1], change=change)
-    assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
-    line, = (line for line in "".join(capsys.readouterr()).splitlines() if "affine" in line)
-    assert ", no affine (slices lie 6 to 18 mm apart), no noise scan (too short" in line
+    with pytest.warns(UserWarning, match="scan.h5: has no affine: slices lie 6 to 18 mm apart$"):
+        assert run(workdir, str(path), f"--output={tmp_path / 'out'}") == 0
+    cli.main(["inspect", str(path), f"--output={tmp_path / 'out'}"])
+    assert "h5: has no affine: slices lie 6 to 18 mm apart\n" in capsys.readouterr().err
     assert nibabel.load(tmp_path / "out" / "scan.nii").header["sform_code"] == 0
 
 
@@ -371,6 +399,10 @@ def test_rows_are_turned_for_a_model_of_columns_and_doubts_are_one_line(tmp_path
     assert run(run_, str(tmp_path / "columns.npy")) == 0
     with pytest.warns(UserWarning, match="along rows, but the model was trained with columns"):
         assert run(run_, str(tmp_path / "rows.npy")) == 0
+    report = contents(run_ / "reconstructions" / "report.html")
+    start, states = report["slices"][0]["panels"]
+    assert [one["step"] for one in states] == [0, 1, 2]
+    assert len({one["image"] for one in (start[0], *states[1:])}) == 3
     columns, rows = (reconstruction(run_ / "reconstructions" / f"{name}.h5")
                      for name in ("columns", "rows"))
     np.testing.assert_allclose(rows, columns.swapaxes(-2, -1), atol=1e-4 * columns.max())
@@ -398,7 +430,7 @@ def test_broken_files_stop_it_or_are_left_out(tmp_path, workdir, capsys):
     assert len(errors) == 3 and "b.npy" in errors[0] and "slice 2 of the array" in errors[1]
     assert "2 of 4 files could not be reconstructed" in errors[2]
     assert {path.name for path in output.iterdir()} == {
-        f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"{name}.{kind}" for name in "ac" for kind in ("h5", "nii", "png"))}
 
 
 def test_no_input_is_written_over(tmp_path, workdir, capsys):
@@ -415,7 +447,7 @@ def test_braces_in_a_name_are_a_name(tmp_path, workdir):
     np.save(tmp_path / "scan{a}[1].npy", scan_of(coils=1)[0])
     run(workdir, f"--input={tmp_path / 'scan{a}[1].npy'}", f"--output={tmp_path / 'out'}")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png")}
+        "report.html", *(f"scan{{a}}[1].{kind}" for kind in ("h5", "nii", "png"))}
 
 
 @pytest.mark.parametrize("name", [b"T1$x_{$.npy", b"b\xff.npy"])
@@ -428,7 +460,8 @@ def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name)
     shutil.copy(tmp_path / "plain.npy", file.with_name("z.npy"))
     assert run(workdir, str(file.parent), f"--output={tmp_path / 'out'}") == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"{stem}.{kind}" for kind in ("h5", "nii", "png") for stem in (file.stem, "z")}
+        "report.html", *(f"{stem}.{kind}" for kind in ("h5", "nii", "png")
+                         for stem in (file.stem, "z"))}
     cli.main(["inspect", str(file), f"--output={tmp_path / 'inspect'}"])
     assert (tmp_path / "inspect" / f"{file.stem}.png").exists()
     assert f"{printable(file.stem)}.h5" in capsys.readouterr().out
@@ -437,11 +470,13 @@ def test_dollars_and_bytes_in_a_name_are_a_name(tmp_path, workdir, capsys, name)
 def test_two_files_of_one_name_and_other_bad_calls_are_refused(tmp_path, workdir, capsys):
     np.save(tmp_path / "scan.npy", scan_of(coils=1)[0])
     np.savez(tmp_path / "scan.npz", kspace=scan_of(coils=1)[0])
+    np.save(tmp_path / "edge.npy", np.fft.ifftshift(scan_of(coils=1)[0], axes=(-2, -1)))
     inputs = f"--input={tmp_path / 'scan.npy'}", f"--input={tmp_path / 'scan.npz'}"
     for arguments, message in [
             (inputs, "would be written over .*scan.h5, the reconstruction of .*rename it"),
             ((inputs[0], "--workdir=b"), "flatjax compare takes several"),
             ((inputs[0], "--masks=a.npy"), "unexpected argument .*did you mean --mask?"),
+            ((f"--input={tmp_path / 'edge.npy'}",), "edge.npy: .* at the edge of ky and kx, "),
             ((f"--input={tmp_path / 'none'}",), "none: no such file or folder")]:
         assert run(workdir, *arguments, f"--output={tmp_path / 'out'}") == 2
         assert re.search(message, capsys.readouterr().err)

@@ -16,6 +16,7 @@ from tests.support.build import build
 NET = {"network__channels": 2, "network__pools": 1}
 TOLD = {"network__time_channels": 4, **NET}
 OPTIONS = {
+    "cg_sense": {"cg_iterations": 4},
     "compressed_sensing": {"levels": 2},
     "dds": {"steps": 3, **TOLD},
     "flat": {"schedule__steps": 2, **TOLD},

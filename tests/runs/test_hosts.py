@@ -35,7 +35,7 @@ SETTINGS = [
     "--config.method.schedule.steps=2",
     "--config.train.batch_size=4",
 ]
-CONFIG = f"{ROOT / 'configs' / 'demo.py'}:flow_matching"
+CONFIG = f"{ROOT / 'configs' / 'singlecoil.py'}:flow_matching"
 
 
 def lines(workdir):
@@ -126,7 +126,7 @@ def test_a_bad_description_is_refused(description):
 
 
 def test_without_a_scheduler_and_a_description_the_option_is_refused():
-    done = subprocess.run([sys.executable, "train.py", "--config=demo", "--workdir=x",
+    done = subprocess.run([sys.executable, "train.py", "--config=singlecoil", "--workdir=x",
                            "--distributed"], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 2 and "the processes do not come together" in done.stderr
     assert done.stderr.count("\n") <= 2 and not Path(ROOT / "x").exists()

@@ -174,7 +174,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(whole, tmp_pat
 
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
     def command(name):
-        return ["train", "--config=demo", f"--workdir={tmp_path / name}",
+        return ["train", "--config=singlecoil", f"--workdir={tmp_path / name}",
                 "--config.train.steps=6", "--config.train.warmup_steps=1",
                 "--config.train.validate_every=2", "--config.train.log_every=1",
                 "--config.data.matrix=32", "--config.method.name=unet",
@@ -256,7 +256,7 @@ def test_a_warm_up_takes_at_most_a_fifth_of_the_steps(tmp_path):
     np.testing.assert_array_equal(updates(steps=20), updates(steps=20, warmup_steps=4))
     assert (updates(steps=600) != updates(steps=600, warmup_steps=40)).any()
     assert np.isfinite(updates(steps=1, warmup_steps=50)[0]).all()
-    cli.main(["train", "--config=demo", f"--workdir={tmp_path}", "--config.train.steps=2",
+    cli.main(["train", "--config=singlecoil", f"--workdir={tmp_path}", "--config.train.steps=2",
               "--config.data.matrix=32", "--config.method.name=compressed_sensing"])
     assert saved_state(tmp_path)[0] == 2
 

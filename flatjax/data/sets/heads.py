@@ -2,8 +2,9 @@
 
 3 T T1w, T2w and FLAIR slices of four patients with lesions (CC0) and the T1w head of one volunteer
 in three planes (PDDL); `images/LICENSE-*.txt` have the sources and terms. Split by person: two
-patients and the volunteer are trained on, one patient is for validation and one for test. Magnitude
-images only: k-space, phase and coils are simulated, see `augment`.
+patients and the volunteer are trained on, one patient is for validation and one for test. These are
+magnitude images: k-space, phase and coils are simulated, see `augment`. A second test set is a real
+scan, fully sampled k-space of a brain by a head coil (MIT).
 """
 
 import inspect
@@ -16,6 +17,8 @@ from flatjax.data import augment
 from flatjax.data.augment import Augmentation
 from flatjax.data.base import DataSet, Lazy, Sample, Volume
 from flatjax.data.slices import ORIENTATIONS, display_slices, make_sample, packaged_array, resample
+from flatjax.mri.host.sensitivities import from_box
+from flatjax.mri.host.simulate import host_ifft2c
 
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 TRAIN, VALIDATION, TEST = ("patient1", "patient2"), "patient3", "patient4"
@@ -25,6 +28,8 @@ COILS = 8  # of these volumes, at most
 REPEATS = 2  # volumes of each contrast: the same slices, acquired in another way
 AIR = 30  # of 255: below lies no tissue
 TISSUE_SHARE = 0.15  # of the area in the fullest slice: how much makes a slice worth using
+SCAN_CENTER = 24  # samples along each side that the scan's coil maps are made of
+SCAN_AIR = 8  # columns at each side of its coil images, which hold noise alone
 
 
 def make(**options: Any) -> DataSet:
@@ -32,7 +37,9 @@ def make(**options: Any) -> DataSet:
 
     Training slices have maximum 1 each, volumes over all slices. `validation` and `test["patient"]`
     have `REPEATS` volumes of four slices for each contrast, not augmented, in a 240 mm field of
-    view, seen by random arrays of eight coils.
+    view, seen by random arrays of eight coils. `test["scan"]` is one slice of 128 x 128 by eight
+    virtual coils, with its own noise, .007 of the maximum. Its maps are ESPIRiT's of the full
+    center, and combine the coils for the target.
 
     Raises:
         InputError: from `check_augmentation`; a broken installation without the images.
@@ -60,7 +67,7 @@ def make(**options: Any) -> DataSet:
         [_volume(name, contrast, repeat, drawn.matrix, drawn.coils)
          for contrast in range(len(CONTRASTS)) for repeat in range(REPEATS)]
         for name in (VALIDATION, TEST))
-    return DataSet(draw, validation, {"patient": test})
+    return DataSet(draw, validation, {"patient": test, "scan": [Volume("scan", load_scan)]})
 
 
 make.__signature__ = inspect.signature(Augmentation)  # pyright: ignore[reportFunctionMemberAccess]
@@ -106,3 +113,14 @@ def _volume(name: str, contrast: int, repeat: int, matrix: int, coils: int) -> V
                 for image, phase in zip(images, phases, strict=True)]
 
     return Volume(f"{name}_{CONTRASTS[contrast]}_{repeat + 1}", load_samples)
+
+
+def load_scan() -> list[Sample]:
+    """The slice of a real scan, its image of maximum 1."""
+    kspace = packaged_array("scan", "kspace")
+    maps = from_box(kspace, SCAN_CENTER, SCAN_CENTER)
+    images = host_ifft2c(kspace)
+    image = np.abs(np.sum(np.conj(maps) * images, axis=0))
+    air = np.concatenate([images[..., :SCAN_AIR], images[..., -SCAN_AIR:]])
+    noise = np.sqrt(np.mean(np.abs(air) ** 2)) / image.max()
+    return [Sample(kspace / image.max(), maps, image / image.max(), noise=float(noise))]

@@ -1,1 +1,1 @@
-"""Methods without a network: zero filling and compressed sensing."""
+"""Methods without a network: zero filling, CG-SENSE and compressed sensing."""

@@ -19,7 +19,9 @@ from tests.support.kspace_fixture import (
     write_ismrmrd,
 )
 
-ISOTROPIC = (16, 16)
+CALIBRATION = "ACQ_IS_PARALLEL_CALIBRATION"
+NOISE = "the noise scan is not used: it is too short, or of coils without noise"
+BOTH = "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"
 
 
 def read(scan):
@@ -48,7 +50,7 @@ def test_separate_calibration_lines_make_the_maps_and_nothing_else(tmp_path, mod
                                    recon=SIZE, late=0, change=change,
                                    edit=calibrated(mode) if mode else None))
     mask = np.isin(np.arange(20), imaging)
-    assert scan.frames == 1
+    assert scan.frames == 1 and scan.facts["calibration readouts"] == "16"
     np.testing.assert_allclose(read(scan), values * mask, rtol=1e-6)
     lines = other * np.isin(np.arange(20), extra)
     np.testing.assert_allclose(list(scan.calibration(range(2))), lines, rtol=1e-6)
@@ -58,16 +60,15 @@ def test_separate_calibration_lines_make_the_maps_and_nothing_else(tmp_path, mod
         np.testing.assert_allclose(one.measurement.maps, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode, flag", [
-    ("embedded", "ACQ_IS_PARALLEL_CALIBRATION"), ("interleaved", "ACQ_IS_PARALLEL_CALIBRATION"),
-    ("embedded", "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"),
-    ("separate", "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING")])
-def test_embedded_calibration_lines_are_of_the_image_too(tmp_path, mode, flag):
+@pytest.mark.parametrize("mode, flags", [
+    ("embedded", [CALIBRATION]), ("interleaved", [CALIBRATION]), ("embedded", [BOTH]),
+    ("separate", [BOTH]), ("separate", [CALIBRATION, BOTH])])  # Siemens sets both
+def test_embedded_calibration_lines_are_of_the_image_too(tmp_path, mode, flags):
     values = scan_of(slices=1)[0]
     lines = sorted({*range(0, 20, 2), *range(6, 14)})
     scan = open_scan(write_ismrmrd(
         tmp_path / "scan.h5", values, lines=lines, shift=0, recon=SIZE, late=0,
-        flags={line: [flag] for line in range(6, 14)}, edit=calibrated(mode)))
+        flags=dict.fromkeys(range(6, 14), flags), edit=calibrated(mode)))
     expected = values * np.isin(np.arange(20), lines)
     np.testing.assert_allclose(read(scan), expected, rtol=1e-6)
     np.testing.assert_allclose(measured(scan)[0].measurement.maps,
@@ -87,21 +88,23 @@ def test_slices_are_ordered_and_placed_by_their_positions(tmp_path):
     for place in range(6):  # in RAS
         np.testing.assert_allclose(scan.affine @ [5, 5, place, 1], [-5, 7, 11 - 6 * place, 1],
                                    atol=1e-5)
-    assert scan.spacing == pytest.approx((3, 2, 6)) and len(scan.missing) == 1
+    assert scan.spacing == pytest.approx((3, 2, 6)) and scan.missing == ("noise scan",)
+    assert scan.doubts == (NOISE,)
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda one: one.position.__setitem__(2, -6.0 * [0, 1, 4][one.idx.slice]),
-     "affine (slices lie 6 to 18 mm apart)"),
+     "slices lie 6 to 18 mm apart"),
     (lambda one: one.position.__setitem__(slice(None), (0, 0, 0)),
-     "affine (slices lie 0 to 0 mm apart)"),
+     "slices lie 0 to 0 mm apart"),
     (lambda one: one.slice_dir.__setitem__(slice(None), (0, 0, 1 - 2 * (one.idx.slice == 2))),
-     "affine (slices are turned against each other, or move)"),
+     "slices are turned against each other, or move"),
     (lambda one: one.position.__setitem__(0, one.idx.kspace_encode_step_1),
-     "affine (slices are turned against each other, or move)")])
+     "slices are turned against each other, or move")])
 def test_slices_that_no_affine_places_have_none_and_it_is_told_why(tmp_path, change, message):
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), change=change))
-    assert scan.affine is None and scan.missing[0] == message
+    assert scan.affine is None and not scan.placed and scan.missing == ("affine", "noise scan")
+    assert scan.doubts == (f"has no affine: {message}", NOISE)
 
 
 def test_contrasts_and_repetitions_are_frames_and_averages_are_averaged(tmp_path):
@@ -211,7 +214,7 @@ def test_the_noise_scan_tells_the_noise_of_a_sample(tmp_path):
     covariance = noise @ noise.conj().T / 500
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), **options))
     np.testing.assert_allclose(scan.noise, 4 * covariance, rtol=1e-5)
-    assert scan.missing == ()
+    assert scan.missing == scan.doubts == ()
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), edit=edit, **options,
                                    lines=[line for line in range(9) for _ in range(3)]))
     np.testing.assert_allclose(scan.noise, 4 / 0.79 / 3 * covariance, rtol=1e-5)  # averaged

@@ -218,7 +218,9 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     np.testing.assert_allclose(scan.affine @ [0, 1, 0, 0], [0, -2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(scan.affine @ [1, 0, 0, 0], [-3, 0, 0, 0], atol=1e-6)
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", values, directions=False))
-    assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0) and scan.missing[0] == "affine"
+    assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0)
+    assert scan.missing == ("affine", "noise scan")
+    assert scan.doubts[0] == "has no affine: no directions or field of view"
 
 
 def test_ismrmrd_averages_repeats_and_takes_embedded_calibration_where_nothing_else_is(tmp_path):
@@ -311,8 +313,8 @@ def broken(tmp_path, case):
     path = tmp_path / "scan.npy"
     good = kspace()
     arrays = {"rank 1": good[0, 0, 0], "rank 5": good[None], "real": np.abs(good),
-              "empty": good[:0], "zero": np.zeros_like(good), "corner": np.fft.ifftshift(
-                  good, axes=(-2, -1))}
+              "real pairs": good.view(np.float32).reshape(*SHAPE, 2),
+              "empty": good[:0], "zero": np.zeros_like(good)}
     with_nan = good.copy()
     with_nan[1, 0, 2, 3] = np.nan
     arrays["nan"], arrays["inf"] = with_nan, np.where(np.isnan(with_nan), np.inf, good)
@@ -403,9 +405,9 @@ def broken(tmp_path, case):
     ("rank 1", r"shape \(12,\), expected \[ky, kx\]"),
     ("rank 5", r"shape \(1, 3, 2, 10, 12\), expected"),
     ("real", "is float32, expected complex"),
+    ("real pairs", r"for real and imaginary parts a and b save a \+ 1j"),
     ("empty", "without a zero"),
     ("zero", "kspace is zero in every slice"),
-    ("corner", "largest sample of k-space lies in a corner"),
     ("nan", "slice 1 of the array has 1 values that are NaN or infinite"),
     ("inf", "slice 1 of the array has 1 values that are NaN or infinite"),
     ("range", "are NaN or infinite"),

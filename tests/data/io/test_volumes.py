@@ -13,7 +13,7 @@ from flatjax.data.io.volumes import (
     Raw,
     format_of,
     read_magnitude,
-    read_placed,
+    read_oriented,
     read_volume,
     stem,
 )
@@ -231,6 +231,7 @@ def test_files_of_another_kind(tmp_path, name, content):
     ({"sizes": "3 19 22 31", "dimension": "4",
       "space_directions": "none (2,0,0) (0,1.5,0) (0,0,2.5)"}, "expected one 3-D volume"),
     ({"space": "left-posterior-superior-time"}, "its space is 'left-posterior-superior-time'"),
+    ({"extra": 'space units: "mm" "um" "mm"'}, "its space units are um, expected mm"),
     ({"space_directions": "(1,0,0) (0,1,0)"}, "space directions .* not those of 3 axes"),
     ({"space_directions": "(1,0,0) (0,1,0) (0,0,0)"}, "voxels of 1 x 1 x 0 mm"),
     ({"space_directions": "(1,0,0) (1,0,0) (0,0,nan)"}, "voxels of 1 x 1 x nan mm"),
@@ -254,9 +255,21 @@ def test_nifti_that_does_not_tell_its_axes_is_taken_as_stored(tmp_path):
     image = nibabel.Nifti1Image(data, None)
     image.header.set_zooms((2.0, 1.5, 3.0))
     nibabel.save(image, tmp_path / "x.nii")
-    found, affine = read_placed(tmp_path / "x.nii")
+    found, affine, _axes, told = read_oriented(tmp_path / "x.nii")
     np.testing.assert_array_equal(found, data)
     np.testing.assert_array_equal(affine, np.diag([2.0, 1.5, 3.0, 1.0]))
+    assert not told and read_oriented(write_nifti(tmp_path / "y.nii", data))[3]
+
+
+@pytest.mark.parametrize("unit, factor", [("unknown", 1), ("mm", 1), ("micron", 1e-3),
+                                          ("meter", 1e3)])
+def test_nifti_in_other_units_is_placed_in_mm(tmp_path, unit, factor):
+    """As ITK has it; nibabel gives the file's numbers."""
+    affine = np.array([[2, 0, 0, 7], [0, 3, 0, -9], [0, 0, 5, 11], [0, 0, 0, 1]]) / factor
+    image = nibabel.Nifti1Image(HEAD, affine)
+    image.header.set_xyzt_units(unit, "msec")
+    nibabel.save(image, tmp_path / "x.nii")
+    np.testing.assert_allclose(read_oriented(tmp_path / "x.nii")[1][:3], affine[:3] * factor)
 
 
 def test_nrrd_without_a_byte_order(tmp_path):
@@ -361,7 +374,7 @@ def test_volumes_are_placed_as_nibabel_places_them(tmp_path):
     paths = [tmp_path / "head.nii", NIBABEL / "tiny.mnc", NIBABEL / "minc2_1_scale.mnc"]
     for path in filter(Path.exists, paths):
         canonical = nibabel.as_closest_canonical(nibabel.load(path))
-        voxels, affine = read_placed(path)
+        voxels, affine, *_ = read_oriented(path)
         np.testing.assert_allclose(affine, canonical.affine, atol=1e-4)
         assert voxels.shape == canonical.shape
 
@@ -370,14 +383,14 @@ def test_volumes_are_placed_as_nibabel_places_them(tmp_path):
                                               ("(nan,nan,nan)", (0, 0, 0))])
 def test_an_nrrd_is_placed_by_its_origin(tmp_path, origin, position):
     path = write_nrrd(tmp_path / "head.nrrd", HEAD, extra=f"space origin: {origin}")
-    _voxels, affine = read_placed(path)
+    _voxels, affine, *_ = read_oriented(path)
     stored = np.abs(affine[:3, :3]).max(axis=0)
     np.testing.assert_allclose(stored, SPACING)
     corners = [affine @ [*np.array(at) * (np.array(HEAD.shape) - 1), 1]
                for at in itertools.product((0, 1), repeat=3)]
     assert any(np.allclose(corner[:3], position) for corner in corners)
     with pytest.raises(InputError, match="space origin .1.0, 2.0."):
-        read_placed(write_nrrd(tmp_path / "head.nrrd", HEAD, extra="space origin: (1,2)"))
+        read_oriented(write_nrrd(tmp_path / "head.nrrd", HEAD, extra="space origin: (1,2)"))
 
 
 @pytest.mark.parametrize("write, name, options", [

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from flatjax import config
 from flatjax.data import augment, heads, slices
+from flatjax.data.acquisition import Acquisition
 from flatjax.data.augment import Augmentation
-from flatjax.data.batches import measure_volume, training_batch
+from flatjax.data.batches import measure_slice, measure_volume, training_batch
 from flatjax.data.slices import packaged_array
 from flatjax.errors import InputError
 from flatjax.experiments.config_file import load_config_file, override
@@ -33,10 +35,12 @@ def generators(count):
 
 def test_images_with_their_notices_take_less_than_eight_megabytes():
     names = {path.stem for path in IMAGES.glob("*.npz")}
-    assert names == {"patient1", "patient2", "patient3", "patient4", "volunteer", "cstar_t1"}
+    assert names == {"patient1", "patient2", "patient3", "patient4", "volunteer", "cstar_t1",
+                     "scan"}
     assert sum(path.stat().st_size for path in IMAGES.glob("*.npz")) < 8e6
     assert "CC0 1.0 Universal" in (IMAGES / "LICENSE-patients.txt").read_text()
     assert "Public Domain Dedication" in (IMAGES / "LICENSE-studyforrest.txt").read_text()
+    assert "MIT License" in (IMAGES / "LICENSE-scan.txt").read_text()
 
 
 def test_every_patient_has_four_slices_in_three_contrasts_that_show_one_head():
@@ -90,6 +94,23 @@ def test_samples_depend_on_the_generator_alone_and_not_on_which_are_read():
     again = list(data.draw(np.random.default_rng(4), 6))
     jax.tree.map(np.testing.assert_array_equal, last, again[5])
     assert len({one.target.tobytes() for one in again}) == 6
+
+
+def test_the_scan_is_a_head_with_noise_of_its_own_that_is_not_added_again():
+    (volume,) = heads.make(matrix=32).test["scan"]
+    (one,) = volume.load()
+    assert one.kspace.shape == one.maps.shape == (8, 128, 128) and one.target.max() == 1
+    image = combine(jnp.asarray(one.kspace)[None], jnp.asarray(one.maps)[None])[0]
+    np.testing.assert_allclose(image, one.target, atol=1e-5)
+    head = ndimage.binary_fill_holes(one.target > 0.1)
+    assert 0.2 < head.mean() < 0.6 and one.target[~head].mean() < 0.05
+    corner = host_ifft2c(one.kspace)[:, :16, :16]
+    assert 1 < np.sqrt(np.mean(np.abs(corner) ** 2)) / one.noise < 1.4, "and ghosts on top"
+    quiet, loud = (measure_slice(one, Acquisition("random", 1.0, 0.0, level), 0,
+                                 np.random.default_rng(0)).measurement for level in (0.001, 0.1))
+    assert np.array_equal(quiet.kspace, one.kspace) and quiet.noise == np.float32(one.noise)
+    added = np.mean(np.abs(loud.kspace - one.kspace) ** 2)
+    assert np.isclose(np.sqrt(added + one.noise**2), loud.noise, rtol=0.02)
 
 
 @pytest.mark.parametrize("cropped", [0.0, 1.0])

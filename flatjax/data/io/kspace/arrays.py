@@ -10,12 +10,13 @@ and SLICE (13); it is centered as its own `fft -u` has it, which is as `mri.four
 of the first three are, the scan is 3-D. Other axes than these are told by their names in `AXES`.
 
 The shape that a header declares is compared with the file's size before anything is allocated. Of
-`.npy` and `.cfl` one slice is in memory at a time, the others are read whole.
+`.npy` and `.cfl` one slice is in memory at a time, the others are read whole, once.
 """
 
 import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -59,14 +60,14 @@ class Array(NamedTuple):
 
     def slices(self) -> tuple[Shape, Reader]:
         """Its shape as k-space or coil maps, and a `Reader` of them."""
+        if self.dtype.kind != "c":
+            raise InputError(f"{self.field} is {self.dtype}, expected complex numbers; for real "
+                             "and imaginary parts a and b save a + 1j * b")
         if not self.axes:
             as_slices(self.field, self.shape)
         axes = self.axes or ("slice", "coil", "ky", "kx")[-len(self.shape):]
         sizes = [dict(zip(axes, self.shape, strict=True)).get(name, 1) for name in AXES]
         shape = as_slices(self.field, (math.prod(sizes[:3]), *sizes[3:]))
-        if self.dtype.kind != "c":
-            raise InputError(f"{self.field} is {self.dtype}, expected complex numbers; for real "
-                             "and imaginary parts in two arrays save a + 1j * b")
 
         def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
             values = self.load().transpose([axes.index(name) for name in AXES if name in axes])
@@ -101,6 +102,7 @@ def open_array(file: Path, name: str, axes: tuple[str, ...] = ()) -> Array:
 def _open_array(file: Path, name: str, named: bool) -> Array:
     suffix = file.suffix.lower()
     if suffix == ".npz":
+        @cache
         def load() -> np.ndarray:
             with np.load(file, allow_pickle=False) as archive:
                 return archive[name]
@@ -133,6 +135,7 @@ def _open_hdf5(file: Path, name: str, matlab: bool, named: bool) -> Array:
             raise InputError(f"{name} has shape {shape}, of which {shape[-3]} or {shape[2]} may be "
                              "coils, expected fewer than lines; say --axes=ky,kx,coil or the like")
 
+    @cache
     def load() -> np.ndarray:
         with h5py.File(file) as content:
             values = content[name][()]

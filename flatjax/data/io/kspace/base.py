@@ -36,7 +36,13 @@ class Scan(NamedTuple):
     axes: np.ndarray | None = None  # of the volume as it is stored, see `volumes.read_oriented`
     facts: dict[str, str] = {}  # noqa: RUF012  what else the file tells, as its contrast, by name
     missing: tuple[str, ...] = ()  # names of what the format could hold and the file does not
+    doubts: tuple[str, ...] = ()  # what the user should know of how it was read, in a line each
     simulated: bool = False  # fully sampled k-space made of an image, still to be measured
+
+    @property
+    def placed(self) -> bool:
+        """Whether the file tells where the image lies; otherwise an affine is a guess."""
+        return self.affine is not None and "affine" not in self.missing
 
 
 def as_slices(field: str, shape: tuple[int, ...]) -> Shape:
@@ -83,17 +89,6 @@ def find_mask(kspace: np.ndarray) -> np.ndarray:
 
 
 def slice_with_signal(scan: Scan) -> tuple[int, np.ndarray]:
-    """The slice nearest the middle that is not all zero, after its index.
-
-    InputError if there is none, or its largest sample lies in a corner, where k-space has the zero
-    frequency before it is shifted to the center.
-    """
+    """The slice nearest the middle that is not all zero, after its index; InputError if none is."""
     with reading(scan.file):
-        index, kspace = first_signal(scan.shape[0], lambda index: next(scan.read([index])))
-        power = np.sum(np.real(kspace) ** 2 + np.imag(kspace) ** 2, axis=0)
-        peak = np.unravel_index(power.argmax(), power.shape)
-        if all(min(at, n - at) <= n // 16 for at, n in zip(peak, power.shape, strict=True)):
-            raise InputError("the largest sample of k-space lies in a corner, at "
-                             f"{tuple(map(int, peak))}, expected near the center of {power.shape}; "
-                             "move it there with numpy.fft.fftshift over the last two axes")
-    return index, kspace
+        return first_signal(scan.shape[0], lambda index: next(scan.read([index])))

@@ -130,7 +130,7 @@ def _open_fastmri(file: Path) -> Scan:
 
 def _open_volume(file: Path, coils: int) -> Scan:
     """Axial slices of a magnitude volume, read whole, as k-space of simulated birdcage coils."""
-    voxels, affine, axes = read_oriented(file)
+    voxels, affine, axes, told = read_oriented(file)
     images, _ = display_slices(as_magnitude(file, voxels), voxel_sizes(affine), "axial")
     shape = images.shape[1:]
     # columns run against x and rows against y
@@ -146,4 +146,6 @@ def _open_volume(file: Path, coils: int) -> Scan:
     return Scan(file, stem(file.name), f"volume {format_of(file.name)}",
                 (len(images), coils, *shape), read, maps=lambda indices: (maps for _ in indices),
                 affine=affine @ turned, spacing=voxel_sizes(affine @ turned), axes=axes,
-                missing=("k-space",), simulated=True)
+                missing=("k-space", "affine")[:2 - told], simulated=True,
+                doubts=() if told else ("does not tell where its axes point: they are kept, and "
+                                        "taken as right, anterior and superior",))

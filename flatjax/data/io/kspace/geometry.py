@@ -50,22 +50,22 @@ def affine_of(header: Header, used: np.ndarray, slot: np.ndarray, shape: Sequenc
     axes = np.array([used[0][names[axis]] for axis in order], float)
     positions = first["position"].astype(float)
     if spacing is None or not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
-        return None, spacing, ""
+        return None, spacing, "no directions or field of view"
     turned = max(np.abs(used[name] - used[0][name]).max() for name in names)
     moved = np.abs(used["position"] - positions[slot]).max()
     if not (turned <= 1e-3 and moved <= _TOLERANCE):
-        return None, spacing, " (slices are turned against each other, or move)"
+        return None, spacing, "slices are turned against each other, or move"
     step = axes[2] * spacing[2]
     if len(positions) > 1:
         gaps = np.diff(positions, axis=0)
         apart, step = np.linalg.norm(gaps, axis=1), gaps.mean(axis=0)
         if not (np.abs(gaps - step).max() <= 2 * _TOLERANCE < apart.min()):
-            return None, spacing, f" (slices lie {apart.min():.3g} to {apart.max():.3g} mm apart)"
+            return None, spacing, f"slices lie {apart.min():.3g} to {apart.max():.3g} mm apart"
         spacing = (*spacing[:2], float(np.linalg.norm(step)))
     vendor = header.text("acquisitionSystemInformation/systemVendor")
     sign = -1.0 if "siemens" in vendor.lower() else 1.0
     if solid and sign < 0:
-        return None, spacing, " (the direction of Siemens scanners' partitions is not verified)"
+        return None, spacing, "the direction of Siemens scanners' partitions is not verified"
     affine = np.eye(4)
     affine[:3, :3] = _TO_RAS[:, None] * np.stack(
         [sign * axes[0] * spacing[0], sign * axes[1] * spacing[1], step], axis=1)

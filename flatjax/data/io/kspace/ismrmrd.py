@@ -90,7 +90,7 @@ def scan_of(file: Path, form: str, header: Header, heads: np.ndarray, readouts: 
     rows = np.flatnonzero(~_flagged(heads, _NOT_IMAGING) & (heads["encoding_space_ref"] == 0))
     mode = header.text("encoding/parallelImaging/calibrationMode").lower()
     filling = mode in ("embedded", "interleaved")
-    imaging = rows if filling else rows[~_flagged(heads[rows], [_CALIBRATION])]
+    imaging = rows if filling else rows[~_calibrates_alone(heads[rows])]
     if imaging.size == 0:
         raise InputError(f"none of {len(heads)} readouts is of an image; expected some without the "
                          "flags of noise, navigators or calibration")
@@ -135,31 +135,36 @@ def scan_of(file: Path, form: str, header: Header, heads: np.ndarray, readouts: 
     facts = {name: header.text(path)[:80] for name, path in _FACTS.items() if header.text(path)}
     facts |= {f"{name}s": str(len(np.unique(values))) for name, values in zip(
         _FRAME, frames.T, strict=True) if np.ptp(values)}
+    facts |= {"calibration readouts": str(own.size)} if own.size else {}
     left = {name: np.count_nonzero(_flagged(heads, bits)) for name, bits in _LEFT_OUT.items()}
     if any(left.values()):
         facts["left out"] = ", ".join(f"{n} of {name}" for name, n in left.items() if n)
-    noise, unknown = _noise(file, header, heads, used[0], lines, readouts)
-    missing = [f"affine{why}"] * (affine is None) + ["protocol"] * ("protocol" not in facts)
+    noise, unused = _noise(file, header, heads, used[0], lines, readouts)
+    there = {"affine": affine is not None, "protocol": "protocol" in facts,
+             "noise scan": noise is not None}
+    doubts = [f"has no affine: {why}"] * bool(why) + [
+        f"the noise scan is not used: it is {unused}"] * bool(unused)
     return Scan(file, file.stem, form, shape, reading, calibration=calibration,
                 frames=len(frames), crop=(crop[0], crop[1]), affine=affine, spacing=spacing,
-                noise=noise, facts=facts, missing=(*missing, *unknown))
+                noise=noise, facts=facts, doubts=tuple(doubts),
+                missing=tuple(name for name, found in there.items() if not found))
 
 
 def _noise(file: Path, header: Header, heads: np.ndarray, one: np.ndarray, lines: _Lines,
-           readouts: Readouts) -> tuple[np.ndarray | None, list[str]]:
-    """The covariance of the noise of an image's samples, or why it is not known.
+           readouts: Readouts) -> tuple[np.ndarray | None, str]:
+    """The covariance of the noise of an image's samples, or why a noise scan does not tell it.
 
     That of the noise scan, by the ratio of bandwidths and the receiver's own (Kellman and McVeigh,
     MRM 54(6), 2005, with its erratum), as Gadgetron has it; of averaged readouts, their share.
     """
     rows = np.flatnonzero(_flagged(heads, [_NOISE]))
     if rows.size == 0:
-        return None, ["noise scan"]
+        return None, ""
     if (heads["active_channels"][rows] != one["active_channels"]).any():
-        return None, ["noise scan (of other coils)"]
+        return None, "of other coils"
     covariance = noise_covariance(np.concatenate([*readouts(file, rows)], axis=1))
     if covariance is None:
-        return None, ["noise scan (too short, or of coils without noise)"]
+        return None, "too short, or of coils without noise"
     times = float(heads["sample_time_us"][rows[0]]), float(one["sample_time_us"])
     ratio = times[0] / times[1] if min(times) > 0 else 1.0
     receiver = header.text("acquisitionSystemInformation/relativeReceiverNoiseBandwidth")
@@ -167,12 +172,17 @@ def _noise(file: Path, header: Header, heads: np.ndarray, one: np.ndarray, lines
         ratio /= float(receiver) if 0 < float(receiver) <= 1 else 1.0
     counts = np.concatenate([np.unique(image[:, 1], return_counts=True)[1]
                              for image in lines.images])
-    return covariance * ratio * np.mean(1 / counts), []
+    return covariance * ratio * np.mean(1 / counts), ""
 
 
 def _flagged(heads: np.ndarray, bits: Iterable[int]) -> np.ndarray:
     mask = sum(1 << (bit - 1) for bit in bits)
     return heads["flags"].astype(np.uint64) & np.uint64(mask) != 0
+
+
+def _calibrates_alone(heads: np.ndarray) -> np.ndarray:
+    """Which readouts are not for imaging as well; those that are may have both flags."""
+    return _flagged(heads, [_CALIBRATION]) & ~_flagged(heads, [_CALIBRATION_AND_IMAGING])
 
 
 def _frames(heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,7 +211,7 @@ def _place(header: Header, heads: np.ndarray, rows: np.ndarray, image: np.ndarra
     if not (0 <= first < last and at >= 0 and at + last - first <= ky):
         raise InputError(f"samples {first} to {last} with center {one['center_sample']} do not fit "
                          f"the encoded matrix of {ky}; export it again")
-    alone, line = _flagged(used, [_CALIBRATION]), image * kx + columns
+    alone, line = _calibrates_alone(used), image * kx + columns
     kept = np.flatnonzero(~alone | ~np.isin(line, line[~alone]))
     kept = kept[np.argsort(image[kept], kind="stable")]
     images = np.split(np.stack([rows, columns], axis=1)[kept],

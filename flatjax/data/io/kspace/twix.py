@@ -90,7 +90,6 @@ def _fill(head: np.void, block: Any, protocol: Any, shape: tuple[int, int, int],
     """The head of a readout as `_readouts` gives it, of noise, as it was read."""
     mdh, base = block.mdh, shape[0]
     flags = {bit for name, bit in _FLAGS.items() if block.is_flag_set(name)}
-    flags -= {20} if 21 in flags else set()
     head["flags"] = sum(1 << (bit - 1) for bit in flags)
     head["active_channels"] = mdh.UsedChannels
     if _FLAGS["NOISEADJSCAN"] in flags:

@@ -11,20 +11,19 @@ import numpy as np
 
 from flatjax.data.io.checks import reading
 from flatjax.data.io.volumes.by_nibabel import read_minc, read_nifti
-from flatjax.data.io.volumes.common import Spacing, to_ras, voxel_sizes
+from flatjax.data.io.volumes.common import Spacing, Stored, to_ras, voxel_sizes
 from flatjax.data.io.volumes.nrrd import read_nrrd
 from flatjax.data.io.volumes.raw import Raw, read_raw
 from flatjax.errors import InputError
 
-# Each gives the voxels as they are stored, and the `[>= 3, 4]` affine of their indices.
-READERS: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray]]] = {
+READERS: dict[str, Callable[[Path], Stored]] = {
     ".nii": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mnc": read_minc,
     ".rawb": read_raw, ".raws": read_raw, ".raw": read_raw,
 }
 NEGATIVE_SHARE = 0.01  # of the maximum: what interpolation may have left below zero
 
 __all__ = ["READERS", "Raw", "as_magnitude", "format_of", "read_magnitude",
-           "read_oriented", "read_placed", "read_volume", "stem"]
+           "read_oriented", "read_volume", "stem"]
 
 
 def format_of(name: str) -> str:
@@ -40,16 +39,16 @@ def stem(name: str) -> str:
 
 
 def read_oriented(file: str | Path, raw: Raw | None = None
-                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """Read a volume of real numbers and where it lies.
 
     `raw` says how the voxels of a file without a header lie; by default its name does.
 
     Returns:
-        `(volume, affine, axes)`: `[x, y, z]` float32, axes toward right, anterior and superior, to
-        the nearest, `[4, 4]` float64 from its indices to mm in these directions, and how the file's
-        own axes lie, as `nibabel.io_orientation` has it. A file that does not tell where its axes
-        point is taken to be stored that way, its first voxel at 0.
+        `(volume, affine, axes, told)`: `[x, y, z]` float32, axes toward right, anterior and
+        superior, to the nearest, `[4, 4]` float64 from its indices to mm in these directions, how
+        the file's own axes lie, as `nibabel.io_orientation` has it, and whether it tells that. One
+        that does not is taken to be stored that way, its first voxel at 0.
 
     Raises:
         InputError: naming the file and what is wrong: missing, not readable, damaged or cut
@@ -62,23 +61,18 @@ def read_oriented(file: str | Path, raw: Raw | None = None
                          "these and .gz; convert other formats, for instance with nibabel or "
                          "dcm2niix")
     with reading(file):
-        voxels, affine = read_raw(file, raw) if reader is read_raw else reader(file)
+        voxels, affine, told = read_raw(file, raw) if reader is read_raw else reader(file)
         volume, placed, axes = to_ras(voxels, affine)
         bad = volume.size - np.count_nonzero(np.isfinite(volume))
         if bad:
             raise InputError(f"{bad} voxels are NaN or infinite, expected finite numbers; replace "
                              "them, with 0 for instance")
-    return volume, placed, axes
-
-
-def read_placed(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """As `read_oriented`, without the file's own axes."""
-    return read_oriented(file, raw)[:2]
+    return volume, placed, axes, told
 
 
 def read_volume(file: str | Path, raw: Raw | None = None) -> tuple[np.ndarray, Spacing]:
-    """As `read_placed`, with the size of the voxels in mm in place of the affine."""
-    volume, affine = read_placed(file, raw)
+    """The volume of `read_oriented`, with the size of its voxels in mm."""
+    volume, affine, *_ = read_oriented(file, raw)
     return volume, voxel_sizes(affine)
 
 

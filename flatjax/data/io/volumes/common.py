@@ -12,6 +12,8 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from flatjax.errors import InputError
 
 Spacing = tuple[float, float, float]
+# Voxels, the `[>= 3, 4]` affine of their indices, and whether the file tells where its axes point.
+Stored = tuple[np.ndarray, np.ndarray, bool]
 Stream = io.BufferedIOBase  # of bytes: a file, or what decompresses one
 CHUNK = 1 << 24  # bytes that are read at once
 

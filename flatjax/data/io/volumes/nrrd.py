@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import CHUNK, Stream, check_volume, open_stream, read_voxels
+from flatjax.data.io.volumes.common import (
+    CHUNK,
+    Stored,
+    Stream,
+    check_volume,
+    open_stream,
+    read_voxels,
+)
 from flatjax.errors import InputError
 
 _LONGEST_HEADER = 1 << 20
@@ -36,19 +43,19 @@ _OPENERS: dict[str, Any] = {"raw": lambda stream: stream, "gzip": gzip.open, "gz
 _ENDIAN = {"little": "<", "big": ">"}
 
 
-def read_nrrd(file: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_nrrd(file: Path) -> Stored:
     """Read a `.nrrd` or `.nhdr` file of one volume; see `READERS`."""
     with open_stream(file) as stream:
         fields = _header(stream)
         shape, affine = _geometry(fields)
         beside = fields.get("data file", fields.get("datafile"))
         if beside is None:
-            return _voxels(stream, fields, shape), affine
+            return _voxels(stream, fields, shape), affine, "space" in fields
     if Path(beside).name != beside or not (file.parent / beside).is_file():
         raise InputError(f"its data file is {beside!r}, expected the name of one file beside it; "
                          "copy both together, or put its voxels in one")
     with (file.parent / beside).open("rb") as stream:
-        return _voxels(stream, fields, shape), affine
+        return _voxels(stream, fields, shape), affine, "space" in fields
 
 
 def _header(stream: Stream) -> dict[str, str]:
@@ -82,6 +89,10 @@ def _geometry(fields: dict[str, str]) -> tuple[tuple[int, ...], np.ndarray]:
     steps = [directions[axis] for axis in kept if len(directions[axis])]
     origin = _numbers("space origin", fields.get("space origin", "0 0 0"))
     space = fields.get("space", "").lower()
+    units = {*re.findall('"(.*?)"', fields.get("space units", ""))} - {"mm", ""}
+    if units:
+        raise InputError(f"its space units are {', '.join(sorted(units))}, expected mm; write it "
+                         "again")
     if not len(shape) == len(steps) == len(origin) == 3 or space not in _SPACES:
         raise InputError(f"its sizes are {sizes[:8]}, its space is {space!r} and its space "
                          f"origin {origin[:8]}, expected one 3-D volume in one of the spaces "

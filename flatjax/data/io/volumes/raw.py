@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatjax.data.io.volumes.common import Spacing, open_stream, read_voxels
+from flatjax.data.io.volumes.common import Spacing, Stored, open_stream, read_voxels
 from flatjax.errors import InputError
 
 TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -28,7 +28,7 @@ class Raw(NamedTuple):
     spacing: Sequence[float] = ()  # of x, y and z in mm; 1 mm if neither given nor known
 
 
-def read_raw(file: Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read_raw(file: Path, raw: Raw | None = None) -> Stored:
     """Read a `.raw`, `.rawb` or `.raws` file, or one of them with `.gz`; see `READERS`."""
     raw = raw or Raw()
     known_shape, known_spacing = known_grid(file.name)
@@ -57,7 +57,7 @@ def read_raw(file: Path, raw: Raw | None = None) -> tuple[np.ndarray, np.ndarray
     for column, axis in enumerate(raw.order):
         row = "xyz".index(axis.lower())
         affine[row, column] = spacing[row] if axis.islower() else -spacing[row]
-    return voxels.reshape(stored), affine
+    return voxels.reshape(stored), affine, False
 
 
 def known_grid(name: str) -> tuple[tuple[int, ...], Spacing]:
