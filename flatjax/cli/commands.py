@@ -110,7 +110,8 @@ def _reconstruct(values: Namespace) -> None:
     undersample = any(word.startswith("--config.acquisition.") for word in values.overrides
                       if not word.startswith("--config.acquisition.noise"))
     reconstruct_files(config, workdir, inputs, output, mask=values.mask or "",
-                      maps=values.maps or "", undersample=undersample,
+                      maps=values.maps or "", array=values.array or "",
+                      axes=values.axes or "", undersample=undersample,
                       keep_going=values.keep_going, adapt_minutes=values.adapt or 0.0,
                       keep_weights=values.keep_weights)
 
@@ -138,7 +139,8 @@ def _inspect(values: Namespace) -> None:
     if not values.paths:
         raise InputError("no path, expected files or folders (see --help)")
     from flatjax.inference.inspection import inspect_files
-    errors = inspect_files(values.paths, values.output or "inspect")
+    errors = inspect_files(values.paths, values.output or "inspect", values.array or "",
+                           values.axes or "")
     if errors:
         raise InputError(f"{len(errors)} broken files, named above")
 
@@ -179,6 +181,13 @@ _MODEL = {
     "pretrained": _values("NAME", "use a packed model instead of a run: the shipped model "
                           "multicoil, or a folder written by flatjax pack"),
     **_SHOW}
+_ARRAYS = {
+    "array": _value("NAME", "name of the k-space array in a .npz, .mat or plain .h5 file; default: "
+                    "kspace"),
+    "axes": _value("NAME,...", "names of the axes of a k-space array, in order, such as "
+                   "slice,ky,kx or coil,ky,kx,kz. Possible names: frame, slice, kz, coil, ky, kx. "
+                   "With kz, the scan is 3-D, and ky must be its fully sampled readout. Default: "
+                   "the last axes of slice,coil,ky,kx")}
 _ONE = "--workdir=DIR | --pretrained=NAME"
 
 COMMANDS = {
@@ -210,7 +219,7 @@ COMMANDS = {
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
             "input": _values("PATH", "same as PATH: file or folder of k-space (.npy, .npz, BART "
-                             ".cfl, fastMRI and ISMRMRD .h5, MATLAB 7.3 .mat), or a "
+                             ".cfl, fastMRI and ISMRMRD .h5, Siemens .dat, MATLAB 7.3 .mat), or a "
                              "magnitude volume, whose acquisition is simulated. "
                              "--config.acquisition.* sets this acquisition, or undersamples "
                              "k-space that is fully sampled"),
@@ -221,6 +230,7 @@ COMMANDS = {
                            "neither exists, all nonzero samples count as measured"),
             "maps": _value("FILE", "coil sensitivities (.npy, .npz, .cfl) to use instead of the "
                            "file's. If there are none, ESPIRiT estimates them"),
+            **_ARRAYS,
             "adapt": _value("MINUTES", "first fine-tune the model on each scan alone, for at most "
                             "so many minutes (5 without a number). The scan must be undersampled "
                             "(docs/self_supervised.md)", nargs="?", const=5.0, type=_minutes),
@@ -251,6 +261,6 @@ COMMANDS = {
         _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind; "
         "PATH is a file or a folder",
         "PATH [PATH ...] [--output=DIR]",
-        {"output": _value("DIR", "folder for the pictures; default: inspect")},
+        {"output": _value("DIR", "folder for the pictures; default: inspect"), **_ARRAYS},
         paths=True),
 }

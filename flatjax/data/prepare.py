@@ -21,8 +21,8 @@ class Prepared(NamedTuple):
     scale: float  # what the result has to be multiplied with, 0 for an empty slice
 
 
-def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
-            maps: np.ndarray | None = None, calibration: np.ndarray | None = None) -> Prepared:
+def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray | None = None,
+            calibration: np.ndarray | None = None, noise: float | None = None) -> Prepared:
     """One slice as methods take it, whatever its unit and the phase of its receiver.
 
     It is divided by its largest sample. Maps that are made here take up the smooth phase of the
@@ -38,6 +38,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
             ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
             InputError for several coils without.
         calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
+        noise: standard deviation of a sample's complex noise in every coil, if it is known.
     """
     found = find_mask(kspace)
     if mask is not None:
@@ -65,7 +66,8 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None,
         mean = np.sum(image * np.abs(image))
         if mean:
             kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))
-    arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps)
+    arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps,
+                   None if noise is None else np.float32(noise / (peak or 1)))
     return Prepared(Measurement(*arrays), peak)
 
 

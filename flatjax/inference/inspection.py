@@ -20,18 +20,21 @@ from flatjax.files import make_folder
 from flatjax.inference.checks import check_kspace, energy_offset
 from flatjax.mri import center_crop, noise_level
 from flatjax.mri.espirit import KERNEL
+from flatjax.mri.host.coil_compression import whitening
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import achieved_acceleration, calibration_size, pattern
 
 _FLOOR = 1e-4  # of the largest sample: where the gray scale of k-space begins
 
 
-def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -> dict[Path, str]:
+def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect", array: str = "",
+                  axes: str = "") -> dict[Path, str]:
     """List what files hold and draw a slice of each kind: print a table and write PNGs.
 
     Folders are searched with all below them. One slice of every file is read. Files of one format,
     coil count and size of k-space are of a kind; the first of each is drawn into `output`. Prints
     what is doubtful about k-space, and returns what is wrong with the broken files, by their paths.
+    `array` and `axes` are those of `data.io.kspace.open_scan`.
     An `InputError` for a path that is missing or holds no data, or a folder that cannot be written.
     """
     files = _files(paths)
@@ -39,7 +42,7 @@ def inspect_files(paths: Sequence[str | Path], output: str | Path = "inspect") -
     rows, errors, drawn, doubts = [], {}, {}, []
     for file in tqdm(files, desc="inspect", unit="file", delay=2):
         try:
-            scan = open_scan(file)
+            scan = open_scan(file, array=array, axes=axes)
             index, kspace = slice_with_signal(scan)
             with reading(scan.file):
                 if scan.mask is not None:
@@ -74,7 +77,7 @@ def _row(scan: Scan, kspace: np.ndarray) -> dict[str, str]:
     titles = "sampling", "R", "center", "energy at", "noise", "SNR"
     measured = ["-"] * len(titles)
     if not scan.simulated:
-        noise, snr = _noise(kspace, mask)
+        noise, snr = _noise(scan, kspace, mask)
         energy = [n // 2 + n * energy_offset(kspace, axis) for axis, n in enumerate(size, 1)]
         measured = [pattern(mask), f"{achieved_acceleration(mask):.2f}", _product(center),
                     _product(["?" if math.isnan(n) else round(n) for n in energy]),
@@ -98,9 +101,11 @@ def _sampling(scan: Scan, kspace: np.ndarray) -> tuple[np.ndarray, tuple[int, in
     return mask, (int(rows), int(columns))
 
 
-def _noise(kspace: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+def _noise(scan: Scan, kspace: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
     """Standard deviation of a sample's noise, and the brightest pixels over that of a pixel."""
     noise = float(noise_level(jnp.asarray(kspace[None]), jnp.asarray(mask[None, None]))[0])
+    if scan.noise is not None:
+        noise = whitening(scan.noise)[1]
     peak = float(np.percentile(_combined(host_ifft2c(kspace)), 99.9))
     return noise, peak / (noise * mask.mean() ** 0.5 or math.nan)
 

@@ -18,7 +18,8 @@ from flatjax.inference.adapt import adapt
 from flatjax.inference.checks import check_kspace
 from flatjax.inference.prepare import Prepared, prepare
 from flatjax.inference.pretrained import folder
-from flatjax.inference.reconstruct import Reconstruct, reconstruct_slices, turned, turning
+from flatjax.inference.reconstruct import reconstruct_slices
+from flatjax.inference.turning import Reconstruct, turned, turning
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement
 from flatjax.runs.workdir import load_config, load_params

@@ -1,8 +1,7 @@
 """Reconstruction of a user's own scans by a trained model, without targets."""
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from nibabel.orientations import io_orientation, ornt_transform
 from tqdm import tqdm
 
 from flatjax import __version__, config as configuration
-from flatjax.data.acquisition import Acquisition, kinds
 from flatjax.data.io.kspace import Scan, find_scans, open_scan
 from flatjax.errors import InputError
 from flatjax.evaluation import figures, viewer
@@ -28,24 +26,23 @@ from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.adapt import adapt
 from flatjax.inference.prepare import Prepared, measure
 from flatjax.inference.pretrained import check_no_run, write_model
+from flatjax.inference.turning import Reconstruct, turned, turning
 from flatjax.methods import Method, Params
 from flatjax.mri import Measurement, center_crop, combine
-from flatjax.mri.host.patterns import LINE_KINDS
+from flatjax.mri.host.coil_compression import whitening
 from flatjax.mri.host.simulate import host_ifft2c
-from flatjax.mri.sampling import achieved_acceleration, pattern
+from flatjax.mri.sampling import achieved_acceleration
 from flatjax.runs import weights
 from flatjax.runs.workdir import at_test_time, load_config, load_params
 
-# `(params, rng, measurement) -> {name: [batch, y, x] float32}`, jitted
-Reconstruct = Callable[[Params, Array, Measurement], dict[str, Array]]
 Result = tuple[Prepared, dict[str, np.ndarray]]  # a slice, and its images `[y, x]` by name
 
 
 def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[str | Path],
                       output: str | Path | None = None, *, mask: str | Path = "",
-                      maps: str | Path = "", undersample: bool = False,
-                      keep_going: bool = False, adapt_minutes: float = 0.0,
-                      keep_weights: bool = False) -> list[Path]:
+                      maps: str | Path = "", array: str = "", axes: str = "",
+                      undersample: bool = False, keep_going: bool = False,
+                      adapt_minutes: float = 0.0, keep_weights: bool = False) -> list[Path]:
     """Reconstruct files of k-space, or of magnitude volumes whose acquisition is simulated.
 
     Writes for each `NAME.h5` (`reconstruction` `[slice, y, x]` float32, or `[frame, slice, y, x]`
@@ -62,6 +59,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
         output: folder, by default `workdir/reconstructions`.
         mask: file of the sampling mask, by default the file's own or where samples are not zero.
         maps: file of coil sensitivities, by default the file's own or by ESPIRiT.
+        array, axes: of files of arrays, see `data.io.kspace.open_scan`.
         undersample: k-space that is fully sampled is undersampled as the config's acquisition says,
             without its noise.
         keep_going: go on with the other files where one is broken, and raise at the end.
@@ -101,7 +99,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
     views: list[View] = []
     for file in tqdm(files, desc="reconstruct", unit="file", disable=len(files) < 2):
         try:
-            scan = open_scan(file, config.data.get("coils", 1))
+            scan = open_scan(file, config.data.get("coils", 1), array, axes)
             targets = [output / f"{scan.name}{suffix}" for suffix in (".h5", ".nii", ".png")]
             for target in targets:
                 if (known := taken.get(target.resolve())):
@@ -166,50 +164,24 @@ def reconstruct_slices(reconstruct: Reconstruct, params: Params, rng: Array,
             yield one, {name: one.scale * image[i] for name, image in images.items()}
 
 
-def turning(reconstruct: Reconstruct, trained: Acquisition) -> Reconstruct:
-    """`reconstruct` for lines along either axis, by a model whose masks had lines along one.
-
-    Lines along the other are turned for it, and the images turned back, which a warning says.
-    """
-    def function(params: Params, rng: Array, measurement: Measurement) -> dict[str, Array]:
-        other = turned(measurement, trained) if params else measurement
-        images = reconstruct(params, rng, other)
-        if other is measurement:
-            return images
-        warnings.warn(f"k-space is sampled along {pattern(np.asarray(measurement.mask))}, but the "
-                      f"model was trained with {trained.lines}: its axes are exchanged, and those "
-                      "of the images back", stacklevel=2)
-        return {name: _swapped(image) for name, image in images.items()}
-
-    return function
-
-
-def turned(measurement: Measurement, trained: Acquisition) -> Measurement:
-    """The measurement as `turning` hands it to a model: itself, or with its axes exchanged."""
-    other = {"rows": "columns", "columns": "rows"}.get(trained.lines)
-    if {*kinds(trained)}.isdisjoint(LINE_KINDS) or other != pattern(np.asarray(measurement.mask)):
-        return measurement
-    return jax.tree.map(lambda x: _swapped(x) if np.ndim(x) > 1 else x, measurement)
-
-
-def _swapped(array: Any) -> Any:
-    return array.swapaxes(-2, -1)
-
-
 def _origin(workdir: str | Path, step: int, config: ConfigDict, scan: Scan, mask: str | Path
-            ) -> dict[str, str | int]:
+            ) -> dict[str, str | int | float]:
     """How a reconstruction is made, as the attributes of its file tell."""
     source = "samples that are not zero"
     if mask or scan.mask is not None:
         source = str(mask or scan.file)
     elif scan.simulated:
         source = "drawn as the config says"
+    unit = ("1 is the maximum of the volume" if scan.simulated else
+            "that of the k-space, by an orthonormal Fourier transform")
+    known = {}
+    if scan.noise is not None:
+        known["noise"] = whitening(scan.noise)[1]
+        unit += ", of prewhitened coils; noise is the standard deviation of a sample's"
     return {"model": _name(workdir),
             "method": config.method.name, "checkpoint_step": step,
             "config_hash": configuration.config_hash(config), "flatjax": __version__,
-            "mask": printable(source),
-            "unit": "1 is the maximum of the volume" if scan.simulated else
-                    "that of the k-space, by an orthonormal Fourier transform"}
+            "mask": printable(source), "unit": unit, **known}
 
 
 def _name(workdir: str | Path) -> str:
@@ -219,7 +191,7 @@ def _name(workdir: str | Path) -> str:
 
 
 def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
-           origin: dict[str, str | int]) -> tuple[str, list[View]]:
+           origin: dict[str, str | int | float]) -> tuple[str, list[View]]:
     """Write the three files of a scan, and give what was found in it and views of slices."""
     count, coils, *whole = scan.shape
     crop = scan.crop or whole
@@ -262,9 +234,11 @@ def _write(targets: list[Path], scan: Scan, results: Iterable[Result],
         figures.save(draw(scan, *middle, found["reconstruction"][middle[0]]), png,
                      pdf=False)
     empty, frames = count - len(accelerations), scan.frames
+    told = [f", left out: {scan.facts[one]}" for one in scan.facts if one == "left out"]
+    told += [", prewhitened"] * (scan.noise is not None)
     return (f"{f'{frames} times ' * (frames > 1)}{count // frames} slices"
             f"{f', {empty} of them empty,' * bool(empty)} of {coils} x "
-            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}"), views
+            f"{' x '.join(map(str, whole))}, R = {acceleration:.2f}{''.join(told)}"), views
 
 
 def _nifti(volume: np.ndarray, scan: Scan) -> nibabel.Nifti1Image:

@@ -1,9 +1,15 @@
-"""Virtual coils: unitary and optimal."""
+"""Virtual coils and prewhitening: unitary, optimal, white."""
 
 import numpy as np
+import pytest
 
 from flatjax.mri.host import simulate
-from flatjax.mri.host.coil_compression import apply_coils, compression_matrix
+from flatjax.mri.host.coil_compression import (
+    apply_coils,
+    compression_matrix,
+    noise_covariance,
+    whitening,
+)
 from tests.support.arrays import complex_normal, smooth_image
 
 
@@ -50,3 +56,26 @@ def test_unsampled_points_change_nothing_and_stay_empty():
     other = compression_matrix(sampled, 3)
     np.testing.assert_allclose(np.abs(np.sum(np.conj(matrix) * other, axis=1)), 1, atol=1e-5)
     np.testing.assert_array_equal(apply_coils(matrix, mask * kspace)[..., ~mask], 0)
+
+
+def test_whitened_noise_is_independent_and_as_large_as_before():
+    rng = np.random.default_rng(3)
+    mixing = complex_normal(rng, (5, 5), np.complex128)
+    noise = 1e-4 * mixing @ complex_normal(rng, (5, 20000)) / np.sqrt(2)
+    covariance = noise_covariance(noise)
+    np.testing.assert_allclose(covariance, 1e-8 * mixing @ np.conj(mixing.T), rtol=0.1, atol=3e-10)
+    matrix, level = whitening(covariance)
+    assert level**2 == pytest.approx(np.mean(np.abs(noise) ** 2))
+    white = apply_coils(matrix, noise[:, None])[:, 0]
+    np.testing.assert_allclose(noise_covariance(white), level**2 * np.eye(5), atol=1e-3 * level**2)
+
+
+def test_a_noise_scan_that_does_not_tell_gives_none():
+    noise = complex_normal(np.random.default_rng(4), (4, 100))
+    assert noise_covariance(noise) is not None
+    assert noise_covariance(noise[:, :39]) is None
+    noise[3] = 2j * noise[0]
+    assert noise_covariance(noise) is None
+    noise[3] = 0
+    assert noise_covariance(noise) is None
+    assert noise_covariance(noise[:, :0]) is None

@@ -48,15 +48,16 @@ def write_matlab(path, **arrays):
 
 def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=None, shift=2,
                   directions=True, lines=range(LINES), slices=None, recon=RECON, late=4, edit=None,
-                  group="dataset"):
+                  group="dataset", noise=None, depth=1):
     """A file by the ISMRMRD library of `[slice, coil, ky, kx]`, its line 0 at column `shift`.
 
-    Its echo begins `late`. `edit` changes the header, `change` each acquisition.
+    Its echo begins `late`. `edit` changes the header, `change` each acquisition. With a `depth`,
+    the slices are partitions of a 3-D scan. `noise` is a readout `[coil, sample]`.
     """
     ismrmrd = pytest.importorskip("ismrmrd")
     xsd, encoded = ismrmrd.xsd, values.shape[2:]
     space = [xsd.encodingSpaceType(
-        matrixSize=xsd.matrixSizeType(x=x, y=y, z=1),
+        matrixSize=xsd.matrixSizeType(x=x, y=y, z=depth),
         fieldOfView_mm=xsd.fieldOfViewMm(x=2.0 * x, y=3.0 * y, z=5))
         for x, y in (encoded, recon)]
     limits = xsd.encodingLimitsType(kspace_encoding_step_1=xsd.limitType(
@@ -73,19 +74,23 @@ def write_ismrmrd(path, values, *, trajectory="cartesian", change=None, flags=No
     path.unlink(missing_ok=True)
     with ismrmrd.Dataset(str(path), group) as out:
         out.write_xml_header(xsd.ToXML(header))
-        noise = ismrmrd.Acquisition.from_array(np.ones((values.shape[1], 7), np.complex64))
-        noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
-        out.append_acquisition(noise)
+        if noise is None:  # of no use
+            noise = np.ones((values.shape[1], 7))
+        one = ismrmrd.Acquisition.from_array(noise.astype(np.complex64))
+        one.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+        one.sample_time_us = 8.0
+        out.append_acquisition(one)
         for s in range(values.shape[0]) if slices is None else slices:
             for line in lines:
                 one = ismrmrd.Acquisition.from_array(
                     np.ascontiguousarray(values[s, :, late:, line + shift]))
                 one.center_sample = encoded[0] // 2 - late  # a partial echo
-                one.idx.slice, one.idx.kspace_encode_step_1 = s, line
+                one.idx.slice, one.idx.kspace_encode_step_1 = s * (depth == 1), line
+                one.idx.kspace_encode_step_2 = s * (depth > 1)
                 if directions:
                     one.read_dir[:], one.phase_dir[:], one.slice_dir[:] = (0, 1, 0), (1, 0, 0), (
                         0, 0, -1)
-                    one.position[:] = 5, -7, 11 - 6.0 * s
+                    one.position[:] = 5, -7, 11 - 6.0 * s * (depth == 1)
                 for flag in (flags or {}).get(line, ()):
                     one.set_flag(getattr(ismrmrd, flag))
                 if change:

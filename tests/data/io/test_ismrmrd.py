@@ -9,6 +9,7 @@ from flatjax.errors import InputError
 from flatjax.inference.prepare import measure, prepare
 from flatjax.mri import center_crop
 from flatjax.mri.host.simulate import host_ifft2c
+from tests.support.arrays import complex_normal
 from tests.support.kspace_fixture import (
     SIZE,
     calibrated,
@@ -19,6 +20,7 @@ from tests.support.kspace_fixture import (
 )
 
 CALIBRATION = "ACQ_IS_PARALLEL_CALIBRATION"
+NOISE = "the noise scan is not used: it is too short, or of coils without noise"
 BOTH = "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"
 
 
@@ -86,7 +88,8 @@ def test_slices_are_ordered_and_placed_by_their_positions(tmp_path):
     for place in range(6):  # in RAS
         np.testing.assert_allclose(scan.affine @ [5, 5, place, 1], [-5, 7, 11 - 6 * place, 1],
                                    atol=1e-5)
-    assert scan.spacing == pytest.approx((3, 2, 6)) and scan.missing == scan.doubts == ()
+    assert scan.spacing == pytest.approx((3, 2, 6)) and scan.missing == ("noise scan",)
+    assert scan.doubts == (NOISE,)
 
 
 @pytest.mark.parametrize("change, message", [
@@ -100,8 +103,8 @@ def test_slices_are_ordered_and_placed_by_their_positions(tmp_path):
      "slices are turned against each other, or move")])
 def test_slices_that_no_affine_places_have_none_and_it_is_told_why(tmp_path, change, message):
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), change=change))
-    assert scan.affine is None and not scan.placed and scan.missing == ("affine",)
-    assert scan.doubts == (f"has no affine: {message}",)
+    assert scan.affine is None and not scan.placed and scan.missing == ("affine", "noise scan")
+    assert scan.doubts == (f"has no affine: {message}", NOISE)
 
 
 def test_contrasts_and_repetitions_are_frames_and_averages_are_averaged(tmp_path):
@@ -175,3 +178,43 @@ def test_another_group_is_read_where_there_is_one(tmp_path):
         out.write_xml_header("<a/>")
     with pytest.raises(InputError, match="only dataset_1, dataset_2; rename .* to dataset"):
         open_scan(path)
+
+
+def test_a_3d_scan_becomes_slices_along_its_readout(tmp_path):
+    sizes, steps = (20, 12, 8), (2.0, 3.0, 0.625)  # of readout, phase encoding and partitions
+    along = np.array([4.0, -9.0, 1.25])  # mm from the center
+    k = [(np.arange(n) - n // 2) / (n * step) for n, step in zip(sizes, steps, strict=True)]
+    phase = (k[0][:, None] * along[0] + k[1] * along[1]) + k[2][:, None, None] * along[2]
+    values = np.exp(-2j * np.pi * phase).astype(np.complex64)[:, None]  # kz, coil, ky, kx
+    missing = (np.add.outer(np.arange(8), np.arange(12)) % 3 == 1)[:, None, None]
+    values = values * ~missing
+    scan = open_scan(write_ismrmrd(
+        tmp_path / "scan.h5", values, depth=8, shift=0, late=0, lines=range(12), recon=(16, 10)))
+    assert scan.shape == (16, 1, 8, 12) and scan.crop == (8, 10)
+    assert scan.spacing == (3.0, 0.625, 2.0)
+    found = read(scan)
+    line = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(values, axes=2), axis=2, norm="ortho"), 2)
+    np.testing.assert_allclose(found, line.transpose(2, 1, 0, 3)[2:18], atol=1e-6)
+    image = center_crop(np.abs(host_ifft2c(found))[:, 0], scan.crop)
+    at = np.unravel_index(image.argmax(), image.shape)[::-1]
+    # phase runs toward the left, the readout toward posterior, partitions toward inferior
+    np.testing.assert_allclose(scan.affine @ [*at, 1], [9 - 5, 7 - 4, 11 - 1.25, 1], atol=1e-4)
+
+
+def test_the_noise_scan_tells_the_noise_of_a_sample(tmp_path):
+    rng = np.random.default_rng(3)
+    root = np.tril(complex_normal(rng, (2, 2), np.complex128)) + np.eye(2)
+    noise = root @ complex_normal(rng, (2, 500))
+
+    def edit(xsd, header):
+        header.acquisitionSystemInformation = xsd.acquisitionSystemInformationType(
+            relativeReceiverNoiseBandwidth=0.79)
+
+    options = {"noise": noise, "change": lambda one: setattr(one, "sample_time_us", 2.0)}
+    covariance = noise @ noise.conj().T / 500
+    scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), **options))
+    np.testing.assert_allclose(scan.noise, 4 * covariance, rtol=1e-5)
+    assert scan.missing == scan.doubts == ()
+    scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", ismrmrd_kspace(), edit=edit, **options,
+                                   lines=[line for line in range(9) for _ in range(3)]))
+    np.testing.assert_allclose(scan.noise, 4 / 0.79 / 3 * covariance, rtol=1e-5)  # averaged

@@ -4,7 +4,6 @@ import io
 import itertools
 import os
 import pickle
-import re
 import shutil
 import subprocess
 import zipfile
@@ -111,21 +110,25 @@ def test_bart_may_have_any_two_of_its_three_axes_in_space(tmp_path, axis):
     np.testing.assert_array_equal(read(scan), values)
 
 
-def test_what_is_advised_for_a_3d_scan_of_bart_reconstructs_it(tmp_path):
+def test_a_3d_scan_of_bart_becomes_slices_along_its_readout(tmp_path):
     array = kspace(shape=(20, 4, 16, 24)).T[:, :, None].swapaxes(2, 4)[..., 0]  # x, y, z, coil
     path = write_cfl(tmp_path / "scan.cfl", array, array.shape)
-    with pytest.raises(InputError, match="dimension 2 of 20") as caught:
-        open_scan(path)
-    commands = re.findall("'bart (fft|transpose) ([^']*)'", str(caught.value))
-    assert len(commands) == 2
+    scan = open_scan(path)
+    assert scan.shape == (24, 4, 20, 16)
     if not shutil.which("bart"):
         pytest.skip("bart is not installed")
-    for name, arguments in [*commands, ("fft", "-u -i 7 scan whole")]:
-        subprocess.run(["bart", name, *arguments.split()], cwd=tmp_path, check=True)
-    scan = open_scan(tmp_path / "b.cfl")
-    assert scan.shape == (24, 4, 16, 20)
+    subprocess.run(["bart", "fft", "-u", "-i", "7", "scan", "whole"], cwd=tmp_path, check=True)
     whole = np.fromfile(tmp_path / "whole.cfl", "<c8").reshape(4, 20, 16, 24)  # coil, z, y, x
-    np.testing.assert_allclose(host_ifft2c(read(scan)), whole.transpose(3, 0, 2, 1), atol=1e-4)
+    np.testing.assert_allclose(host_ifft2c(read(scan)), whole.transpose(3, 0, 1, 2), atol=1e-4)
+
+
+def test_echoes_and_times_of_bart_are_frames(tmp_path):
+    values = kspace(shape=(5, 2, 10, 12))
+    for axis in (5, 10):
+        array = bart_order(values).swapaxes(axis, 13)
+        scan = open_scan(write_cfl(tmp_path / "scan.cfl", array, array.shape))
+        assert scan.frames == 5 and scan.shape == values.shape
+        np.testing.assert_array_equal(read(scan), values)
 
 
 def test_hdf5_without_a_header_is_read_as_an_archive_of_arrays(tmp_path):
@@ -154,7 +157,7 @@ def test_matlab_files_are_read_in_the_order_of_numpy_or_of_matlab(tmp_path, orde
     np.testing.assert_array_equal(scan.mask, np.broadcast_to(mask, (10, 12)))
     with pytest.raises(InputError, match="of which 12 or 12 may be coils"):
         open_scan(write_matlab(tmp_path / "scan.mat", kspace=np.zeros((12, 12, 12), complex)))
-    with pytest.raises(InputError, match="has no array kspace, only data; rename"):
+    with pytest.raises(InputError, match="has no array kspace, only data; name"):
         open_scan(write_matlab(tmp_path / "scan.mat", data=stored))
 
 
@@ -206,7 +209,7 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", values))
     assert scan.shape == values.shape and scan.crop == RECON
     np.testing.assert_allclose(read(scan), values, rtol=1e-6)
-    assert scan.facts == {"protocol": "T2 & more"} and scan.missing == ()
+    assert scan.facts == {"protocol": "T2 & more"} and len(scan.missing) == 1
     assert scan.spacing == (3.0, 2.0, 6.0)
     # The center pixel of the cropped image lies at the position of the slice, in RAS.
     for s in range(3):
@@ -215,8 +218,9 @@ def test_ismrmrd_comes_back_as_its_library_wrote_it(tmp_path):
     np.testing.assert_allclose(scan.affine @ [0, 1, 0, 0], [0, -2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(scan.affine @ [1, 0, 0, 0], [-3, 0, 0, 0], atol=1e-6)
     scan = open_scan(write_ismrmrd(tmp_path / "scan.h5", values, directions=False))
-    assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0) and scan.missing == ("affine",)
-    assert scan.doubts == ("has no affine: no directions or field of view",)
+    assert scan.affine is None and scan.spacing == (3.0, 2.0, 5.0)
+    assert scan.missing == ("affine", "noise scan")
+    assert scan.doubts[0] == "has no affine: no directions or field of view"
 
 
 def test_ismrmrd_averages_repeats_and_takes_embedded_calibration_where_nothing_else_is(tmp_path):
@@ -366,7 +370,7 @@ def broken(tmp_path, case):
         elif case == "cfl huge":
             header.write_text("# Dimensions\n99999 99999 1 99999\n")
         elif case == "cfl 3-D":
-            header.write_text("# Dimensions\n10 12 6\n")
+            header.write_text("# Dimensions\n10 12 1 1 1 2 1 1 1 1 3\n")
         elif case == "cfl empty header":
             header.write_text("")
     elif case.startswith("h5"):
@@ -387,7 +391,7 @@ def broken(tmp_path, case):
     elif case == "folder":
         path.mkdir()
     elif case == "suffix":
-        path = tmp_path / "scan.dat"
+        path = tmp_path / "scan.raw2"
         path.write_bytes(b"raw")
     elif case == "old MATLAB":
         path = tmp_path / "scan.mat"
@@ -426,8 +430,8 @@ def broken(tmp_path, case):
     ("cfl without header", "scan.hdr: cannot be opened"),
     ("cfl words", "scan.hdr: is cut short or damaged"),
     ("cfl empty header", "scan.hdr: is cut short or damaged"),
-    ("cfl huge", "slices of at most 4 GiB"),
-    ("cfl 3-D", "has dimension 2 of 6"),
+    ("cfl huge", "has 5760 bytes, but its header declares 79997600"),
+    ("cfl 3-D", "has axes ky, kx, frame, frame, expected"),
     ("h5 rank", "kspace is complex64 of shape"),
     ("h5 header", "there is no ismrmrd_header, so the first axis may be slices or coils"),
     ("h5 cut short", "cut short or damaged"),
@@ -435,7 +439,7 @@ def broken(tmp_path, case):
     ("h5 other", "has neither a dataset kspace"),
     ("missing", "cannot be opened .No such file"),
     ("folder", "cannot be opened .Is a directory"),
-    ("suffix", "unknown format '.dat', expected"),
+    ("suffix", "unknown format '.raw2', expected"),
     ("old MATLAB", "is not of MATLAB 7.3; save it with"),
     ("unreadable", "cannot be opened .Permission denied"),
 ])
@@ -481,3 +485,59 @@ def test_all_zero_slices_are_accepted_beside_others(tmp_path):
     np.save(tmp_path / "scan.npy", values)
     index, one = slice_with_signal(open_scan(tmp_path / "scan.npy"))
     assert index in (0, 2) and one.any()
+
+
+@pytest.mark.parametrize("axes, shape", [
+    (("slice", "ky", "kx"), (3, 1, 10, 12)), (("kx", "coil", "ky", "frame"), (5, 2, 10, 12)),
+    (("frame", "slice", "coil", "ky", "kx"), (15, 2, 10, 12)),
+    (("coil", "ky", "kx", "kz"), (10, 2, 6, 12)), (("kz", "kx", "ky", "frame"), (50, 1, 6, 12))])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "h5"])
+def test_axes_may_be_named(tmp_path, axes, shape, suffix):
+    sizes = {"frame": 5, "slice": 3, "kz": 6, "coil": 2, "ky": 10, "kx": 12}
+    values = kspace(4, tuple(sizes[name] for name in axes))
+    path = tmp_path / f"scan.{suffix}"
+    if suffix == "npy":
+        np.save(path, values)
+    elif suffix == "npz":
+        np.savez(path, GRE=values, kspace=values[0])
+    else:
+        with h5py.File(path, "w") as file:
+            file["GRE"] = values
+    scan = open_scan(path, array="GRE" * (suffix != "npy"), axes=",".join(axes))
+    assert scan.name == "scan" + "_GRE" * (suffix != "npy") and scan.shape == shape
+    assert scan.frames == (5 if "frame" in axes else 1)
+    order = [name for name in ("frame", "slice", "kz", "coil", "ky", "kx") if name in axes]
+    expected = np.einsum(values, [axes.index(name) for name in axes],
+                         [axes.index(name) for name in order])
+    if "kz" in axes:
+        expected = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(expected, axes=-2), axis=-2,
+                                               norm="ortho"), axes=-2)
+        expected = np.moveaxis(expected, (order.index("ky"), order.index("kz")),
+                               (-3 - ("coil" in axes), -2))
+    np.testing.assert_allclose(read(scan), expected.reshape(shape), atol=1e-5)
+    np.testing.assert_allclose(next(scan.read([shape[0] - 1])), read(scan)[-1], atol=1e-5)
+
+
+def test_partitions_are_not_taken_for_slices(tmp_path):
+    volume = np.hanning(18)[1:-1, None, None, None] * np.ones((16, 2, 10, 12))
+    values = np.fft.fftshift(np.fft.fftn(volume, axes=(0, 2, 3), norm="ortho"), axes=(0, 2, 3))
+    np.save(tmp_path / "scan.npy", values)
+    with pytest.raises(InputError, match="the first axis, of 16, has most .* --axes=kz,coil,ky,kx"):
+        open_scan(tmp_path / "scan.npy")
+    assert open_scan(tmp_path / "scan.npy", axes="slice,coil,ky,kx").shape == values.shape
+    assert open_scan(tmp_path / "scan.npy", axes="kz,coil,ky,kx").shape == (10, 2, 16, 12)
+
+
+@pytest.mark.parametrize("axes, message", [
+    ("slice,kz,ky,kx", "not both slice and kz"), ("coil,ky,kx", "axes are coil,ky,kx of shape"),
+    ("slice,coil,y,kx", "expected a name for each"), ("slice,slice,ky,kx", "expected a name"),
+    ("kz,coil,ky,kx", "the readout, ky of 10, is not fully sampled")])
+def test_axes_that_cannot_be_are_refused(tmp_path, axes, message):
+    values = kspace()
+    values[:, :, ::2] = 0
+    np.save(tmp_path / "scan.npy", values)
+    with pytest.raises(InputError, match=message):
+        read(open_scan(tmp_path / "scan.npy", axes=axes))
+    write_cfl(tmp_path / "scan.cfl", bart_order(values), bart_order(values).shape)
+    with pytest.raises(InputError, match="tells itself .*; leave out --array and --axes"):
+        open_scan(tmp_path / "scan.cfl", axes=axes)

@@ -26,6 +26,7 @@ class Scan(NamedTuple):
     mask: np.ndarray | None = None  # the file's, `[ky or 1, kx]` float32 of 0 and 1
     maps: Reader | None = None  # of the file's coil sensitivities, `[coil, y, x]` complex64
     calibration: Reader | None = None  # of k-space for the maps alone; a slice may be all zero
+    noise: np.ndarray | None = None  # covariance of a sample's noise, `[coil, coil]` complex128
     frames: int = 1  # echoes, cardiac phases, repetitions and sets of each slice
     crop: tuple[int, int] | None = None  # `(h, w)` of the image that is kept, centered; all if None
     # `[4, 4]` from voxel indices `(x, y, slice)` of the images `[slice, y, x]`, after the crop, to

@@ -10,6 +10,7 @@ from flatjax.data.io.checks import reading
 from flatjax.data.io.kspace.arrays import array_names, open_array, open_arrays, open_cfl
 from flatjax.data.io.kspace.base import Reader, Scan, Shape, as_slices, guarded, maps_for
 from flatjax.data.io.kspace.ismrmrd import open_ismrmrd
+from flatjax.data.io.kspace.twix import open_twix
 from flatjax.data.io.volumes import READERS, as_magnitude, format_of, read_oriented, stem
 from flatjax.data.io.volumes.common import voxel_sizes
 from flatjax.data.slices import IMAGE_PHASE, display_slices, make_sample
@@ -17,7 +18,7 @@ from flatjax.errors import InputError
 from flatjax.mri.host.simulate import birdcage_maps, image_phase
 
 NUMPY, BART, HDF5 = (".npy", ".npz"), (".cfl", ".hdr"), (".h5", ".hdf5", ".mrd")
-FORMATS = (*NUMPY, ".cfl", *HDF5, ".mat")
+FORMATS = (*NUMPY, ".cfl", *HDF5, ".mat", ".dat")
 _SEED = 20  # of the phases of images that k-space is simulated of, one smooth phase per slice
 
 
@@ -41,32 +42,45 @@ def find_scans(paths: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def open_scan(file: str | Path, coils: int = 1) -> Scan:
+def open_scan(file: str | Path, coils: int = 1, array: str = "", axes: str = "") -> Scan:
     """Look into a file of k-space, or a magnitude volume, for which so many coils are simulated.
 
-    Of k-space nothing but headers, masks and, for fastMRI, one slice is read; see
+    Of k-space nothing but headers, masks, noise and, for fastMRI, one slice is read; see
     `slice_with_signal`. InputError for a file that is missing, damaged, or of no known format.
+
+    Args:
+        file: of one of the formats.
+        coils: to simulate for a volume.
+        array: name of the k-space among a file's arrays, by default kspace.
+        axes: names of its axes, of `arrays.AXES`, as "coil,ky,kx,kz".
     """
     file = Path(file)
     with reading(file):
-        scan = _open(file, coils)
+        scan = _open(file, coils, array, tuple(axes.split(",")) if axes else ())
     return scan._replace(**{name: guarded(file, reader) for name in ("read", "maps", "calibration")
                             if (reader := getattr(scan, name))})
 
 
-def _open(file: Path, coils: int) -> Scan:
-    suffix = file.suffix.lower()
+def _open(file: Path, coils: int, array: str, axes: tuple[str, ...]) -> Scan:
+    suffix, names = file.suffix.lower(), []
     if suffix in NUMPY:
-        return open_arrays(file, f"NumPy {suffix}")
+        return open_arrays(file, f"NumPy {suffix}", array, axes)
     if suffix == ".mat":
-        return open_arrays(file, "MATLAB .mat")
-    if suffix in BART:
-        return Scan(file, file.stem, "BART .cfl", *open_cfl(file).slices())
+        return open_arrays(file, "MATLAB .mat", array, axes)
     if suffix in HDF5:
         names = array_names(file)
-        if "kspace" in names:
-            return _open_fastmri(file) if "ismrmrd_header" in names else open_arrays(file, "HDF5")
-        return open_ismrmrd(file)
+        if array or ("kspace" in names and "ismrmrd_header" not in names):
+            return open_arrays(file, "HDF5", array, axes)
+    if array or axes:
+        raise InputError("tells itself where its k-space is and what its axes are; leave out "
+                         "--array and --axes")
+    if suffix in BART:
+        found = open_cfl(file)
+        return Scan(file, file.stem, "BART .cfl", *found.slices(), frames=found.frames)
+    if suffix in HDF5:
+        return _open_fastmri(file) if "kspace" in names else open_ismrmrd(file)
+    if suffix == ".dat":
+        return open_twix(file)
     if format_of(file.name):
         return _open_volume(file, coils)
     raise InputError(f"unknown format {file.suffix!r}, expected {', '.join(FORMATS)} or a volume "
