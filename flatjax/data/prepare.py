@@ -9,6 +9,7 @@ from flatjax.data.io.kspace import find_mask
 from flatjax.errors import InputError
 from flatjax.mri import Measurement
 from flatjax.mri.espirit import KERNEL
+from flatjax.mri.host.coil_compression import apply_coils, whitening
 from flatjax.mri.host.sensitivities import from_box, from_calibration, normalized
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import LARGEST_BOX, calibration_size
@@ -22,7 +23,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray | None = None,
-            calibration: np.ndarray | None = None, noise: float | None = None) -> Prepared:
+            calibration: np.ndarray | None = None, noise: np.ndarray | None = None) -> Prepared:
     """One slice as methods take it, whatever its unit and the phase of its receiver.
 
     It is divided by its largest sample. Maps that are made here take up the smooth phase of the
@@ -38,8 +39,15 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray
             ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
             InputError for several coils without.
         calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
-        noise: standard deviation of a sample's complex noise in every coil, if it is known.
+        noise: covariance of a sample's noise, `[coil, coil]` complex, if it is known. The coils are
+            prewhitened by it, maps too, and the measurement tells the level, equal in all then.
     """
+    level = None
+    if noise is not None:
+        white, level = whitening(noise)
+        kspace = apply_coils(white, kspace)
+        maps, calibration = (one if one is None else apply_coils(white, one)
+                             for one in (maps, calibration))
     found = find_mask(kspace)
     if mask is not None:
         check_mask(kspace, found, mask)
@@ -67,7 +75,7 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray
         if mean:
             kspace = kspace * np.complex64(np.conj(mean) / np.abs(mean))
     arrays: Any = (kspace, np.ascontiguousarray(mask[None], np.float32), maps,
-                   None if noise is None else np.float32(noise / (peak or 1)))
+                   None if level is None else np.float32(level / (peak or 1)))
     return Prepared(Measurement(*arrays), peak)
 
 

@@ -12,7 +12,6 @@ from flatjax.data.io.kspace import Scan, find_mask, open_maps, open_mask, slice_
 from flatjax.data.prepare import Prepared, prepare
 from flatjax.errors import InputError
 from flatjax.inference.checks import check_kspace
-from flatjax.mri.host.coil_compression import apply_coils, whitening
 from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
 from flatjax.mri.sampling import pattern
@@ -23,9 +22,6 @@ __all__ = ["Prepared", "measure", "prepare"]
 def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
             maps: str | Path = "", undersample: bool = False) -> Iterator[Prepared]:
     """The slices of a scan as methods take them; one made of a volume is measured first.
-
-    Where the scan tells the noise of its coils, they are prewhitened, maps too, and measurements
-    tell its level, which is the same in all coils then.
 
     The options are those of `reconstruct_files`. Warnings say what is doubtful about the k-space,
     and that it is not undersampled although asked for. InputError for k-space of another form or
@@ -51,17 +47,13 @@ def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
         warnings.warn(f"{scan.file}: {doubt}", stacklevel=2)
     if sampled is None and (scan.simulated or undersample):
         sampled = draw_mask(acquisition, scan.shape[2:], seed)
-    white, level = (None, None) if scan.noise is None else whitening(scan.noise)
     every = range(scan.shape[0])
     for kspace, own, lines in zip(scan.read(every), *(
             one(every) if one else [None] * len(every) for one in (reader, calibration)),
             strict=True):
         if noise:
             kspace = acquire(kspace, 1, complex_noise(rng, kspace.shape, noise))
-        if white is not None:
-            kspace = apply_coils(white, kspace)
-            own, lines = (one if one is None else apply_coils(white, one) for one in (own, lines))
         try:
-            yield prepare(kspace, sampled, own, lines, level)
+            yield prepare(kspace, sampled, own, lines, scan.noise)
         except InputError as error:
             raise InputError(f"{scan.file}: {error}") from error

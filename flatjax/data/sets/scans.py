@@ -48,7 +48,7 @@ def make(*, path: str = "", split: bool = True, split_seed: int = 0,
         kspace = next(scan.read([index]))
         maps, lines = (next(one([index])) if one else None for one in (scan.maps, scan.calibration))
         try:
-            measured, _ = prepare(kspace, scan.mask, maps, lines)
+            measured, _ = prepare(kspace, scan.mask, maps, lines, scan.noise)
             mask = np.asarray(measured.mask)[0]
             if pattern(mask) == "full" and kspace.any():
                 raise InputError("is fully sampled, expected undersampled k-space; multiply it by "
@@ -56,13 +56,16 @@ def make(*, path: str = "", split: bool = True, split_seed: int = 0,
         except InputError as error:
             raise InputError(f"{scan.file}: {error}") from error
         target = np.full(mask.shape, np.nan, np.float32)
-        return Sample(np.asarray(measured.kspace), np.asarray(measured.maps), target, mask=mask)
+        return Sample(np.asarray(measured.kspace), np.asarray(measured.maps), target, mask=mask,
+                      noise=float(measured.noise or 0))
 
     def build(roles: Mapping[str, Sequence[str]]) -> DataSet:
         if lost := sorted({*chain(*roles.values())} - {*scans}):
             raise InputError(f"{path}: {', '.join(lost)} of the run's split not found; put the "
                              "same files there, or name another workdir")
-        buckets = [*grouped((scans[name].shape[1:], (name, index)) for name in roles["train"]
+        # of one shape, and all or none with a known noise
+        buckets = [*grouped(((scans[name].shape[1:], scans[name].noise is None), (name, index))
+                            for name in roles["train"]
                             for index in range(scans[name].shape[0])).values()]
 
         def draw(rng: Generator, n: int) -> Sequence[Sample]:

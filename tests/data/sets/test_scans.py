@@ -10,6 +10,7 @@ from flatjax.data.prepare import prepare
 from flatjax.data.sets import scans
 from flatjax.data.splits import restore_split, write_split
 from flatjax.errors import InputError
+from flatjax.mri.host.coil_compression import apply_coils, whitening
 from flatjax.mri.host.masks import make_mask
 from tests.support import fastmri_fixture
 from tests.support.kspace_fixture import scan_of
@@ -42,6 +43,22 @@ def test_slices_have_their_own_mask_and_no_reference(folder):
             np.testing.assert_array_equal(a, b)
         assert np.array_equal(found.mask[0] > 0, np.any(one != 0, axis=0))
     assert np.isnan(volume.load()[0].target).all()
+
+
+def test_coils_are_prewhitened_where_there_is_a_noise_scan(folder, monkeypatch):
+    covariance = np.array([[4.0, 1j], [-1j, 1.0]])
+    np.savez(folder / "wide.npz", kspace=kspace(9, coils=2))
+    opened = scans.open_scan
+    monkeypatch.setattr(scans, "open_scan", lambda file: opened(file)._replace(
+        noise=covariance if "wide" in str(file) else None))
+    dataset = scans.make(path=str(folder), test=("wide",))
+    one, = (volume.load()[0] for volume in dataset.test["held_out"])
+    expected = prepare(kspace(9, coils=2)[0], noise=covariance).measurement
+    np.testing.assert_array_equal(one.kspace, expected.kspace)
+    assert one.noise == expected.noise == pytest.approx(
+        np.sqrt(2.5) / prepare(apply_coils(whitening(covariance)[0], kspace(9, coils=2)[0])).scale)
+    assert measure_volume(dataset.test["held_out"][0],
+                          config.Acquisition())[0].measurement.noise == np.float32(one.noise)
 
 
 def test_batches_are_of_the_training_files_of_one_shape(folder):
