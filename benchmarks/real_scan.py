@@ -30,6 +30,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.patches import Rectangle
 
 from flatjax import config as configuration, load
 from flatjax.data.acquisition import Acquisition, draw_mask
@@ -194,23 +195,21 @@ def noise_bound(kspace, mask):
 
 
 @figures.styled
-def draw(images, mask, errors):
+def draw(images, errors, acceleration):
     """The methods' images from all measured points in one gray window, and their centers."""
-    figure = figures.blank((figures.WIDE, 0.43 * figures.WIDE))
-    axes = figure.subplots(2, len(images) + 1)
-    axes[0, 0].imshow(mask, cmap="gray", interpolation="nearest")
-    axes[0, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}")
+    figure = figures.blank((figures.WIDE, 0.62 * figures.WIDE))
     peak = max(np.quantile(image, 0.995) for image in images.values())
-    height, width = mask.shape
-    zoom = slice(round(0.3 * height), round(0.62 * height)), slice(
-        round(0.28 * width), round(0.7 * width))
-    for column, (name, image) in zip(axes.T[1:], images.items(), strict=True):
-        label = f"{name}\nheld-out error {errors[name]:.3f}"
-        for panel, shown in zip(column, (image, image[zoom]), strict=True):
-            panel.imshow(shown, cmap="gray", vmin=0, vmax=peak, interpolation="nearest")
-        column[0].set_title(label)
-    for panel in axes.flat:
-        panel.set_axis_off()
+    (height, width), look = next(iter(images.values())).shape, {"cmap": "gray", "vmin": 0,
+                                                                "vmax": peak}
+    top, left, side = (round(part * height) for part in (0.3, 0.22, 0.32))
+    for (name, image), (above, below) in zip(images.items(), figure.subplots(2, 4).T, strict=True):
+        above.imshow(image, **look)
+        above.add_patch(Rectangle((left, top), side, side, fill=False, color=figures.COLORS[0]))
+        above.set_title(f"{name}\nheld-out error {errors[name]:.3f}")
+        below.imshow(image[top:top + side, left:left + side], **look)
+        for one in (above, below):
+            one.set_axis_off()
+    figure.suptitle(f"{height} x {width}, R = {acceleration:.1f}; below, the framed part")
     return figure
 
 
@@ -268,7 +267,8 @@ def main():
     complete = predictions(measured, models | dict.fromkeys(more, tuned.last), last)
     images = {name: np.asarray(combine(one[None], measured.maps)[0])
               for name, one in complete.items()}
-    figure = draw(images, mask, {name: np.mean(one["all"]) for name, one in scores.items()})
+    figure = draw(images, {name: np.mean(one["all"]) for name, one in scores.items()},
+                  mask.size / mask.sum())
     figures.save(figure, output / "real_scan.png")
     write_json(output / "real_scan.json", {
         "errors": scores, "control": control, "settings": settings, "model": options.model,

@@ -221,25 +221,12 @@ def table(means, reference):
 
 @figures.styled
 def draw(case, mask, images):
-    """Reference and images in one window, their errors below in one that the methods set."""
+    """Reference and images in one window, below each its error inside the object."""
     target = case.references["sense"]
     figure = figures.blank((figures.WIDE, figures.height_of(1 + len(images), target)))
-    axes = figure.subplots(2, len(images) + 1)
-    peak = np.quantile(target, 0.998)
-    errors = {name: np.abs(image - target) * case.inside for name, image in images.items()}
-    largest = max(np.quantile(errors[name], 0.999) for name in errors if name != "zero-filled")
-    axes[0, 0].imshow(target, cmap="gray", vmin=0, vmax=peak)
-    axes[0, 0].set_title("full scan\ndB / SSIM")
-    axes[1, 0].imshow(mask, cmap="gray", interpolation="nearest")
-    axes[1, 0].set_title(f"sampled, R = {mask.size / mask.sum():.1f}")
-    for (name, image), (top, bottom) in zip(images.items(), axes.T[1:], strict=True):
-        decibel, similarity = scores(image, case)["sense"]
-        top.imshow(image, cmap="gray", vmin=0, vmax=peak)
-        top.set_title(f"{name}\n{decibel:.1f} / {similarity:.3f}")
-        bottom.imshow(errors[name], cmap="gray", vmin=0, vmax=largest)
-    axes[1, 1].set_title(f"|error|, 0 to {largest / peak:.2f}")
-    for panel in axes.flat:
-        panel.set_axis_off()
+    figures.panels(figure, images, target, [name for name in images if name != "zero-filled"],
+                   inside=case.inside)
+    figure.suptitle(f"sampled with R = {mask.size / mask.sum():.1f}; scores and errors in the head")
     return figure
 
 

@@ -176,14 +176,14 @@ def data_term() -> Grid:
     explicit one.
     """
     return Grid("Data term of eight coils", eight_coils({
-        "image, implicit": run(IMPLICIT),
-        "k-space, explicit": run(),
-        "MoDL": run(method="modl"),
         "VarNet": run(method="varnet"),
-        "k-space, implicit": run({"solver": "imex"}),
-        "image, explicit": run({"space.name": "image"}),
-        "image, implicit, not aligned": run(IMPLICIT | weights(velocity=0.0))}),
-        baseline="k-space, explicit")
+        "FLAT, k-space, explicit": run(),
+        "FLAT, k-space, implicit": run({"solver": "imex"}),
+        "FLAT, image, explicit": run({"space.name": "image"}),
+        "MoDL": run(method="modl"),
+        "FLAT, image, implicit": run(IMPLICIT),
+        "FLAT, image, implicit, not aligned": run(IMPLICIT | weights(velocity=0.0))}),
+        baseline="FLAT, k-space, explicit")
 
 
 def likelihood() -> Grid:

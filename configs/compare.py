@@ -9,6 +9,7 @@ NAME is methods_r4, methods_r8 or evaluations; docs/comparison.md says what they
 workdir for all three, what they have in common is trained once. Without `--dry-run` it runs.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,8 +86,10 @@ def methods_r8() -> Grid:
     """All methods at R = 8, at the largest budgets alone, and FLAT also of twelve steps."""
     longer = {named("flat K 12", 3, " R 8"): trained(
         "flat", 3, {"method.schedule.steps": 12, **R8})}
-    return Grid("All methods, R = 8", longer | methods(R8, " R 8", (3,), (10,)),
-                baseline=named("flat", 3, " R 8"))
+    runs = longer | methods(R8, " R 8", (3,), (10,))
+    return Grid("All methods, R = 8", {
+        name: run._replace(title=re.sub(r"( \d+x)?( R 8)?$", "", name), baseline="flat")
+        for name, run in runs.items()}, baseline="flat")
 
 
 def steps_of(method: str) -> str:

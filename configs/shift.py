@@ -29,6 +29,6 @@ def get_config() -> Grid:
     demo = load_config_file("singlecoil")
     others = changed(demo, {"data.contrasts": ("T1", "PD")})
     return Grid("Scans that the model was not trained for", {
-        "demo": Run(demo, SHIFTS | {"T2 alone": T2}),
+        "demo": Run(demo, SHIFTS | {"T2 alone": T2}, title="singlecoil"),
         "without T2": Run(others, {"T1 and PD": {}, "T2 alone": T2}),
-    }, baseline="demo, as trained")
+    }, baseline="singlecoil, as trained")

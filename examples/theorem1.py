@@ -199,7 +199,7 @@ def learned_steps(workdir: str) -> dict[str, Any]:
                          "configs/singlecoil.py:vanilla or configs/singlecoil.py:varnet")
     eta = np.asarray(params["eta"], np.float64)
     delta, sigma = unit_interval(eta)
-    found = {"name": f"{Path(workdir).name} ({config.method.name})", "checkpoint_step": int(step),
+    found = {"name": Path(workdir).name, "checkpoint_step": int(step),
              "method": config.method.name, "eta": eta,
              "profile": -np.asarray(delta), "sigma": float(sigma[0]),
              "schedule": -np.diff(flow.time_grid(len(eta))),
@@ -217,12 +217,16 @@ def draw_profiles(runs: list[dict[str, Any]]) -> "figures.Figure":
     figure = figures.blank((figures.WIDE, 2.2))
     left, right = figure.subplots(1, 2)
     for run in runs:
-        left.plot(run["profile"], label=run["name"], **figures.look(run["method"]))
-        right.plot(1 - np.append(0, np.cumsum(run["profile"])), **figures.look(run["method"]))
+        look = figures.look(run["method"])
+        left.plot(range(1, len(run["eta"]) + 1), run["profile"], label=run["name"], **look)
+        right.plot(1 - np.append(0, np.cumsum(run["profile"])), **look)
     for steps in sorted({len(run["eta"]) for run in runs}):
-        left.plot(-np.diff(flow.time_grid(steps)), ":", color="0.4", label=f"FLAT, K = {steps}")
-        right.plot(flow.time_grid(steps), ":", color="0.4")
-    left.axhline(0, color="0.6", linewidth=0.5)
+        times = flow.time_grid(steps)
+        left.plot(range(1, steps + 1), -np.diff(times), ":", color="0.4",
+                  label=f"FLAT's default, K = {steps}")
+        right.plot(times, ":", color="0.4")
+    if any(run["steps_back"] for run in runs):
+        left.axhline(0, color="0.6", linewidth=0.5)
     left.set(xlabel="cascade", ylabel="eta / sum(eta)", title="Learned step sizes as timesteps")
     left.legend()
     right.set(xlabel="after cascade", ylabel="time t", title="Where each cascade stands")
@@ -235,16 +239,18 @@ def draw_both(runs: list[dict[str, Any]]) -> "figures.Figure":
     left, right = figure.subplots(1, 2)
     for run in runs:
         look, sigma = figures.look(run["method"]), run["sigma_of_both"]
-        left.plot(run["delta_of_lam"], label=run["name"], **look)
-        right.plot(sigma, **look)
-        right.plot(np.where(np.isnan(sigma), 0, np.nan), "x", color=look["color"])
+        cascades = range(1, len(sigma) + 1)
+        left.plot(cascades, -run["delta_of_lam"], label=run["name"], **look)
+        right.plot(cascades, sigma, **look)
+        right.plot(cascades, np.where(np.isnan(sigma), 0, np.nan), "x", color=look["color"])
     for steps in sorted({len(run["eta"]) for run in runs}):
-        left.plot(np.diff(flow.time_grid(steps)), ":", color="0.4", label=f"FLAT, K = {steps}")
-        right.axhline(steps**-0.5, linestyle=":", color="0.4")
-    left.axhline(0, color="0.6", linewidth=0.5)
-    left.set(xlabel="cascade", ylabel="delta = -lam / sum(lam)", title="Timesteps when lam is free")
+        ends = (1, steps)
+        left.plot(ends, (1 / steps,) * 2, ":", color="0.4", label=f"FLAT's default, K = {steps}")
+        right.plot(ends, (steps**-0.5,) * 2, ":", color="0.4")
+    left.margins(y=1.5)  # what is little looks little
+    left.set(xlabel="cascade", ylabel="-delta = lam / sum(lam)", title="Timesteps when lam is free")
     left.legend()
-    right.set(xlabel="cascade", ylabel="sigma = (lam / (eta sum(lam)))^0.5",
+    right.set(xlabel="cascade", ylabel="sigma = (-delta / eta)^0.5",
               title="Noise scale of each step")
     return figure
 

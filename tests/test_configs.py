@@ -97,7 +97,7 @@ def test_no_config_has_a_warm_up_that_is_cut_short():
 
 def test_every_shift_of_the_scans_can_be_evaluated():
     grid = load_config_file(str(Path(__file__).parents[1] / "configs" / "shift.py"))
-    assert grid.baseline == "demo, as trained"
+    assert grid.baseline == "singlecoil, as trained"
     for trial in trials(grid):
         config.make_method(trial.config)
         for evaluated in trial.evaluations.values():

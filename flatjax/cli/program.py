@@ -49,8 +49,14 @@ def main(argv: list[str] | None = None) -> None:
     warnings.formatwarning = lambda message, *_, **__: (
         f"{program}: warning: {' '.join(str(message).split())}\n")
     try:
-        _run(name, rest)
+        try:
+            _run(name, rest)
+        finally:
+            sys.stdout.flush()
         return
+    except BrokenPipeError:  # whoever reads, as `| head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # as a shell calls what SIGPIPE ended
     except InputError as error:
         message, status = str(error), 2
     except ArgumentError as error:

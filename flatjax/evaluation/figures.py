@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from flatjax.evaluation.scoring import Measures, Scored, quality
+from flatjax.evaluation.metrics import psnr, ssim
+from flatjax.evaluation.scoring import Measures, Scored
 from flatjax.evaluation.tables import Row
 from flatjax.files import printable, write_atomically
 
@@ -157,14 +158,14 @@ def dots(axes: Sequence["Axes"], groups: Mapping[str, Sequence[Row]],
                 one.plot(own[0].zero_filled()[title == "SSIM"], at, "x", color=COLORS[-1])
         if title in SCORES:
             one.set_xlim(*at_least(one.get_xlim(), title))
-            title += "\nbars: seeds" * bars + "\ncrosses: zero filling" * start
+            title += "\nbars: each seed" * bars + "\ncrosses: zero filling" * start
         else:
             logarithmic(one, [value(row).mean() for row in every])
         one.set_xlabel(title)
         one.tick_params(left=False)
         one.grid()
     axes[0].set_yticks(range(len(groups)), [name.replace("_", " ") for name in groups])
-    axes[0].set_ylim(len(groups) - 0.2, -0.6)
+    axes[0].set_ylim(len(groups), -0.6)
 
 
 def at_least(limits: tuple[float, float], score: str) -> tuple[float, float]:
@@ -173,8 +174,8 @@ def at_least(limits: tuple[float, float], score: str) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def logarithmic(axes: "Axes", costs: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with a place for what costs nothing."""
+def logarithmic(axes: "Axes", costs: Sequence[float], ticks: Sequence[float] = ()) -> None:
+    """Make the x axis logarithmic, with a place for what costs nothing, and with ticks of ours."""
     from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
     low, high = min(costs), max(1, *costs)
     spare = max(1.4, (12 * low / high) ** 0.5)  # a decade at least, for two ticks
@@ -182,6 +183,8 @@ def logarithmic(axes: "Axes", costs: Sequence[float]) -> None:
     axes.set_xlim(low / spare if low >= 1 else -0.2, high * spare)
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 3)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
+    if ticks:
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
 
 
 def height_of(count: int, target: np.ndarray) -> float:
@@ -192,7 +195,8 @@ def height_of(count: int, target: np.ndarray) -> float:
 
 
 def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.ndarray,
-           judged: Iterable[str], std: np.ndarray | None = None) -> None:
+           judged: Iterable[str], std: np.ndarray | None = None,
+           inside: np.ndarray | None = None) -> None:
     """Draw the target and images of it in rows of even length; below each its absolute error.
 
     Args:
@@ -202,9 +206,11 @@ def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.nd
         judged: the images whose errors end the colors: at their 99.9th percentile, the median over
             images, for one wild image should not hide the errors of the others.
         std: standard deviation `[y, x] float32` to draw below the target, as an error.
+        inside: region `[y, x] bool` that errors and scores are of; the whole image if it is None.
     """
     peak = float(max(target.max(), np.finfo(np.float32).tiny))
-    errors = {name: np.abs(image - target) / peak for name, image in images.items()}
+    region = np.ones(target.shape, bool) if inside is None else inside
+    errors = {name: region * np.abs(image - target) / peak for name, image in images.items()}
     largest = float(np.median([np.percentile(errors[name], 99.9) for name in judged])) or 1.0
     gray: Any = {"cmap": "gray", "vmin": 0, "vmax": peak}
     colors: Any = {"cmap": "magma", "vmin": 0, "vmax": largest}
@@ -215,10 +221,10 @@ def panels(figure: "FigureBase", images: Mapping[str, np.ndarray], target: np.nd
     axes[0, 0].imshow(target, **gray)
     axes[0, 0].set_title("target\ndB / SSIM")
     for at, (name, image) in enumerate(images.items(), start=1):
-        scores = quality(prediction=image[None], target=target[None])
+        pair: Any = {"prediction": image[None], "target": target[None], "mask": region[None]}
         above, below = axes[2 * (at // columns):, at % columns][:2]
         above.imshow(image, **gray)
-        above.set_title(f"{name.replace('_', ' ')}\n{scores['psnr']:.2f} / {scores['ssim']:.3f}")
+        above.set_title(f"{name.replace('_', ' ')}\n{psnr(**pair):.2f} / {ssim(**pair):.3f}")
         below.imshow(errors[name], **colors)
     if std is None:
         place: Any = {"cax": axes[1, 0].inset_axes((0, 0.6, 0.95, 0.07)), "location": "bottom"}

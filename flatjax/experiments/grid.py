@@ -23,6 +23,7 @@ class Run(NamedTuple):
     evaluations: Mapping[str, Mapping[str, Any]] = {"": {}}  # by name, what each changes of it
     seeds: tuple[int, ...] = ()  # to train with; empty for the grid's
     baseline: str = ""  # as `Grid.baseline`; empty for the grid's
+    title: str = ""  # in tables and figures; empty for the run's name
 
 
 class Grid(NamedTuple):

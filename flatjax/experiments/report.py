@@ -1,6 +1,6 @@
 """The table and the figure of a grid of runs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,23 @@ def write(grid: Grid, results: Path) -> str:
 
 
 def make_rows(grid: Grid, results: Path) -> list[Row]:
-    """All rows that results are on file for, test set by test set, in the grid's order."""
-    every, rows = trials(grid), []
+    """All rows that results are on file for, test set by test set, in the grid's order.
+
+    An evaluation that changed nothing on one of its test sets has no second row there.
+    """
+    every, rows, known = trials(grid), [], set[str]()
     for run, options in grid.runs.items():
         for evaluation in options.evaluations:
             for trial in every:
                 one = outcome(trial, evaluation, results) if trial.run == run else None
-                if one:
-                    rows += [Row(label(run, evaluation), test_set, (trial.seed,), (metrics,),
-                                 options.baseline or grid.baseline,
-                                 flattened(one.trained), flattened(one.evaluated))
-                             for test_set, metrics in one.sets.items()]
+                for test_set, metrics in one.sets.items() if one else ():
+                    same = f"{trial.name} {test_set} {metrics['slices']}"
+                    if same not in known or len(one.sets) == 1:
+                        rows.append(Row(
+                            label(options.title or run, evaluation), test_set, (trial.seed,),
+                            (metrics,), options.baseline or grid.baseline,
+                            flattened(one.trained), flattened(one.evaluated)))
+                    known.add(same)
     return tables.combine_seeds(rows)
 
 
@@ -106,22 +112,18 @@ def draw(grid: Grid, rows: list[Row]) -> "figures.Figure":
     """
     sets = {name: list(own) for name, own in groupby(rows, lambda row: row.test_set)}
     first = next(iter(sets.values()))
-    joined = 2 * len(_alike(first, _STEPS)) <= len(first)
-    columns = 2 if joined else 3 + (len({row.mean("nfe") for row in first}) > 1)
-    height = 2.1 if joined else len(_alike(first, _UPDATES)) * figures.LINE + 0.6
-
-    def level(row: Row) -> int:
-        return row.evaluated.get("method.samples", 1) if joined else row.trained["train.steps"]
-
-    levels = sorted({level(row) for row in rows})
+    if 2 * len(_alike(first, _STEPS)) <= len(first):
+        return _by_cost(grid.title, sets)
+    updates = sorted({row.trained["train.steps"] for row in rows})
+    columns = 3 + (len({row.mean("nfe") for row in first}) > 1)
+    height = len(_alike(first, _UPDATES)) * figures.LINE + 0.6
     figure = figures.blank((figures.WIDE, len(sets) * height + 0.2))
-    axes = figure.subplots(len(sets), columns, sharey=False if joined else "row", squeeze=False)
+    axes = figure.subplots(len(sets), columns, sharey="row", squeeze=False)
     for line, (name, own) in zip(axes, sets.items(), strict=True):
-        (_by_cost if joined else _by_run)(line, own, lambda row: 3 + 1.2 * levels.index(level(row)))
+        _by_run(line, own, lambda row: 3 + 1.2 * updates.index(row.trained["train.steps"]))
         line[0].set_title(name.replace("_", " "), loc="left")
-    sizes = f"; small to large: {', '.join(f'{one:,}' for one in levels)} "
-    sizes += "samples" if joined else "updates"
-    figure.suptitle(grid.title + sizes * (len(levels) > 1))
+    sizes = f"; small to large: {', '.join(f'{one:,}' for one in updates)} updates"
+    figure.suptitle(grid.title + sizes * (len(updates) > 1))
     return figure
 
 
@@ -144,33 +146,64 @@ def _by_run(axes: Sequence["figures.Axes"], rows: list[Row], size: Callable[[Row
     apart = np.ceil(max(1, *(gain.max() / 0.9 for gain in gains)))
     for at, (row, gain) in enumerate(zip(last, gains, strict=True)):
         along.axhline(at + 0.4, color="0.8", linewidth=0.4)
-        along.plot(np.linspace(0, 1, len(gain)), at + 0.4 - np.maximum(gain / apart, -0.4),
-                   ".-", markersize=2.5, color=figures.look(row.method)["color"])
-    along.set(xlabel=f"PSNR above zero filling\n(lines {apart:g} dB apart)", xticks=[0, 1],
-              xticklabels=["start", "end"])
+        times, height = np.linspace(0, 1, len(gain)), gain / apart
+        color = figures.look(row.method)["color"]
+        along.plot(times, at + 0.4 - np.maximum(height, -0.5), color=color, alpha=0.3)
+        along.plot(times, at + 0.4 - np.where(height < -0.5, np.nan, height), ".-",
+                   markersize=2.5, color=color)
+    cut = any(gain.min() < -0.5 * apart for gain in gains)
+    along.set_xlabel("PSNR above zero filling\n"
+                     f"(gray); a row is {apart:g} dB" + "\npale: lower" * cut)
+    along.set_xticks([0, 1], ["start", "end"])
+    for text, side in zip(along.get_xticklabels(), ("left", "right"), strict=True):
+        text.set_horizontalalignment(side)
     along.tick_params(left=False)
 
 
-def _by_cost(axes: Sequence["figures.Axes"], rows: list[Row], size: Callable[[Row], float]) -> None:
-    """Scores against network evaluations, joined where steps alone differ.
+def _by_cost(title: str, sets: Mapping[str, list[Row]]) -> "figures.Figure":
+    """Scores against network evaluations, joined where steps alone differ, for each `samples`.
 
-    Colors tell methods, or the solvers of a single one.
+    Colors tell methods, or the solvers of a single one; these are moved sideways by some percent,
+    and filled as they were trained.
     """
-    key = "method.name" if len({row.method for row in rows}) > 1 else "method.solver"
+    rows = [row for own in sets.values() for row in own]
+    several = len({row.method for row in rows}) > 1
+    key = "method.name" if several else "method.solver"
     kinds = [*dict.fromkeys(row.evaluated.get(key, "") for row in rows)]
-    named = {}
-    for one, title in zip(axes, figures.SCORES, strict=True):
-        for own in _alike(rows, _STEPS[:2]).values():
-            kind, trained = (config.get(key, "") for config in (own[0].evaluated, own[0].trained))
-            points = sorted((row.mean("nfe"), figures.COLUMNS[title](row).mean()) for row in own)
-            look = figures.look(kind, kinds.index(kind))
-            named[kind.replace("_", " ")], = one.plot(
-                *zip(*points, strict=True), **look, markersize=size(own[0]),
-                markerfacecolor=look["color"] if kind == trained else "white")
-        figures.logarithmic(one, [row.mean("nfe") for row in rows])
-        one.set(xlabel="network evaluations per slice", ylabel=title,
-                ylim=figures.at_least(one.get_ylim(), title))
-        one.grid()
+    counts = sorted({row.evaluated.get("method.samples", 1) for row in rows})
+    ticks: list[float] = []
+    for cost in sorted({row.mean("nfe") for row in rows}, reverse=True):
+        if not ticks or cost * (1 + len(counts) / 4) <= ticks[-1]:  # with room for its number
+            ticks.append(cost)
+    figure = figures.blank((figures.WIDE, len(sets) * 2.1 + 0.4))
+    named: dict[str, Any] = {}
+    for part, score in zip(figure.subfigures(1, 2), figures.SCORES, strict=True):
+        axes = part.subplots(len(sets), len(counts), sharey="row", squeeze=False)
+        for line, (name, own) in zip(axes, sets.items(), strict=True):
+            for one, count in zip(line, counts, strict=True):
+                shown = [row for row in own
+                         if row.evaluated.get("method.samples", count) == count]
+                for curve in _alike(shown, _STEPS).values():
+                    kind = curve[0].evaluated.get(key, "")
+                    at = kinds.index(kind)
+                    look = figures.look(kind, at) | {"markersize": 3}
+                    aside = 1 if several else 1.03 ** (at - len(kinds) // 2)
+                    places = [(row.mean("nfe") * aside, figures.COLUMNS[score](row).mean())
+                              for row in curve]
+                    one.plot(*zip(*sorted(places), strict=True), color=look["color"])
+                    for row, place in zip(curve, places, strict=True):
+                        filled = several or row.trained == row.evaluated
+                        one.plot(*place, **look,
+                                 markerfacecolor=look["color"] if filled else "white")
+                    named[kind.replace("_", " ")], = one.plot([], [], **look)
+                figures.logarithmic(one, [row.mean("nfe") for row in own], ticks)
+                one.set(xlabel="network evaluations",
+                        title=f"{count} sample{'s' * (count > 1)}" * (len(counts) > 1))
+                one.grid()
+            line[0].set(ylabel=f"{name.replace('_', ' ')}: {score}",
+                        ylim=figures.at_least(line[0].get_ylim(), score))
+    figure.suptitle(title)
     if len(kinds) > 1:
-        axes[-1].legend(named.values(), named, loc="center left", bbox_to_anchor=(1, 0.5),
-                        title="open: trained\nwith another" if key == "method.solver" else "")
+        figure.legend(named.values(), named, loc="outside lower center", ncols=len(named),
+                      title="" if several else "open: trained with another solver or other steps")
+    return figure

@@ -120,6 +120,18 @@ def test_a_program_that_is_stopped_says_what_it_saved(capsys, monkeypatch, error
     assert stop.value.code == status and words in line and line.count("\n") == 1
 
 
+def test_a_reader_who_has_enough_ends_the_program_quietly(capsys, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setitem(COMMANDS, "inspect", COMMANDS["inspect"]._replace(
+        run=lambda values: print("a line")))
+    with os.fdopen(writing, "w") as output, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["inspect", "a.npy"])
+    assert stop.value.code == 141 and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_the_scripts_answer_help(script):
     done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True,

@@ -21,7 +21,8 @@ def load(name):
 def test_every_run_can_be_made(name):
     grid = load(name)
     assert {grid.baseline, *(run.baseline for run in grid.runs.values())} - {""} <= {
-        label(run, evaluation) for run, one in grid.runs.items() for evaluation in one.evaluations}
+        label(one.title or run, evaluation)
+        for run, one in grid.runs.items() for evaluation in one.evaluations}
     for trial in trials(grid):
         for config in trial.evaluations.values():
             configuration.make_method(config)
@@ -57,8 +58,10 @@ def test_budgets_seeds_and_accelerations():
 def test_every_run_is_compared_with_flat_at_its_budget():
     for name in ("methods_r4", "methods_r8"):
         grid = load(name)
-        for run in grid.runs.values():
-            flat = grid.runs[run.baseline or grid.baseline].config
+        titled = {run.title or name: run for name, run in grid.runs.items()}
+        assert len(titled) == len(grid.runs)
+        for run in titled.values():
+            flat = titled[run.baseline or grid.baseline].config
             assert flat.method.name == "flat"
             if run.config.method.name != "compressed_sensing":
                 assert flat.train.steps == min(run.config.train.steps, 1800)

@@ -219,13 +219,45 @@ def test_runs_of_many_steps_are_curves_over_network_evaluations(whole):
     other = first._replace(label="by heun", evaluated=first.evaluated | {"method.solver": "heun"})
     figure = grid_report.draw(small_grid(), [first, more, other, other])
     psnr, ssim = figure.axes
-    assert ssim.get_ylabel() == "SSIM"
-    curve, alone = psnr.lines
+    assert ssim.get_ylabel() == "main: SSIM"
+    curve, trained, longer, *_, alone = [line for line in psnr.lines if len(line.get_xdata())]
     np.testing.assert_allclose(curve.get_xydata(), [
-        [row.mean("nfe"), row.mean("method", "psnr", "mean")] for row in (first, more)])
-    assert curve.get_color() != alone.get_color() and alone.get_markerfacecolor() == "white"
-    named = [text.get_text() for text in ssim.get_legend().get_texts()]
-    assert named == ["euler", "heun"]
+        [row.mean("nfe") / 1.03, row.mean("method", "psnr", "mean")] for row in (first, more)])
+    assert curve.get_color() == trained.get_markerfacecolor() != alone.get_color()
+    assert longer.get_markerfacecolor() == alone.get_markerfacecolor() == "white"
+    assert [text.get_text() for text in psnr.get_xticklabels()] == ["3", "2"]
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["euler", "heun"]
+
+
+def test_methods_are_curves_beside_each_other_for_every_number_of_samples(whole):
+    flat = [row for row in grid_report.make_rows(small_grid(), whole / "results")
+            if row.test_set == "main"][:2]
+    rows = flat + [row._replace(
+        label=f"dds {row.label}, {samples}",
+        metrics=({**row.metrics[0], "method": {**row.metrics[0]["method"], "name": "dds"}},),
+        evaluated=row.evaluated | {"method.name": "dds", "method.samples": samples})
+        for samples in (1, 4) for row in flat]
+    figure = grid_report.draw(small_grid(), rows)
+    assert [axes.get_title() for axes in figure.axes] == ["1 sample", "4 samples"] * 2
+    for pair in zip(*[iter(figure.axes)] * 2, strict=True):
+        assert pair[0].get_ylim() == pair[1].get_ylim()
+        assert all(len([line for line in axes.lines if len(line.get_xdata()) == 2]) == 2
+                   for axes in pair), "FLAT, which draws none, beside all"
+
+
+def test_an_evaluation_that_changes_nothing_on_a_set_has_no_second_row_there(whole, tmp_path):
+    shutil.copytree(whole / "results", tmp_path / "results")
+    same, other = (tmp_path / "results" / "runs" / f"{name}.json" for name in (
+        "aligned_seed0", "aligned_seed0_at K 3"))
+    first, second = (json.loads(path.read_text()) for path in (same, other))
+    second["sets"]["other"] = first["sets"]["other"]
+    other.write_text(json.dumps(second))
+    rows = grid_report.make_rows(small_grid(), tmp_path / "results")
+    assert [(row.label, row.test_set) for row in rows] == [
+        (label, name) for name, labels in (
+            ("main", ("aligned", "aligned, at K 3", "unaligned")),
+            ("other", ("aligned", "unaligned"))) for label in labels]
 
 
 def test_seeds_are_averaged_slice_by_slice(whole, tmp_path):
