@@ -202,7 +202,8 @@ def draw(images, errors, acceleration):
     (height, width), look = next(iter(images.values())).shape, {"cmap": "gray", "vmin": 0,
                                                                 "vmax": peak}
     top, left, side = (round(part * height) for part in (0.3, 0.22, 0.32))
-    for (name, image), (above, below) in zip(images.items(), figure.subplots(2, len(images)).T, strict=True):
+    panels = figure.subplots(2, len(images)).T
+    for (name, image), (above, below) in zip(images.items(), panels, strict=True):
         above.imshow(image, **look)
         above.add_patch(Rectangle((left, top), side, side, fill=False, color=figures.COLORS[0]))
         above.set_title(f"{name}\nheld-out error {errors[name]:.3f}")
