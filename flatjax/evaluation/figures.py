@@ -46,6 +46,7 @@ COLUMNS: dict[str, Callable[[Row], np.ndarray]] = {  # what `dots` shows, for ea
     "network evaluations": lambda row: row.values("nfe"),
     "ms per slice": lambda row: 1000 * row.values("seconds_per_slice")}
 SCORES = {"PSNR (dB)": 1.0, "SSIM": 0.02}  # and the least that an axis of them spans
+_TICKS = (0, *(digit * 10**power for power in range(7) for digit in (1, 3)))  # of costs
 _PER_ROW = 8  # at most
 _BAND = (10, 90)  # percentiles of the images
 _MEASURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "path_distance": "distance to the ideal path",
@@ -174,17 +175,16 @@ def at_least(limits: tuple[float, float], score: str) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def logarithmic(axes: "Axes", costs: Sequence[float], ticks: Sequence[float] = ()) -> None:
-    """Make the x axis logarithmic, with a place for what costs nothing, and with ticks of ours."""
-    from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
+def logarithmic(axes: "Axes", costs: Sequence[float], ticks: Sequence[float] = _TICKS) -> None:
+    """Make the x axis logarithmic, with a place for what costs nothing."""
     low, high = min(costs), max(1, *costs)
     spare = max(1.4, (12 * low / high) ** 0.5)  # a decade at least, for two ticks
+    left, right = low / spare if low >= 1 else -0.2, high * spare
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(low / spare if low >= 1 else -0.2, high * spare)
-    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 3)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    if ticks:
-        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    ticks = [tick for tick in ticks if left <= tick <= right]
+    axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axes.set_xlim(left, right)
+    axes.minorticks_off()
 
 
 def height_of(count: int, target: np.ndarray) -> float:

@@ -38,7 +38,9 @@ def make_rows(grid: Grid, results: Path) -> list[Row]:
         for evaluation in options.evaluations:
             for trial in every:
                 one = outcome(trial, evaluation, results) if trial.run == run else None
-                for test_set, metrics in one.sets.items() if one else ():
+                if not one:
+                    continue
+                for test_set, metrics in one.sets.items():
                     same = f"{trial.name} {test_set} {metrics['slices']}"
                     if same not in known or len(one.sets) == 1:
                         rows.append(Row(
@@ -151,9 +153,8 @@ def _by_run(axes: Sequence["figures.Axes"], rows: list[Row], size: Callable[[Row
         along.plot(times, at + 0.4 - np.maximum(height, -0.5), color=color, alpha=0.3)
         along.plot(times, at + 0.4 - np.where(height < -0.5, np.nan, height), ".-",
                    markersize=2.5, color=color)
-    cut = any(gain.min() < -0.5 * apart for gain in gains)
-    along.set_xlabel("PSNR above zero filling\n"
-                     f"(gray); a row is {apart:g} dB" + "\npale: lower" * cut)
+    cut = "\npale: lower" * any(gain.min() < -0.5 * apart for gain in gains)
+    along.set_xlabel(f"PSNR above zero filling\n(gray); a row is {apart:g} dB{cut}")
     along.set_xticks([0, 1], ["start", "end"])
     for text, side in zip(along.get_xticklabels(), ("left", "right"), strict=True):
         text.set_horizontalalignment(side)
@@ -177,24 +178,22 @@ def _by_cost(title: str, sets: Mapping[str, list[Row]]) -> "figures.Figure":
             ticks.append(cost)
     figure = figures.blank((figures.WIDE, len(sets) * 2.1 + 0.4))
     named: dict[str, Any] = {}
-    for part, score in zip(figure.subfigures(1, 2), figures.SCORES, strict=True):
+    parts: Any = figure.subfigures(1, 2)
+    for part, score in zip(parts, figures.SCORES, strict=True):
         axes = part.subplots(len(sets), len(counts), sharey="row", squeeze=False)
         for line, (name, own) in zip(axes, sets.items(), strict=True):
             for one, count in zip(line, counts, strict=True):
-                shown = [row for row in own
-                         if row.evaluated.get("method.samples", count) == count]
-                for curve in _alike(shown, _STEPS).values():
+                for curve in _alike([row for row in own if row.evaluated.get(
+                        "method.samples", count) == count], _STEPS).values():
                     kind = curve[0].evaluated.get(key, "")
                     at = kinds.index(kind)
                     look = figures.look(kind, at) | {"markersize": 3}
                     aside = 1 if several else 1.03 ** (at - len(kinds) // 2)
-                    places = [(row.mean("nfe") * aside, figures.COLUMNS[score](row).mean())
-                              for row in curve]
-                    one.plot(*zip(*sorted(places), strict=True), color=look["color"])
-                    for row, place in zip(curve, places, strict=True):
-                        filled = several or row.trained == row.evaluated
-                        one.plot(*place, **look,
-                                 markerfacecolor=look["color"] if filled else "white")
+                    points = sorted((row.mean("nfe") * aside, figures.COLUMNS[score](row).mean(),
+                                     several or row.trained == row.evaluated) for row in curve)
+                    one.plot([x for x, *_ in points], [y for _, y, _ in points], c=look["color"])
+                    for x, y, filled in points:
+                        one.plot(x, y, **look, mfc=look["color"] if filled else "white")
                     named[kind.replace("_", " ")], = one.plot([], [], **look)
                 figures.logarithmic(one, [row.mean("nfe") for row in own], ticks)
                 one.set(xlabel="network evaluations",
