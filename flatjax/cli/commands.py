@@ -232,10 +232,10 @@ COMMANDS = {
                            "file's. If there are none, ESPIRiT estimates them"),
             **_ARRAYS,
             "adapt": _value("MINUTES", "first fine-tune the model on each scan alone, for at most "
-                            "so many minutes (5 without a number). The scan must be undersampled "
+                            "this many minutes (5 without a number). The scan must be undersampled "
                             "(docs/self_supervised.md)", nargs="?", const=5.0, type=_minutes),
-            "keep-weights": _switch("with --adapt: write the fine-tuned model to a folder NAME "
-                                    "beside the result, for --pretrained"),
+            "keep-weights": _switch("with --adapt: also write the fine-tuned model, to a folder "
+                                    "with the scan's name beside the results, for --pretrained"),
             "keep-going": _switch("skip broken files, print a line for each, and exit with "
                                   "status 2 at the end")}, paths=True),
     "compare": Command(
@@ -261,6 +261,6 @@ COMMANDS = {
         _inspect, "list the contents of k-space files and volumes, and draw a slice of each kind; "
         "PATH is a file or a folder",
         "PATH [PATH ...] [--output=DIR]",
-        {"output": _value("DIR", "folder for the pictures; default: inspect"), **_ARRAYS},
+        {"output": _value("DIR", "folder for the pictures; default: ./inspect"), **_ARRAYS},
         paths=True),
 }
