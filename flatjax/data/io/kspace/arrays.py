@@ -71,7 +71,7 @@ class Array(NamedTuple):
 
         def read(indices: Iterable[int]) -> Iterator[np.ndarray]:
             values = self.load().transpose([axes.index(name) for name in AXES if name in axes])
-            values = np.expand_dims(values, [i for i in range(6) if AXES[i] not in axes])
+            values = np.expand_dims(values, tuple(i for i in range(6) if AXES[i] not in axes))
             for index in indices:
                 yield finite(self.field, index, values[np.unravel_index(index, sizes[:3])])
 

@@ -171,7 +171,7 @@ def _readouts(stored: np.ndarray, base: int, full: int, file: Path,
         kind = np.dtype([("header", f"V{one['apart']}"), ("data", "<c8", one["samples"])])
         line = np.fromfile(file, kind, one["channels"], offset=one["start"])["data"]
         before = full // 2 - one["center"]
-        after = full - before - line.shape[1]
+        after = full - before - one["samples"]
         if one["center"] >= 0:
             line = np.fft.ifftshift(np.pad(line, ((0, 0), (before, after))), axes=1)
             image = np.fft.fftshift(scipy.fft.ifft(line), axes=1)[:, full // 2 - base // 2:]
