@@ -26,11 +26,11 @@ from real_scan import error, reconstructor, sparsely
 from flatjax import config, load
 from flatjax.data import Acquisition
 from flatjax.data.acquisition import draw_mask
+from flatjax.data.prepare import prepare
 from flatjax.evaluation import figures, tables
 from flatjax.evaluation.figures import Panel
 from flatjax.evaluation.metrics import object_mask, psnr
 from flatjax.files import make_folder, write_json
-from flatjax.inference.prepare import prepare
 from flatjax.inference.pretrained import folder
 from flatjax.methods.self_supervised import split
 from flatjax.mri.host.simulate import host_ifft2c

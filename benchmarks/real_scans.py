@@ -31,11 +31,11 @@ from sigpy.mri.app import L1WaveletRecon, SenseRecon, TotalVariationRecon
 from tqdm import tqdm
 
 from flatjax import config, load
+from flatjax.data.prepare import prepare
 from flatjax.errors import InputError
 from flatjax.evaluation import figures
 from flatjax.evaluation.metrics import object_mask, psnr, ssim
 from flatjax.files import make_folder, write_json, write_text
-from flatjax.inference.prepare import prepare
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import complex_noise, host_ifft2c

@@ -14,8 +14,8 @@ import numpy as np
 
 from flatjax import config as configuration
 from flatjax.data.batches import measure_volume
+from flatjax.data.prepare import Prepared, prepare
 from flatjax.evaluation import metrics
-from flatjax.inference.prepare import Prepared, prepare
 from flatjax.inference.reconstruct import reconstruct_slices
 from flatjax.mri import Measurement
 from flatjax.mri.host.simulate import acquire, complex_noise, host_fft2c, host_ifft2c, image_phase

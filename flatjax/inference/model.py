@@ -13,10 +13,10 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from flatjax import config as configuration, mri
+from flatjax.data.prepare import Prepared, prepare
 from flatjax.errors import InputError
 from flatjax.inference.adapt import adapt
 from flatjax.inference.checks import check_kspace
-from flatjax.inference.prepare import Prepared, prepare
 from flatjax.inference.pretrained import folder
 from flatjax.inference.reconstruct import reconstruct_slices
 from flatjax.inference.turning import Reconstruct, turned, turning

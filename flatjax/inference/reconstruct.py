@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from flatjax import __version__, config as configuration
 from flatjax.data.io.kspace import Scan, find_scans, open_scan
+from flatjax.data.prepare import Prepared
 from flatjax.errors import InputError
 from flatjax.evaluation import figures, viewer
 from flatjax.evaluation.figures import Panel
 from flatjax.evaluation.viewer import View
 from flatjax.files import make_folder, printable, write_atomically
 from flatjax.inference.adapt import adapt
-from flatjax.inference.prepare import Prepared, measure
+from flatjax.inference.measure import measure
 from flatjax.inference.pretrained import check_no_run, write_model
 from flatjax.inference.turning import Reconstruct, turned, turning
 from flatjax.methods import Method, Params

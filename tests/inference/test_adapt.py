@@ -9,10 +9,10 @@ import pytest
 import flatjax
 from flatjax import cli, config, losses
 from flatjax.data import DATASETS
+from flatjax.data.prepare import prepare
 from flatjax.errors import InputError
 from flatjax.inference import adapt as adapting
 from flatjax.inference.adapt import adapt
-from flatjax.inference.prepare import prepare
 from flatjax.methods import Method, Reconstruction, zero_filled
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.sampling import LARGEST_BOX, calibration_mask

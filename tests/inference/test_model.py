@@ -8,8 +8,8 @@ import pytest
 import flatjax
 from flatjax import config, mri
 from flatjax.data import DATASETS
+from flatjax.data.prepare import prepare
 from flatjax.errors import InputError
-from flatjax.inference.prepare import prepare
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c
 from tests.support import toy

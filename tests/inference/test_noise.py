@@ -5,7 +5,7 @@ import pytest
 
 from flatjax.data.acquisition import Acquisition
 from flatjax.data.io.kspace import open_scan
-from flatjax.inference.prepare import measure
+from flatjax.inference.measure import measure
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c
 from tests.support.arrays import complex_normal, smooth_image
 from tests.support.kspace_fixture import write_ismrmrd

@@ -19,10 +19,11 @@ from flatjax.data import DATASETS
 from flatjax.data.batches import Acquisition
 from flatjax.data.io.kspace import find_mask, open_scan
 from flatjax.data.io.volumes import read_oriented
+from flatjax.data.prepare import prepare
 from flatjax.errors import InputError
 from flatjax.files import printable
 from flatjax.inference import reconstruct
-from flatjax.inference.prepare import measure, prepare
+from flatjax.inference.measure import measure
 from flatjax.inference.reconstruct import reconstruct_files, reconstruct_slices
 from flatjax.mri.host.masks import make_mask
 from flatjax.mri.host.simulate import birdcage_maps, host_fft2c, host_ifft2c, image_phase

@@ -5,8 +5,9 @@ import pytest
 
 from flatjax.data.acquisition import Acquisition
 from flatjax.data.io.kspace import open_scan
+from flatjax.data.prepare import prepare
 from flatjax.errors import InputError
-from flatjax.inference.prepare import measure, prepare
+from flatjax.inference.measure import measure
 from flatjax.mri import center_crop
 from flatjax.mri.host.simulate import host_ifft2c
 from tests.support.arrays import complex_normal

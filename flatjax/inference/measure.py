@@ -16,8 +16,6 @@ from flatjax.mri.host.masks import seed_from_name
 from flatjax.mri.host.simulate import acquire, complex_noise
 from flatjax.mri.sampling import pattern
 
-__all__ = ["Prepared", "measure", "prepare"]
-
 
 def measure(scan: Scan, acquisition: Acquisition, mask: str | Path = "",
             maps: str | Path = "", undersample: bool = False) -> Iterator[Prepared]:
