@@ -34,19 +34,24 @@ def weights(**terms: float) -> dict[str, float]:
     return {f"loss.{term}": terms[term] for term in terms}
 
 
-def flat_parts() -> Grid:
-    """The paper's three changes to an unrolled network, each on and off: eight cells."""
-    parts = ("timesteps", "parameters", "alignment")
+def parts(changes: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Run]:
+    """The paper's three changes to an unrolled network, each on and off: eight runs."""
+    changed_parts = ("timesteps", "parameters", "alignment")
     learned = {("timesteps",): "eta", ("parameters",): "timesteps", (): "both"}
     runs = {}
     for present in product((True, False), repeat=3):
-        names = tuple(name for name, there in zip(parts, present, strict=True) if there)
+        names = tuple(name for name, there in zip(changed_parts, present, strict=True) if there)
         constraints = tuple(name for name in names if name != "alignment")
-        aligned = weights(velocity=0.1 if "alignment" in names else 0.0)
+        own = dict(changes) | weights(velocity=0.1 if "alignment" in names else 0.0)
         runs["+".join(names) or "vanilla"] = (
-            run(aligned | {"learned": learned[constraints]}, method="vanilla")
-            if constraints in learned else run(aligned))
-    return Grid("The three parts of FLAT", runs, baseline="vanilla", seeds=(0, 1))
+            run(own | {"learned": learned[constraints]}, method="vanilla")
+            if constraints in learned else run(own))
+    return runs
+
+
+def flat_parts() -> Grid:
+    """The three parts of FLAT as the paper has it."""
+    return Grid("The three parts of FLAT", parts(), baseline="vanilla", seeds=(0, 1))
 
 
 def loss_terms() -> Grid:
@@ -186,6 +191,12 @@ def data_term() -> Grid:
         baseline="FLAT, k-space, explicit")
 
 
+def imex_parts() -> Grid:
+    """The three parts of FLAT with implicit steps on images of eight coils."""
+    return Grid("The three parts of FLAT with implicit steps", eight_coils(parts(IMPLICIT)),
+                baseline="vanilla", seeds=(0, 1))
+
+
 def likelihood() -> Grid:
     """How sigma is chosen with implicit steps; each tried at three levels of noise.
 
@@ -246,8 +257,8 @@ def self_supervision() -> Grid:
 
 GRIDS = {grid.__name__: grid for grid in (
     flat_parts, loss_terms, schedule, steps, solver, parameterization, sigma, sharing,
-    acceleration, alignment, initialization, teacher, data_term, likelihood, image_space, heads,
-    self_supervision)}
+    acceleration, alignment, initialization, teacher, data_term, imex_parts, likelihood,
+    image_space, heads, self_supervision)}
 
 
 def get_config(name: str = "") -> Grid:

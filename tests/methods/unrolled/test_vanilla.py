@@ -71,8 +71,23 @@ def test_at_the_step_sizes_of_a_flow_it_is_flat(make_batch):
                                                                                  rel=1e-4)
 
 
+def test_with_implicit_steps_it_starts_as_flat_and_is_flat_at_its_step_sizes(make_batch):
+    batch = make_batch(coils=2)
+    implicit = {"solver": "imex", "space__name": "image"}
+    derived = build("flat", **NET, schedule__steps=3, **implicit)
+    params = noisy(derived.init(KEY, batch), 0.1)
+    expected = reconstruct(derived, params, batch.measurement)
+    for learned, own in (("eta", {}), ("timesteps", {}),
+                         ("both", {"log_lam": jnp.full(3, jnp.log(1 / 3))})):
+        method = build("vanilla", **SMALL, learned=learned, **implicit)
+        started = method.init(KEY, batch) | {"net": params["net"]} | own
+        found = reconstruct(method, started, batch.measurement)
+        np.testing.assert_allclose(found.trajectory, expected.trajectory, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [
     {"loss__velocity": 0.1}, {"learned": "eta", "projection": True},
+    {"solver": "imex", "space__name": "image", "loss__velocity": 0.1},
     {"learned": "timesteps", "weights": "shared", "space__name": "image"}], ids=str)
 def test_every_choice_computes_a_finite_loss_and_gradient(make_batch, options):
     batch = make_batch(coils=2)
@@ -99,6 +114,7 @@ def test_what_holds_for_every_unrolled_method(make_batch):
 
 @pytest.mark.parametrize("options, match", [
     ({"steps": 0}, "steps is 0"), ({"learned": "lam"}, "expected one of both, eta, timesteps"),
+    ({"solver": "heun"}, "expected one of euler, imex"),
     ({"weights": "shared", "network__time_channels": 0}, "time_channels is 0")])
 def test_bad_choices_are_refused(options, match):
     with pytest.raises(InputError, match=match):
