@@ -214,7 +214,7 @@ COMMANDS = {
             **_MODEL,
             "output": _value("DIR", "folder for metrics, reconstructions and figures; "
                              "default: WORKDIR/eval; required with --pretrained, and "
-                             "if --config.KEY=VALUE changes the config of the run")}),
+                             "if --config.KEY=VALUE changes what is evaluated")}),
     "reconstruct": Command(
         _reconstruct, "reconstruct scans to NAME.h5, .nii and .png; the default model is multicoil",
         f"PATH [PATH ...] [{_ONE}] [--output=DIR] [--config.KEY=VALUE ...]", {
@@ -247,8 +247,9 @@ COMMANDS = {
             "accelerations": _value("R,R,...", "evaluate every run at each of these accelerations",
                                     type=_numbers, default=[])}),
     "export": Command(
-        _export, "write a model's reconstruction function and weights to one file, which runs "
-        "with JAX alone (docs/export.md)", f"({_ONE}) --to=FILE [--config.KEY=VALUE ...]", {
+        _export, "write a model's reconstruction function and weights to one file, which "
+        "needs only JAX and flatbuffers (docs/export.md)",
+        f"({_ONE}) --to=FILE [--config.KEY=VALUE ...]", {
             **_MODEL, "to": _value("FILE", "the file to write")}),
     "pack": Command(
         _pack, "convert a run to a small folder: half-precision weights, config, scores and card",

@@ -1,4 +1,4 @@
-"""A trained reconstruction as one file that needs JAX alone."""
+"""A trained reconstruction as one file that needs only JAX and flatbuffers."""
 
 from pathlib import Path
 
