@@ -104,7 +104,7 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
         if timed is None or not measured:
             print(f"{name}: no volume has a reference; reconstructions are in {folder}")
             continue
-        nominal = sum(ends(config.acquisition.acceleration)) / 2  # the middle of a range
+        lowest, highest = ends(config.acquisition.acceleration)
         metrics = {
             "test_set": name,
             "checkpoint_step": step,
@@ -112,8 +112,10 @@ def evaluate_sets(config: ConfigDict, workdir: str | Path,
             "config_hash": configuration.config_hash(config),
             "device": _device(),
             **scoring.cost(method, params, rng, timed),
-            **scoring.summary(measured, config.method.name, nominal),
+            **scoring.summary(measured, config.method.name, (lowest + highest) / 2),
         }
+        if lowest < highest:
+            metrics["acceleration"]["range"] = [lowest, highest]
         _write(folder, metrics, measured)
         kind = config.method.name
         results[name] = Evaluated(

@@ -175,12 +175,17 @@ def of_run(results: Mapping[str, dict[str, Any]]) -> str:
         rows.append([name, "gain", *("" if key == "nmse" else f"{gain:+.{_DIGITS[key]}f}"
                                      for key, gain in gains.items())])
     first = next(iter(results.values()))
-    acceleration = first["acceleration"]
     return "\n".join([
         *markdown(["test set", *titles], rows), "",
-        f"Mean ± standard deviation over volumes; R = {acceleration['nominal']:g} (achieved "
-        f"{acceleration['achieved']:.2f}), {first['nfe']:g} network evaluations, "
-        f"{1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
+        f"Mean ± standard deviation over volumes; {acceleration(first)}, {first['nfe']:g} network "
+        f"evaluations, {1000 * first['seconds_per_slice']:.1f} ms per slice on {first['device']}"])
+
+
+def acceleration(metrics: Mapping[str, Any]) -> str:
+    """R as the config has it, a number or a range, and as the masks have it."""
+    found = metrics["acceleration"]
+    nominal = " to ".join(f"{end:g}" for end in found.get("range", [found["nominal"]]))
+    return f"R = {nominal} (achieved {found['achieved']:.2f})"
 
 
 def plain_differences(row: Row) -> dict[str, float | None]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from flatjax.evaluation import figures, scoring
 from flatjax.evaluation.scoring import Measures, Scored
+from flatjax.evaluation.tables import acceleration
 from flatjax.files import write_text
 
 SLICES, STATES = 16, 13  # shown of a report, and of a method's states with their images, at most
@@ -104,9 +105,9 @@ def views(volume: Scored, scores: Measures, most: int) -> list[View]:
 
 def facts(metrics: Mapping[str, Any]) -> str:
     """What a test set is, from its `metrics.json`."""
-    acceleration, volumes = metrics["acceleration"], metrics["num_volumes"]
-    return (f"R = {acceleration['nominal']:g} (achieved {acceleration['achieved']:.2f}), "
-            f"{metrics['num_slices']} slices of {volumes} volume{'s' * (volumes > 1)}")
+    volumes = metrics["num_volumes"]
+    return (f"{acceleration(metrics)}, {metrics['num_slices']} slices of {volumes} "
+            f"volume{'s' * (volumes > 1)}")
 
 
 def write(path: Path, title: str, told: str, runs: Mapping[str, Sequence[View]],

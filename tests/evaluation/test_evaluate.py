@@ -535,6 +535,17 @@ def test_the_table_compares_with_zero_filling(run):
         assert len(scores) == 1 and scores[0].count("±") == (5 if volumes > 1 else 0)
 
 
+def test_an_acceleration_drawn_from_a_range_is_reported_as_one(tmp_path):
+    drawn = toy.experiment(acquisition={"acceleration": (2.0, 4.0)})
+    train(drawn, tmp_path)
+    metrics = evaluate(load_config(tmp_path), tmp_path)
+    found = metrics["main"]["acceleration"]
+    assert found["range"] == [2, 4]
+    text = f"R = 2 to 4 (achieved {found['achieved']:.2f})"
+    assert text in tables.of_run(metrics)
+    assert text in (tmp_path / "eval" / "report.html").read_text()
+
+
 def test_a_config_survives_json():
     original = toy.experiment(method={"likelihood.sigma": 0.6}, seed=7)
     again = config.from_json(config.to_json(original))
