@@ -5,7 +5,8 @@
 
 FOLDER holds k-space, centered and fully sampled: `.npy` of [slice, coil, ky, kx], or `.npz` of
 several such arrays. Every slice is undersampled by five kinds of masks, several draws of each.
-Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods.
+Sensitivity maps come from the sampled center alone and are those of `flatjax reconstruct` for all
+methods: ESPIRiT's, cropped.
 sigpy's SENSE, L1-wavelet and total-variation reconstructions have their weights tuned on simulated
 slices (the validation patient of the data set `heads`), for each kind of mask. Models run as they
 are. Nothing is tuned on the scans.
@@ -47,8 +48,8 @@ MASKS = {  # name: kind, R, and the center as a share or a number of lines
     "poisson 8": ("poisson", 8, 0.08)}
 CLASSICAL = {  # name: sigpy's app and the weights to choose from, for images with maximum 1
     "SENSE": (SenseRecon, (0.001, 0.003, 0.01, 0.03, 0.1)),
-    "L1-wavelet": (L1WaveletRecon, (0.0005, 0.001, 0.002, 0.004, 0.008)),
-    "TV": (TotalVariationRecon, (0.0003, 0.001, 0.003, 0.01))}
+    "L1-wavelet": (L1WaveletRecon, (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008)),
+    "TV": (TotalVariationRecon, (0.0003, 0.001, 0.003, 0.01, 0.03))}
 BOX = 48  # lines of the full scan's own maps
 TUNING_NOISE = (0.003, 0.014)
 SHOWN = "poisson 8"

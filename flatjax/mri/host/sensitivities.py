@@ -23,10 +23,15 @@ def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
     return from_box(kspace, plane_side(ky, num_low / kx), num_low)
 
 
-def from_box(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Coil maps by ESPIRiT, uncropped, from a fully sampled central box or a part of it."""
+def from_box(kspace: np.ndarray, rows: int, columns: int, crop: float = 0.0) -> np.ndarray:
+    """Coil maps by ESPIRiT from a fully sampled central box or a part of it.
+
+    They are 0 where the eigenvalue is below `crop`, unless it is so everywhere.
+    """
     box = min(rows, LARGEST_BOX), min(columns, LARGEST_BOX)
-    return np.asarray(espirit(kspace, box, crop=0).maps)
+    maps, eigenvalue = map(np.asarray, espirit(kspace, box, crop=0))
+    inside = eigenvalue >= crop
+    return maps * inside[..., None, :, :] if inside.any() else maps
 
 
 def from_calibration(kspace: np.ndarray, num_low: int) -> np.ndarray:
