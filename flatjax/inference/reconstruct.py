@@ -115,7 +115,7 @@ def reconstruct_files(config: ConfigDict, workdir: str | Path, inputs: Sequence[
                 own = adapt_to(scan, method, params, [
                     turned(one.measurement, learned) for one in slices], adapt_minutes, config.seed)
                 origin["adapted"] = f"on this scan, at most {adapt_minutes:g} minutes"
-            results = reconstruct_slices(function, own, rng, slices, size)
+            results = reconstruct_slices(function, own, rng, slices, min(size, scan.shape[0]))
             facts, shown = _write(targets, scan, results, origin)
             views += shown
             if keep_weights:

@@ -497,3 +497,18 @@ def test_results_that_are_not_finite_are_refused(tmp_path, workdir, monkeypatch)
         reconstruct_files(config_of(workdir), workdir, [tmp_path / "scan.npy"], tmp_path / "out")
     assert json.loads((workdir / "config.json").read_text()) and not list(
         (tmp_path / "out").iterdir())
+
+
+def test_a_scan_of_few_slices_is_not_padded_to_a_whole_batch(tmp_path, workdir, monkeypatch):
+    np.save(tmp_path / "scan.npy", scan_of(slices=2)[0])
+    sizes = []
+
+    def seen(function, params, rng, slices, size):
+        sizes.append(size)
+        return reconstruct_slices(function, params, rng, slices, size)
+
+    monkeypatch.setattr(reconstruct, "reconstruct_slices", seen)
+    for size in (1, 5):
+        assert run(workdir, str(tmp_path / "scan.npy"), f"--output={tmp_path / str(size)}",
+                   f"--config.evaluation.batch_size={size}") == 0
+    assert sizes == [1, 2]
