@@ -231,6 +231,7 @@ def heads() -> Grid:
     for one in runs.values():
         one.config.data = config.data("heads", matrix=96, coils=8)
         one.config.acquisition = multicoil.acquisition
+        one.config.acquisition.noise = (0.001, 0.03)
     return Grid("Trained on heads for any scan", runs, baseline="FLAT, explicit")
 
 

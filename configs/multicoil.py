@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         data=config.data("heads", matrix=128, coils=12),
         acquisition=config.acquisition(
             mask=("random", "equispaced", "gaussian1d", "poisson", "gaussian2d"),
-            acceleration=(2.0, 10.0), center_fraction=(0.03, 0.2), noise=(0.001, 0.03),
+            acceleration=(2.0, 10.0), center_fraction=(0.03, 0.2), noise=(0.001, 0.1),
             lines="both", partial_fourier=(0.7, 1.9), bank=64),
         train=config.training(steps=20_000, batch_size=8, learning_rate=1e-3, warmup_steps=200,
                               ema_decay=0.999, validate_every=500, log_every=50, workers=2),
