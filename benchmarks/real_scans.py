@@ -5,8 +5,8 @@
 
 FOLDER holds k-space, centered and fully sampled: `.npy` of [slice, coil, ky, kx], or `.npz` of
 several such arrays. Every slice is undersampled by five kinds of masks, several draws of each.
-Sensitivity maps come from the sampled center alone and are those of `flatjax reconstruct` for all
-methods: ESPIRiT's, cropped.
+Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods. They
+are not cropped, as in `flatjax reconstruct`, unless --crop says at which eigenvalue.
 sigpy's SENSE, L1-wavelet and total-variation reconstructions have their weights tuned on simulated
 slices (the validation patient of the data set `heads`), for each kind of mask. Models run as they
 are. Nothing is tuned on the scans.
@@ -39,7 +39,9 @@ from flatjax.evaluation.metrics import object_mask, psnr, ssim
 from flatjax.files import make_folder, write_json, write_text
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host.masks import make_mask
+from flatjax.mri.host.sensitivities import from_box
 from flatjax.mri.host.simulate import complex_noise, host_ifft2c
+from flatjax.mri.sampling import calibration_size
 
 LINES = 24  # of the center of equispaced masks
 MASKS = {  # name: kind, R, and the center as a share or a number of lines
@@ -147,16 +149,20 @@ def scores(image, case):
             for name, target in case.references.items()}
 
 
-def prepared(case, mask_name, seed):
+def prepared(case, mask_name, seed, crop):
     """The measurement and its scale, or None where its center is too small to make maps of."""
-    mask = draw_mask(mask_name, case.kspace.shape[1:], seed)
+    kspace = case.kspace * draw_mask(mask_name, case.kspace.shape[1:], seed)
     try:
-        return prepare(case.kspace * mask)
+        measured, scale = prepare(kspace)
+        if crop == 0 or len(kspace) == 1:
+            return measured, scale
+        box = calibration_size(measured.mask[0])
+        return prepare(kspace, maps=from_box(kspace, *map(int, box), crop))
     except InputError:
         return None
 
 
-def tune(methods):
+def tune(methods, crop):
     """`{method: {mask: weight}}`, by the mean PSNR over the simulated slices."""
     cases = list(simulated_cases())
     chosen = {name: dict.fromkeys(MASKS) for name in methods}
@@ -165,7 +171,7 @@ def tune(methods):
         def mean_psnr(weight, mask=mask, method=method):
             found = []
             for seed, case in enumerate(cases):
-                measured, scale = prepared(case, mask, seed)
+                measured, scale = prepared(case, mask, seed, crop)
                 found.append(scores(method.reconstruct(measured, weight) * scale, case)["sense"][0])
             return float(np.mean(found))
 
@@ -173,13 +179,13 @@ def tune(methods):
     return chosen
 
 
-def run(scans, methods, chosen, draws):
+def run(scans, methods, chosen, draws, crop):
     """Rows of scores, and the images of each scan's first slice and draw of the mask shown."""
     rows, shown = [], {}
     for scan, kspace in tqdm(scans.items(), "scans"):
         cases = [real_case(one.astype(np.complex64)) for one in kspace]
         for mask, seed, (index, case) in itertools.product(MASKS, range(draws), enumerate(cases)):
-            ready = prepared(case, mask, seed)
+            ready = prepared(case, mask, seed, crop)
             if ready is None:
                 continue
             measured, scale = ready
@@ -238,13 +244,14 @@ def main():
                         help="shipped name or packed folder; may be repeated")
     parser.add_argument("--output", required=True)
     parser.add_argument("--draws", type=int, default=3, help="of each kind of mask")
+    parser.add_argument("--crop", type=float, default=0.0, help="of ESPIRiT's eigenvalue")
     options = parser.parse_args()
     scans = read_scans(options.folder)
     output = make_folder(options.output)
     methods = {name: Classical(name) for name in CLASSICAL} | {
         Path(name).name: Trained(name) for name in options.model}
-    chosen = tune(methods)
-    rows, shown = run(scans, methods, chosen, options.draws)
+    chosen = tune(methods, options.crop)
+    rows, shown = run(scans, methods, chosen, options.draws, options.crop)
     means = list(summarize(rows))
     titles = {"sense": "Against the full scan combined by its own maps", "rss":
               "Against its root sum of squares"}
@@ -256,8 +263,9 @@ def main():
         writer = csv.DictWriter(file, means[0])
         writer.writeheader()
         writer.writerows(means)
-    write_json(output / "weights.json", {"weights": chosen, "draws": options.draws,
-                                         "sigpy": sigpy.__version__, **environment()})
+    write_json(output / "weights.json", {
+        "weights": chosen, "draws": options.draws, "crop": options.crop,
+        "sigpy": sigpy.__version__, **environment()})
     for scan, parts in shown.items():
         figures.save(draw(*parts), output / f"{scan.replace(' ', '_')}.png")
 

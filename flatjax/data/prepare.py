@@ -14,8 +14,6 @@ from flatjax.mri.host.sensitivities import from_box, from_calibration, normalize
 from flatjax.mri.host.simulate import host_ifft2c
 from flatjax.mri.sampling import LARGEST_BOX, calibration_size
 
-CROP = 0.8  # of ESPIRiT's eigenvalue: maps are 0 below, where no object is
-
 
 class Prepared(NamedTuple):
     """A slice as methods take it."""
@@ -38,8 +36,8 @@ def prepare(kspace: np.ndarray, mask: np.ndarray | None = None, maps: np.ndarray
         mask: `[ky or 1, kx]`, 1 where sampled; by default where any coil is not zero. InputError
             for one that contradicts the data, see `check_mask`.
         maps: `[coil, y, x]`; by default made of the fully sampled center: of several coils by
-            ESPIRiT, 0 outside the object, of one coil its low-resolution phase, or ones where there
-            is no such center. InputError for several coils without.
+            ESPIRiT, of one coil its low-resolution phase, or ones where there is no such center.
+            InputError for several coils without.
         calibration: `[coil, ky, kx]`, of which maps are made instead where it is not all zero.
         noise: covariance of a sample's noise, `[coil, coil]` complex, if it is known. The coils are
             prewhitened by it, maps too, and the measurement tells the level, equal in all then.
@@ -93,4 +91,4 @@ def _calibrated(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray:
         raise InputError(f"the fully sampled center of k-space is {rows} x {columns}, expected at "
                          f"least {KERNEL} x {KERNEL} calibration lines to make coil maps of; give "
                          "the maps as a file (--maps=FILE)")
-    return from_box(kspace, rows, columns, CROP)
+    return from_box(kspace, rows, columns)

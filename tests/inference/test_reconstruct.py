@@ -152,8 +152,7 @@ def test_every_format_gives_the_image_that_went_in(tmp_path, workdir):
     for name in ("array", "archive", "bart"):
         found = reconstruction(output / f"{name}.h5")
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found[images > 0.03], images[images > 0.03], atol=5e-3)
-        assert np.all(found[images < 1e-4] < 5e-3)
+        np.testing.assert_allclose(found, images, atol=5e-3)
         image = nibabel.load(output / f"{name}.nii")
         np.testing.assert_array_equal(image.get_fdata(), found.transpose(2, 1, 0))
         assert plt.imread(output / f"{name}.png")[..., :3].std() > 0.05
@@ -380,8 +379,7 @@ def test_fully_sampled_data_are_undersampled_by_an_option_on_the_command_line(tm
     options = (output, *(f"--config.acquisition.{key}" for key in (
         "mask=equispaced", "acceleration=2", "center_fraction=0.4")))
     assert run(workdir, str(tmp_path / "scan.npy"), output, "--config.acquisition.noise=9") == 0
-    found = reconstruction(tmp_path / "out" / "scan.h5")
-    np.testing.assert_allclose(found[images > 0.03], images[images > 0.03], atol=5e-3)
+    np.testing.assert_allclose(reconstruction(tmp_path / "out" / "scan.h5"), images, atol=5e-3)
     assert run(workdir, str(tmp_path / "scan.npy"), *options, "--config.acquisition.noise=9") == 0
     mask = make_mask("equispaced", SIZE, 2, 0.4, tuple(map(ord, "scan")))
     found = reconstruction(tmp_path / "out" / "scan.h5")

@@ -10,7 +10,6 @@ from flatjax.errors import InputError
 from flatjax.mri.espirit import espirit
 from flatjax.mri.host import simulate
 from flatjax.mri.host.masks import center_mask, make_mask
-from flatjax.mri.host.sensitivities import from_box
 from flatjax.mri.sampling import calibration_size, central
 from tests.golden.make_golden import ESPIRIT, coils_problem
 from tests.support.arrays import complex_normal, smooth_image
@@ -125,14 +124,3 @@ def test_noise_alone_gives_finite_maps():
     kspace = complex_normal(np.random.default_rng(0), (3, 24, 24))
     maps, eigenvalue = espirit(kspace, (12, 12), kernel=4, crop=0)
     assert np.isfinite(maps).all() and np.isfinite(eigenvalue).all()
-
-
-def test_cropped_maps_are_zero_where_no_object_is_unless_that_is_everywhere():
-    kspace = coils_problem()
-    whole = from_box(kspace, *BOX)
-    cropped = from_box(kspace, *BOX, crop=0.8)
-    inside = np.any(cropped, axis=0)
-    np.testing.assert_array_equal(inside, espirit(kspace, BOX, crop=0).eigenvalue >= 0.8)
-    assert 0.2 < inside.mean() < 0.95
-    np.testing.assert_array_equal(cropped, whole * inside)
-    np.testing.assert_array_equal(from_box(kspace, *BOX, crop=2.0), whole)

@@ -26,12 +26,10 @@ def from_columns(kspace: np.ndarray, num_low: int, kind: str) -> np.ndarray:
 def from_box(kspace: np.ndarray, rows: int, columns: int, crop: float = 0.0) -> np.ndarray:
     """Coil maps by ESPIRiT from a fully sampled central box or a part of it.
 
-    They are 0 where the eigenvalue is below `crop`, unless it is so everywhere.
+    By default they are not cropped: with few center lines, cropping can take parts of the object.
     """
     box = min(rows, LARGEST_BOX), min(columns, LARGEST_BOX)
-    maps, eigenvalue = map(np.asarray, espirit(kspace, box, crop=0))
-    inside = eigenvalue >= crop
-    return maps * inside[..., None, :, :] if inside.any() else maps
+    return np.asarray(espirit(kspace, box, crop=crop).maps)
 
 
 def from_calibration(kspace: np.ndarray, num_low: int) -> np.ndarray:
