@@ -197,12 +197,13 @@ def noise_bound(kspace, mask):
 @figures.styled
 def draw(images, errors, acceleration):
     """The methods' images from all measured points in one gray window, and their centers."""
-    figure = figures.blank((figures.WIDE, 0.62 * figures.WIDE))
+    height, width = next(iter(images.values())).shape
+    ratio = height / width
+    figure = figures.blank((figures.WIDE, figures.WIDE / len(images) * (ratio + 1) + 0.75))
     peak = max(np.quantile(image, 0.995) for image in images.values())
-    (height, width), look = next(iter(images.values())).shape, {"cmap": "gray", "vmin": 0,
-                                                                "vmax": peak}
+    look = {"cmap": "gray", "vmin": 0, "vmax": peak}
     top, left, side = (round(part * height) for part in (0.3, 0.22, 0.32))
-    panels = figure.subplots(2, len(images)).T
+    panels = figure.subplots(2, len(images), height_ratios=(ratio, 1)).T
     for (name, image), (above, below) in zip(images.items(), panels, strict=True):
         above.imshow(image, **look)
         above.add_patch(Rectangle((left, top), side, side, fill=False, color=figures.COLORS[0]))
