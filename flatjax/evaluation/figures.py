@@ -130,7 +130,8 @@ class Panel(NamedTuple):
 @styled
 def row(shown: Sequence[Panel], title: str) -> "Figure":
     """Images side by side, each in its own window and frame: a mask of ones shows too."""
-    figure = blank((WIDE, 0.4 * WIDE))
+    ratio = max(height / width for height, width in (panel.image.shape for panel in shown))
+    figure = blank((WIDE, WIDE / len(shown) * ratio + 0.75))
     for one, panel in zip(figure.subplots(1, len(shown)), shown, strict=True):
         one.imshow(panel.image, cmap="gray", vmin=panel.low, vmax=panel.high)
         one.set(title=panel.title, xticks=[], yticks=[])
