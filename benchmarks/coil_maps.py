@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from real_scans import BOX, real_case, scores
+from real_scans import real_case, scores
 
 from flatjax import load
 from flatjax.data.prepare import prepare
@@ -51,7 +51,7 @@ def main():
     params = {"model": [model.params],
               "CG-SENSE": [{"log_lam": np.float32(np.log(lam))} for lam in LAMS]}
     height, width = full.shape[1:]
-    truth = from_box(full, *(min(BOX, n) for n in full.shape[1:]))
+    truth = from_box(full, height, width)
     every = MAPS | {"ESPIRiT of the full scan": lambda *_: truth}
     rows = []
     for lines in options.lines:
@@ -61,7 +61,7 @@ def main():
                 mask = make_mask("random", (height, width), options.acceleration, lines / width,
                                  seed)
                 kspace = mask * full
-                measured, scale = prepare(kspace, maps=maps_of(kspace, min(32, height), lines))
+                measured, scale = prepare(kspace, maps=maps_of(kspace, height, lines))
                 one = jax.tree.map(lambda x: np.asarray(x)[None], measured)
                 for method, weights in params.items():
                     for index, own in enumerate(weights):

@@ -5,8 +5,8 @@
 
 FOLDER holds k-space, centered and fully sampled: `.npy` of [slice, coil, ky, kx], or `.npz` of
 several such arrays. Every slice is undersampled by five kinds of masks, several draws of each.
-Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods. They
-are not cropped, as in `flatjax reconstruct`, unless --crop says at which eigenvalue.
+Sensitivity maps come from the sampled center alone (ESPIRiT) and are the same for all methods. Like
+those of `flatjax reconstruct`, they are not cropped, unless --crop gives an eigenvalue.
 sigpy's SENSE, L1-wavelet and total-variation reconstructions have their weights tuned on simulated
 slices (the validation patient of the data set `heads`), for each kind of mask. Models run as they
 are. Nothing is tuned on the scans.
